@@ -1,0 +1,31 @@
+"""Inner loops: one interface to the machine, and a backend for each kind of device.
+
+`backend.py` is the interface, `reference.py` its definition in plain PyTorch, `cpu.py` the C++
+of `native/`, `cuda.py` gsplat's kernels. This room knows tensors, not scenes.
+"""
+
+from lumigraph.kernels.backend import (
+    ALPHA_MAX,
+    ALPHA_MIN,
+    BLUR,
+    TRANSMITTANCE_MIN,
+    Backend,
+    Filter,
+    Footprints,
+    Raster,
+    View,
+    backend_for,
+)
+
+__all__ = [
+    "ALPHA_MAX",
+    "ALPHA_MIN",
+    "BLUR",
+    "TRANSMITTANCE_MIN",
+    "Backend",
+    "Filter",
+    "Footprints",
+    "Raster",
+    "View",
+    "backend_for",
+]

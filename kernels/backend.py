@@ -1,0 +1,213 @@
+"""The one interface every device implements."""
+
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Filter = Literal["classic", "antialiased"]
+"""How a splat smaller than a pixel is drawn.
+
+Both widen every splat's footprint by `BLUR`; "antialiased" also lowers its opacity so that the
+light it sends stays the same (Mip-Splatting, arXiv 2311.16493, eq. 9).
+"""
+
+BLUR = 0.3
+"""Added to both variances of a footprint, in square pixels: what every PLY viewer assumes."""
+
+ALPHA_MIN = 1 / 255
+"""A splat is not seen where it is fainter than one step of an 8-bit image."""
+
+ALPHA_MAX = 0.99
+"""No splat hides all that is behind it, so that the one behind still gets a gradient."""
+
+TRANSMITTANCE_MIN = 1e-4
+"""A pixel is finished when less light than this comes through to it."""
+
+
+class View(NamedTuple):
+    """A pinhole camera as the kernels see it: plain numbers in the scene's frame."""
+
+    world_to_camera: tuple[float, ...]
+    """The upper three rows of the matrix, row by row: 12 numbers, OpenCV axes."""
+    focal: tuple[float, float]
+    center: tuple[float, float]
+    """The principal point in pixels; the centre of the first pixel is (0.5, 0.5)."""
+    width: int
+    height: int
+    near: float
+
+
+class Footprints(NamedTuple):
+    """Splats as one view sees them: Gaussians on the image plane.
+
+    A splat that the view does not see has extents of zero, and zeros everywhere else.
+    """
+
+    means: Tensor
+    """Centres in pixels. [splats, 2]"""
+    conics: Tensor
+    """Inverse covariance as (xx, xy, yy), in 1 / square pixels. [splats, 3]"""
+    opacities: Tensor
+    """Alpha at the centre, after the filter. [splats]"""
+    depths: Tensor
+    """Distance along the camera's axis. [splats]"""
+    extents: Tensor
+    """Half size of the box around all pixels where alpha >= ALPHA_MIN; no gradient. [splats, 2]"""
+
+
+class Raster(NamedTuple):
+    """Footprints blended front to back."""
+
+    features: Tensor
+    """[height, width, channels]"""
+    transmittance: Tensor
+    """What comes through from behind the last splat. [height, width]"""
+    median: Tensor
+    """Index of the splat at which transmittance falls to one half, or -1. int32 [height, width]"""
+
+
+class Backend(Protocol):
+    """What a module must define to be a backend. Everything but `adam` is differentiable."""
+
+    def project(
+        self,
+        means: Tensor,
+        quaternions: Tensor,
+        log_scales: Tensor,
+        opacity_logits: Tensor,
+        *,
+        view: View,
+        filter: Filter = "classic",
+    ) -> Footprints:
+        """The splats as Gaussians on the image plane of one view.
+
+        The covariance is projected by the affine approximation of EWA splatting (Zwicker 2001,
+        eq. 31; 3DGS, arXiv 2308.04079, eq. 5) at the mean, whose direction is first clamped to
+        1.3 times the field of view.
+
+        Args:
+            means: Centres in the scene's frame. [splats, 3]
+            quaternions: Rotations as (w, x, y, z), of any length but zero. [splats, 4]
+            log_scales: Logarithm of the standard deviation along each axis. [splats, 3]
+            opacity_logits: Opacity before the sigmoid. [splats]
+            view: The camera.
+            filter: How sub-pixel splats are drawn.
+        """
+        ...
+
+    def harmonics(
+        self,
+        means: Tensor,
+        base: Tensor,
+        rest: Tensor,
+        *,
+        view: View,
+        degree: int,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """The colour each splat shows to the camera: max(0, 0.5 + basis . coefficients).
+
+        Args:
+            means: Centres in the scene's frame. [splats, 3]
+            base: Coefficients of degree 0. [splats, 3]
+            rest: Coefficients of the higher degrees, as many as there are. [splats, (D+1)^2-1, 3]
+            view: The camera; the direction is from its centre to the splat's.
+            degree: The highest degree to use, 0 to 3, at most D.
+            visible: Where False, the colour and all its gradients are zero. bool [splats]
+
+        Returns:
+            Colours. [splats, 3]
+        """
+        ...
+
+    def rasterize(
+        self,
+        footprints: Footprints,
+        features: Tensor,
+        *,
+        width: int,
+        height: int,
+        background: tuple[float, ...] | None = None,
+        absolute_gradients: Tensor | None = None,
+    ) -> Raster:
+        """Blend the footprints front to back (3DGS, eq. 3).
+
+        Differentiable to the means, conics and opacities of the footprints and to the features.
+        Splats of equal depth are blended in the order of their index.
+
+        Args:
+            footprints: From `project`.
+            features: What each splat shows; any number of channels. [splats, channels]
+            width: Of the image, in pixels.
+            height: Of the image, in pixels.
+            background: One value for each channel, or None for zeros.
+            absolute_gradients: If given, backward adds to it the sum over pixels of the absolute
+                gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8). [splats, 2]
+        """
+        ...
+
+    def ssim(self, image: Tensor, target: Tensor) -> Tensor:
+        """Mean structural similarity over pixels and channels (Wang 2004), differentiable to image.
+
+        An 11x11 Gaussian window of sigma 1.5, zeros beyond the border, values in [0, 1].
+
+        Args:
+            image: [height, width, channels]
+            target: [height, width, channels]
+
+        Returns:
+            A scalar.
+        """
+        ...
+
+    def l1(self, image: Tensor, target: Tensor) -> Tensor:
+        """Mean absolute difference, differentiable to image, the same for any number of threads.
+
+        Args:
+            image: [height, width, channels]
+            target: [height, width, channels]
+
+        Returns:
+            A scalar.
+        """
+        ...
+
+    def adam(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        first: Tensor,
+        second: Tensor,
+        *,
+        step: int,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-15,
+        rows: Tensor | None = None,
+    ) -> None:
+        """One step of Adam (arXiv 1412.6980, algorithm 1), in place.
+
+        Args:
+            parameter: What is optimised. [splats, ...]
+            gradient: Its gradient, of the same shape.
+            first: Running mean of the gradient, of the same shape.
+            second: Running mean of its square, of the same shape.
+            step: 1 for the first step; corrects the bias of both means.
+            learning_rate: Largest change of one entry, about.
+            betas: Decay of the two means.
+            epsilon: Added to the root of the second mean.
+            rows: If given, rows that are False keep their values and moments. bool [splats]
+        """
+        ...
+
+
+def backend_for(device: torch.device | str) -> Backend:
+    """The fastest backend for tensors on `device`."""
+    if torch.device(device).type == "cuda":
+        from lumigraph.kernels import cuda
+
+        return cuda
+    from lumigraph.kernels import cpu
+
+    return cpu

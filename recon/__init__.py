@@ -1,0 +1,1 @@
+"""From a capture to a scene: fitting, density control, checkpoints, and files in and out."""

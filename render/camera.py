@@ -1,0 +1,88 @@
+"""Cameras and the similarity transforms that move them."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lumigraph.kernels import View
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: OpenCV axes (x right, y down, z forward), pixel centres at +0.5.
+
+    Attributes:
+        world_to_camera: Rigid transform, float64 on the CPU whatever the scene's device. [4, 4]
+        focal: Focal lengths in pixels, (x, y).
+        center: Principal point in pixels, (x, y).
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        near: Splats nearer than this along the axis are not drawn, in the units of the scene.
+    """
+
+    world_to_camera: Tensor
+    focal: tuple[float, float]
+    center: tuple[float, float]
+    width: int
+    height: int
+    near: float = 0.01
+
+    @cached_property
+    def position(self) -> Tensor:
+        """The centre of projection in the scene's frame. [3]"""
+        return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
+
+    @cached_property
+    def view(self) -> View:
+        """This camera as the kernels take it."""
+        rows = tuple(self.world_to_camera[:3].flatten().tolist())
+        return View(rows, self.focal, self.center, self.width, self.height, self.near)
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same view of the world on an image of another size."""
+        x, y = width / self.width, height / self.height
+        return replace(
+            self,
+            focal=(self.focal[0] * x, self.focal[1] * y),
+            center=(self.center[0] * x, self.center[1] * y),
+            width=width,
+            height=height,
+        )
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Moves and scales space without turning it: x -> (x - origin) * scale.
+
+    There is no rotation in it, so splats keep their orientation and their harmonics exactly.
+
+    Attributes:
+        origin: The point that becomes zero, float64. [3]
+        scale: New units per old unit.
+    """
+
+    origin: Tensor
+    scale: float
+
+    @staticmethod
+    def identity() -> "Similarity":
+        """The transform that changes nothing."""
+        return Similarity(torch.zeros(3, dtype=torch.float64), 1.0)
+
+    def inverse(self) -> "Similarity":
+        """The transform that undoes this one."""
+        return Similarity(-self.origin * self.scale, 1 / self.scale)
+
+    def points(self, points: Tensor) -> Tensor:
+        """Points moved along, computed in float64, returned in their own type. [..., 3]"""
+        moved = (points.double() - self.origin.to(points.device)) * self.scale
+        return moved.to(points.dtype)
+
+    def camera(self, camera: Camera) -> Camera:
+        """The camera moved along, so that it sees the moved scene as it saw the old one."""
+        matrix = camera.world_to_camera.clone()
+        rotation, translation = matrix[:3, :3], matrix[:3, 3].clone()
+        matrix[:3, 3] = (rotation @ self.origin + translation) * self.scale
+        return replace(camera, world_to_camera=matrix, near=camera.near * self.scale)

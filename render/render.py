@@ -1,0 +1,44 @@
+"""Scenes seen by cameras."""
+
+import torch
+
+from lumigraph.kernels import backend_for
+from lumigraph.render.camera import Camera
+from lumigraph.render.rendering import Rendering
+from lumigraph.render.splats import Splats
+
+
+def render(
+    scene: Splats, camera: Camera, *, background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Rendering:
+    """What `camera` sees of `scene`, differentiable to every parameter but through median depth."""
+    backend = backend_for(scene.means.device)
+    footprints = backend.project(
+        scene.means,
+        scene.quaternions,
+        scene.log_scales,
+        scene.opacity_logits,
+        view=camera.view,
+        filter=scene.filter,
+    )
+    colors = backend.harmonics(
+        scene.means,
+        scene.base,
+        scene.rest,
+        view=camera.view,
+        degree=scene.degree,
+        visible=footprints.extents[:, 0] > 0,
+    )
+    raster = backend.rasterize(
+        footprints,
+        torch.cat([colors, footprints.depths[:, None]], dim=1),
+        width=camera.width,
+        height=camera.height,
+        background=(*background, 0.0),
+    )
+    opacity = 1 - raster.transmittance
+    # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
+    depth = torch.where(opacity > 1e-3, raster.features[..., 3] / opacity.clamp_min(1e-3), 0)
+    index = raster.median.long()
+    median = torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
+    return Rendering(raster.features[..., :3], opacity, depth, median.detach())
