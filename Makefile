@@ -1,0 +1,62 @@
+# `make demo` sets everything up and runs the main job; `make test` sets everything up and tests it.
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := mesh,metrics,video
+ROOMS := app recon render uncertainty kernels datasets
+NATIVE := $(wildcard kernels/native/*)
+
+# Every pip below, those inside isolated builds too, installs the versions that were tested.
+# (pip 25.3 and later read the second variable for builds.)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# `datasets`, `app` and `build` in this folder must not shadow packages of those names.
+export PYTHONSAFEPATH := 1
+
+.PHONY: demo test install lint format wheel clean help
+.NOTPARALLEL:
+
+demo: install  ## set up, then make the built-in scene, fit it and render it
+	$(BIN)/lumigraph demo
+
+test: install  ## set up, then run the tests
+	$(BIN)/pytest
+
+install: $(VENV)/.installed  ## set up .venv with the lumigraph command
+
+lint: install  ## check style, types, formatting and the native module's stub
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h,$(NATIVE))
+	git diff --exit-code -- kernels/_native.pyi
+
+format: install  ## rewrite Python and C++ in the house's format
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(filter %.cpp %.h,$(NATIVE))
+
+wheel: install  ## build dist/: an sdist, and a wheel from that sdist
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:  ## remove what was built, but neither .venv nor runs
+	rm -rf build dist $(VENV)/.installed .pytest_cache .ruff_cache
+	find $(ROOMS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+
+# Python, and the tools that build and check.
+$(VENV)/.tools: pyproject.toml constraints.txt
+	.ci/system-packages
+	python=$$(.ci/python) && "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+# Lumigraph itself, editable, in this environment: the tools do not move, so CMake rebuilds only what changed.
+$(VENV)/.installed: $(VENV)/.tools kernels/CMakeLists.txt $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
+	touch $@
