@@ -1,8 +1,24 @@
 """What can be seen: cameras, scenes, their renderings, camera paths and image metrics."""
 
 from lumigraph.render.camera import Camera, Similarity
+from lumigraph.render.images import quantize, to_bytes
+from lumigraph.render.metrics import psnr, ssim
+from lumigraph.render.paths import interpolate, look_at, orbit
 from lumigraph.render.render import render
 from lumigraph.render.rendering import Rendering
 from lumigraph.render.splats import Splats
 
-__all__ = ["Camera", "Rendering", "Similarity", "Splats", "render"]
+__all__ = [
+    "Camera",
+    "Rendering",
+    "Similarity",
+    "Splats",
+    "interpolate",
+    "look_at",
+    "orbit",
+    "psnr",
+    "quantize",
+    "render",
+    "ssim",
+    "to_bytes",
+]

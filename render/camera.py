@@ -40,6 +40,37 @@ class Camera:
         rows = tuple(self.world_to_camera[:3].flatten().tolist())
         return View(rows, self.focal, self.center, self.width, self.height, self.near)
 
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points of the scene appear, and how far along the axis they are.
+
+        Args:
+            points: In the scene's frame. [..., 3]
+
+        Returns:
+            Pixel coordinates, meaningless where the depth is not positive. [..., 2]
+            Depths. [...]
+        """
+        matrix = self.world_to_camera.to(points)
+        x, y, depth = (points @ matrix[:3, :3].T + matrix[:3, 3]).unbind(-1)
+        column = x / depth * self.focal[0] + self.center[0]
+        row = y / depth * self.focal[1] + self.center[1]
+        return torch.stack([column, row], dim=-1), depth
+
+    def unproject(self, pixels: Tensor, depth: Tensor) -> Tensor:
+        """The points of the scene that appear at `pixels` at a depth; undoes `project`.
+
+        Args:
+            pixels: Pixel coordinates (column, row). [..., 2]
+            depth: Distance along the axis. [...]
+
+        Returns:
+            Points in the scene's frame. [..., 3]
+        """
+        x = (pixels[..., 0] - self.center[0]) / self.focal[0] * depth
+        y = (pixels[..., 1] - self.center[1]) / self.focal[1] * depth
+        matrix = self.world_to_camera.to(pixels)
+        return (torch.stack([x, y, depth], dim=-1) - matrix[:3, 3]) @ matrix[:3, :3]
+
     def resized(self, width: int, height: int) -> "Camera":
         """The same view of the world on an image of another size."""
         x, y = width / self.width, height / self.height

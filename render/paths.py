@@ -1,0 +1,208 @@
+"""Camera paths: a loop around what was photographed, and smooth ways between given cameras."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lumigraph.render.camera import Camera
+from lumigraph.render.rotations import matrices_from_quaternions, quaternions_from_matrices
+
+SURROUND_GAP = math.radians(120)
+"""Cameras that leave a wider sector than this unseen do not surround what they look at."""
+
+SWING_MIN = math.radians(4)
+"""A path moves at least so far to each side: less parallax than this looks like a still."""
+
+ELEVATION_MAX = math.radians(80)
+"""Nearer to the pole a camera that keeps its horizon level spins about its own axis."""
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """World to camera, at `position` looking at `target` with a level horizon. float64 [4, 4]
+
+    Raises:
+        ValueError: The target lies at the position, or straight along `up`.
+    """
+    position, target, up = position.double(), target.double(), up.double()
+    forward = target - position
+    right = torch.linalg.cross(forward, up)
+    if right.norm() <= 1e-9 * forward.norm() * up.norm():
+        raise ValueError(
+            f"A camera at {position.tolist()} cannot look at {target.tolist()} with "
+            f"{up.tolist()} up: move it off the vertical through its target"
+        )
+    down = torch.linalg.cross(forward, right)
+    rotation = torch.stack([axis / axis.norm() for axis in (right, down, forward)])
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = -rotation @ position
+    return matrix
+
+
+def focus_of(cameras: Sequence[Camera]) -> Tensor:
+    """The point nearest to the optical axes of all cameras. float64 [3]
+
+    Least squares over the distances to the axes, drawn weakly to a point in front of the cameras,
+    which decides where the axes are parallel and there is no such point.
+    """
+    positions, directions = _positions(cameras), _rotations(cameras)[:, 2]
+    across = torch.eye(3, dtype=torch.float64) - directions[:, :, None] * directions[:, None, :]
+    center = positions.mean(0)
+    spread = (positions - center).norm(dim=1).mean().item()
+    front = center + directions.mean(0) * (3 * spread or 1.0)
+    matrix = across.mean(0)
+    offset = (across @ (positions - front)[:, :, None]).mean(0)
+    # 1e-4 is the squared sine of 0.6 degrees: axes closer together than that meet nowhere.
+    weak = 1e-4 * torch.eye(3, dtype=torch.float64)
+    return front + torch.linalg.solve(matrix + weak, offset)[:, 0]
+
+
+def up_of(cameras: Sequence[Camera]) -> Tensor:
+    """The direction away from the ground, as the cameras were held. float64 unit vector [3]
+
+    The mean of the cameras' own up, less what of it lies along their horizons: people tilt a
+    camera up and down but hold its horizon level.
+    """
+    rotations = _rotations(cameras)
+    right, up = rotations[:, 0], -rotations[:, 1].mean(0)
+    if up.norm() < 1e-6:
+        up = -rotations[0, 1]
+    level = (right[:, :, None] * right[:, None, :]).mean(0)
+    up = torch.linalg.solve(level + 1e-2 * torch.eye(3, dtype=torch.float64), up)
+    return up / up.norm()
+
+
+def orbit(
+    cameras: Sequence[Camera],
+    count: int,
+    *,
+    focus: Tensor | None = None,
+    up: Tensor | None = None,
+) -> list[Camera]:
+    """A smooth closed loop around what the cameras look at, seen from where they were.
+
+    Cameras all around give a circle at their median height and distance; cameras on one side give
+    an oval that swings over most of the sector they cover, because nobody saw the other side.
+    The loop closes: the view after the last is the first. Lens and size are the first camera's.
+
+    Args:
+        cameras: At least one.
+        count: How many views; at least one.
+        focus: What to look at; found by `focus_of` if not given. [3]
+        up: Direction away from the ground; found by `up_of` if not given. [3]
+
+    Raises:
+        ValueError: There are no cameras, or `count` is less than one.
+    """
+    _check(cameras, count, needed=1)
+    focus = focus_of(cameras) if focus is None else focus.double()
+    up = up_of(cameras) if up is None else up.double() / up.double().norm()
+    axes = _frame(_positions(cameras) - focus, up)
+    x, y, z = ((_positions(cameras) - focus) @ axes.T).unbind(1)
+    distance = (x * x + y * y + z * z).sqrt()
+    elevations = torch.atan2(z, torch.hypot(x, y))
+    middle, half = _sector(torch.atan2(y, x))
+
+    turn = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)
+    if half >= math.pi:
+        azimuth = turn
+        elevation = elevations.median().expand(count)
+    else:
+        azimuth = middle + max(0.8 * half, SWING_MIN) * turn.sin()
+        low, high = elevations.quantile(0.1), elevations.quantile(0.9)
+        swing = ((high - low) / 2).clamp_min(SWING_MIN / 2)
+        elevation = (low + high) / 2 + swing * turn.cos()
+    elevation = elevation.clamp(-ELEVATION_MAX, ELEVATION_MAX)
+    flat = elevation.cos()
+    local = torch.stack([flat * azimuth.cos(), flat * azimuth.sin(), elevation.sin()], dim=1)
+    # A camera that stands in the focus has no side: a distance of zero would be no loop at all.
+    radius = distance.median() if distance.median() > 0 else torch.tensor(1.0).double()
+    places = focus + (radius * local) @ axes
+    return [replace(cameras[0], world_to_camera=look_at(p, focus, up)) for p in places]
+
+
+def interpolate(cameras: Sequence[Camera], count: int) -> list[Camera]:
+    """A smooth path through the cameras in order, from the first to the last.
+
+    A Catmull-Rom spline (1974) through positions, lenses and quaternions, which are normalised
+    afterwards. Each stretch between two cameras takes the same time, so the path stands at given
+    camera k in view k * (count - 1) / (len(cameras) - 1). Size and near plane are the first's.
+
+    Raises:
+        ValueError: There are fewer than two cameras, or `count` is less than two.
+    """
+    _check(cameras, count, needed=2)
+    first = cameras[0]
+    keys = torch.stack([_state(c.resized(first.width, first.height)) for c in cameras])
+    for i in range(1, len(keys)):  # q and -q are one rotation: take the one that is nearer
+        keys[i, :4] *= 1.0 if keys[i, :4] @ keys[i - 1, :4] >= 0 else -1.0
+    time = torch.linspace(0, len(keys) - 1, count, dtype=torch.float64)
+    return [_camera(first, state) for state in _spline(keys, time)]
+
+
+def _spline(keys: Tensor, time: Tensor) -> Tensor:
+    """The Catmull-Rom spline through the rows of `keys` at times in [0, keys - 1]. [times, n]"""
+    before, after = 2 * keys[:1] - keys[1:2], 2 * keys[-1:] - keys[-2:-1]
+    padded = torch.cat([before, keys, after])
+    index = time.floor().long().clamp(0, len(keys) - 2)
+    t = (time - index)[:, None]
+    a, b, c, d = (padded[index + k] for k in range(4))
+    return b + t / 2 * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+
+
+def _state(camera: Camera) -> Tensor:
+    """A camera as numbers that can be blended: rotation, position, lens. [11]"""
+    quaternion = quaternions_from_matrices(camera.world_to_camera[:3, :3].double())
+    lens = torch.tensor([*camera.focal, *camera.center], dtype=torch.float64)
+    return torch.cat([quaternion, camera.position.double(), lens])
+
+
+def _camera(like: Camera, state: Tensor) -> Camera:
+    """The camera of a state, with the size and near plane of `like`."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = matrices_from_quaternions(state[:4])
+    matrix[:3, 3] = -matrix[:3, :3] @ state[4:7]
+    fx, fy, cx, cy = state[7:].tolist()
+    return replace(like, world_to_camera=matrix, focal=(fx, fy), center=(cx, cy))
+
+
+def _sector(azimuths: Tensor) -> tuple[float, float]:
+    """Middle and half width of the sector the azimuths cover; half a turn if all around."""
+    ordered = azimuths.sort().values
+    gaps = torch.cat([ordered[1:], ordered[:1] + 2 * math.pi]) - ordered
+    widest = int(gaps.argmax())
+    gap = gaps[widest].item()
+    if gap < SURROUND_GAP:
+        return 0.0, math.pi
+    half = (2 * math.pi - gap) / 2
+    return ordered[widest].item() + gap + half, half
+
+
+def _frame(offsets: Tensor, up: Tensor) -> Tensor:
+    """Rows x, y, z of a right-handed frame: z is up, x as near to the mean offset as can be."""
+    ahead = offsets.mean(0)
+    ahead = ahead - (ahead @ up) * up
+    if ahead.norm() <= 1e-6 * offsets.norm(dim=1).max() or ahead.norm() == 0:
+        ahead = torch.eye(3, dtype=torch.float64)[up.abs().argmin()]
+        ahead = ahead - (ahead @ up) * up
+    ahead = ahead / ahead.norm()
+    return torch.stack([ahead, torch.linalg.cross(up, ahead), up])
+
+
+def _positions(cameras: Sequence[Camera]) -> Tensor:
+    return torch.stack([camera.position.double() for camera in cameras])
+
+
+def _rotations(cameras: Sequence[Camera]) -> Tensor:
+    return torch.stack([camera.world_to_camera[:3, :3].double() for camera in cameras])
+
+
+def _check(cameras: Sequence[Camera], count: int, *, needed: int) -> None:
+    if len(cameras) < needed or count < needed:
+        raise ValueError(
+            f"A path needs at least {needed} cameras and {needed} views, "
+            f"but {len(cameras)} cameras and {count} views were asked for"
+        )
