@@ -6,10 +6,8 @@ EXTRAS := mesh,metrics,video
 ROOMS := app recon render uncertainty kernels datasets
 NATIVE := $(wildcard kernels/native/*)
 
-# Every pip below, those inside isolated builds too, installs the versions that were tested.
-# (pip 25.3 and later read the second variable for builds.)
+# Every pip below, the one that `python -m build` starts too, installs the versions that were tested.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
-export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `datasets`, `app` and `build` in this folder must not shadow packages of those names.
 export PYTHONSAFEPATH := 1
@@ -56,7 +54,7 @@ $(VENV)/.tools: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
-# Lumigraph itself, editable, in this environment: the tools do not move, so CMake rebuilds only what changed.
+# Lumigraph itself, editable. The build tools stay in .venv, so that CMake rebuilds only what changed.
 $(VENV)/.installed: $(VENV)/.tools kernels/CMakeLists.txt $(NATIVE)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[$(EXTRAS)]"
 	touch $@
