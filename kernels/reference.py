@@ -5,6 +5,7 @@ stays under 2 GB whatever the number of splats.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -212,19 +213,20 @@ def gaussian_window(size: int = 11, sigma: float = 1.5) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """See `Backend.ssim`."""
+def blur(images: Tensor) -> Tensor:
+    """Images blurred by the window of SSIM, with zeros beyond the border. [n, 1, height, width]"""
+    window = images.new_tensor(gaussian_window())
+    images = functional.conv2d(images, window.view(1, 1, 1, -1), padding=(0, 5))
+    return functional.conv2d(images, window.view(1, 1, -1, 1), padding=(5, 0))
+
+
+def ssim(image: Tensor, target: Tensor, *, blur: Callable[[Tensor], Tensor] = blur) -> Tensor:
+    """See `Backend.ssim`; another backend can bring its own `blur`."""
     x, y = (t.permute(2, 0, 1)[:, None] for t in (image, target))
-    window = x.new_tensor(gaussian_window())
-
-    def blurred(t: Tensor) -> Tensor:
-        t = functional.conv2d(t, window.view(1, 1, 1, -1), padding=(0, 5))
-        return functional.conv2d(t, window.view(1, 1, -1, 1), padding=(5, 0))
-
-    mean_x, mean_y = blurred(x), blurred(y)
-    variance_x = blurred(x * x) - mean_x.square()
-    variance_y = blurred(y * y) - mean_y.square()
-    covariance = blurred(x * y) - mean_x * mean_y
+    mean_x, mean_y = blur(x), blur(y)
+    variance_x = blur(x * x) - mean_x.square()
+    variance_y = blur(y * y) - mean_y.square()
+    covariance = blur(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity = similarity / (mean_x.square() + mean_y.square() + c1)

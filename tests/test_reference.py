@@ -1,6 +1,7 @@
 """The reference kernels obey the laws that define them."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch.autograd import gradcheck
 from lumigraph.kernels import ALPHA_MIN, BLUR, Filter, Footprints, View, reference
 
 FILTERS: tuple[Filter, ...] = ("classic", "antialiased")
-SMOOTH = {"alpha_min": 0.0, "alpha_max": 1 - 1e-9, "transmittance_min": 0.0}
+smooth_rasterize = partial(
+    reference.rasterize, alpha_min=0.0, alpha_max=1 - 1e-9, transmittance_min=0.0
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -87,9 +90,7 @@ def test_a_smooth_rasterize_has_the_derivatives_it_claims(background: tuple[floa
 
     def blend(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor):
         footprints = Footprints(means, conics, opacities, fixed.depths, fixed.extents)
-        return reference.rasterize(
-            footprints, features, width=6, height=5, background=background, **SMOOTH
-        )[:2]
+        return smooth_rasterize(footprints, features, width=6, height=5, background=background)[:2]
 
     inputs = [tensor.detach().requires_grad_() for tensor in (*fixed[:3], random(5, 2, seed=7))]
     assert gradcheck(blend, inputs)
@@ -347,11 +348,11 @@ def test_permuting_the_splats_changes_nothing():
 
 def test_a_scene_cut_by_depth_and_composed_equals_the_whole():
     footprints, features = footprints_of(PLAIN, 12), random(12, 3, seed=18)
-    whole = reference.rasterize(footprints, features, width=20, height=14, **SMOOTH)
+    whole = smooth_rasterize(footprints, features, width=20, height=14)
     image, left = torch.zeros(14, 20, 3).double(), torch.ones(14, 20).double()
     for part in footprints.depths.argsort().split(5):
         cut = Footprints(*(tensor[part] for tensor in footprints))
-        raster = reference.rasterize(cut, features[part], width=20, height=14, **SMOOTH)
+        raster = smooth_rasterize(cut, features[part], width=20, height=14)
         image = image + left[..., None] * raster.features
         left = left * raster.transmittance
     torch.testing.assert_close(whole.features, image)
@@ -424,8 +425,9 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_splats_there_is_background():
+    none = torch.zeros(0)
     nothing = Footprints(
-        *(torch.zeros(0, n).squeeze(-1) for n in (2, 3)), *(torch.zeros(0),) * 2, torch.zeros(0, 2)
+        none.view(0, 2), none.view(0, 3), opacities=none, depths=none, extents=none.view(0, 2)
     )
     raster = reference.rasterize(nothing, torch.zeros(0, 2), width=3, height=2, background=(1, 2))
     assert torch.equal(raster.features, torch.tensor([1.0, 2]).expand(2, 3, 2))
