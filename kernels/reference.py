@@ -180,26 +180,19 @@ def rasterize(
         left = torch.exp(torch.log1p(-alpha).sum(1))
         after = before * (1 - alpha)
         halves = (before > 0.5) & (after <= 0.5)
-        return (before * alpha) @ features, left, halves.any(1), halves.int().argmax(1)
+        index = (halves * torch.arange(halves.shape[1], device=halves.device)).sum(1)
+        return (before * alpha) @ features, left, halves.any(1), index
 
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     pixels = torch.stack([columns, rows], -1).view(-1, 2).to(means) + 0.5
-    blocks = pixels.split(max(1, _PAIRS_PER_BLOCK // max(1, len(order))))
     parts = [
         checkpoint(blend, block, means, conics, opacities, features, use_reentrant=False)
-        if len(order)
-        else (
-            block.new_zeros(len(block), features.shape[1]),
-            block.new_ones(len(block)),
-            torch.zeros(len(block), dtype=torch.bool, device=block.device),
-            torch.zeros(len(block), dtype=torch.long, device=block.device),
-        )
-        for block in blocks
+        for block in pixels.split(max(1, _PAIRS_PER_BLOCK // max(1, len(order))))
     ]
-    image, left, found, first = (torch.cat(column) for column in zip(*parts, strict=True))
+    image, left, found, index = (torch.cat(column) for column in zip(*parts, strict=True))
     if background is not None:
         image = image + left[:, None] * image.new_tensor(background)
-    median = torch.where(found, order[first] if len(order) else first, -1)
+    median = torch.where(found, functional.pad(order, (0, 1))[index], -1)
     return Raster(
         image.view(height, width, -1),
         left.view(height, width),

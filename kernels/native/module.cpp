@@ -8,7 +8,14 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+namespace lumigraph {
+void bind_splats(nb::module_ &);
+void bind_image(nb::module_ &);
+}  // namespace lumigraph
+
 NB_MODULE(_native, m) {
+    // A rendering that is alive at exit keeps its tile lists; that is no leak to warn of.
+    nb::set_leak_warnings(false);
     m.doc() = "Native CPU kernels; call them through lumigraph.kernels.";
     m.def("active_level", &lumigraph::active_level,
           "The instruction set in use: baseline, avx2 or avx512.");
@@ -20,4 +27,6 @@ NB_MODULE(_native, m) {
             names.emplace_back(*name);
         return names;
     }, "The instruction sets this processor can run, slowest first.");
+    lumigraph::bind_splats(m);
+    lumigraph::bind_image(m);
 }

@@ -1,0 +1,237 @@
+"""The backend in C++: SIMD chosen at run time, OpenMP, no copies.
+
+Every native call stands inside an autograd.Function: a tensor that needs a gradient would pass
+through the binding without an error and silently leave the graph.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lumigraph.kernels import _native
+from lumigraph.kernels.backend import Filter, Footprints, Raster, View
+
+
+def _numbers(view: View) -> tuple[float, ...]:
+    return (*view.world_to_camera, *view.focal, *view.center, view.near)
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, view: View, filter: Filter, *splats: Tensor) -> tuple[Tensor, ...]:
+        count = splats[0].shape[0]
+        outputs = [splats[0].new_empty(count, 2), splats[0].new_empty(count, 3)]
+        outputs += [splats[0].new_empty(count), splats[0].new_empty(count)]
+        extents = splats[0].new_empty(count, 2)
+        ctx.arguments = (_numbers(view), (view.width, view.height), filter == "antialiased")
+        _native.project(*splats, *ctx.arguments, *outputs, extents, torch.get_num_threads())
+        ctx.save_for_backward(*splats, outputs[1], extents)
+        ctx.mark_non_differentiable(extents)
+        return (*outputs, extents)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *splats, conics, extents = ctx.saved_tensors
+        out = tuple(torch.empty_like(x) for x in splats)
+        incoming = tuple(gradient.contiguous() for gradient in gradients[:4])
+        _native.project_backward(
+            *splats, *ctx.arguments, conics, extents, incoming, out, torch.get_num_threads()
+        )
+        return (None, None, *out)
+
+
+def project(
+    means: Tensor,
+    quaternions: Tensor,
+    log_scales: Tensor,
+    opacity_logits: Tensor,
+    *,
+    view: View,
+    filter: Filter = "classic",
+) -> Footprints:
+    """See `Backend.project`."""
+    splats = (means, quaternions, log_scales, opacity_logits)
+    return Footprints(*_Project.apply(view, filter, *(x.contiguous() for x in splats)))
+
+
+class _Harmonics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, arguments: tuple, means: Tensor, base: Tensor, rest: Tensor) -> Tensor:
+        ctx.arguments = arguments
+        colors = torch.empty_like(base)
+        _native.harmonics(means, base, rest, *arguments, colors, torch.get_num_threads())
+        ctx.save_for_backward(means, base, rest, colors)
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        means, base, rest, colors = ctx.saved_tensors
+        out = tuple(torch.empty_like(x) for x in (means, base, rest))
+        _native.harmonics_backward(
+            means,
+            base,
+            rest,
+            *ctx.arguments,
+            colors,
+            gradient.contiguous(),
+            out,
+            torch.get_num_threads(),
+        )
+        return (None, *out)
+
+
+def harmonics(
+    means: Tensor,
+    base: Tensor,
+    rest: Tensor,
+    *,
+    view: View,
+    degree: int,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """See `Backend.harmonics`."""
+    matrix = torch.tensor(view.world_to_camera, dtype=torch.float64).view(3, 4)
+    position = (-matrix[:, :3].T @ matrix[:, 3]).tolist()
+    arguments = (position, degree, None if visible is None else visible.contiguous())
+    return _Harmonics.apply(arguments, means.contiguous(), base.contiguous(), rest.contiguous())  # type: ignore[no-any-return]
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        size: tuple[int, int],
+        background: tuple[float, ...],
+        absolute: Tensor | None,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, ...]:
+        *footprints, features = inputs
+        ctx.lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
+        width, height = size
+        image = features.new_empty(height, width, features.shape[1])
+        transmittance = features.new_empty(height, width)
+        median = torch.empty(height, width, dtype=torch.int32)
+        _native.blend(ctx.lists, features, background, image, transmittance, median)
+        ctx.absolute = absolute
+        ctx.save_for_backward(footprints[1], features, image, transmittance)
+        ctx.mark_non_differentiable(median)
+        return image, transmittance, median
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        conics, features, image, transmittance = ctx.saved_tensors
+        count = conics.shape[0]
+        out = (
+            conics.new_zeros(count, 2),
+            torch.zeros_like(conics),
+            conics.new_zeros(count),
+            torch.zeros_like(features),
+        )
+        _native.blend_backward(
+            ctx.lists,
+            features,
+            conics,
+            image,
+            transmittance,
+            gradients[0].contiguous(),
+            gradients[1].contiguous(),
+            out,
+            ctx.absolute,
+        )
+        means, conics, opacities, features = out
+        return (None, None, None, means, conics, opacities, None, None, features)
+
+
+def rasterize(
+    footprints: Footprints,
+    features: Tensor,
+    *,
+    width: int,
+    height: int,
+    background: tuple[float, ...] | None = None,
+    absolute_gradients: Tensor | None = None,
+) -> Raster:
+    """See `Backend.rasterize`; with `absolute_gradients`, at most 4 channels."""
+    inputs = (*(x.contiguous() for x in footprints), features.contiguous())
+    return Raster(
+        *_Rasterize.apply((width, height), background or (), absolute_gradients, *inputs)
+    )
+
+
+class _Ssim(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
+        maps = None
+        if ctx.needs_input_grad[0]:
+            maps = tuple(torch.empty_like(image) for _ in range(3))
+            ctx.save_for_backward(image, target, *maps)
+        return image.new_tensor(_native.ssim(image, target, maps, torch.get_num_threads()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        image, target, *maps = ctx.saved_tensors
+        out = torch.empty_like(image)
+        _native.ssim_backward(
+            image, target, tuple(maps), scale.item(), out, torch.get_num_threads()
+        )
+        return out, None
+
+
+def ssim(image: Tensor, target: Tensor) -> Tensor:
+    """See `Backend.ssim`; at most 4 channels."""
+    return _Ssim.apply(image.contiguous(), target.contiguous())  # type: ignore[no-any-return]
+
+
+class _L1(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(image, target)
+        return image.new_tensor(_native.l1(image, target, torch.get_num_threads()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        image, target = ctx.saved_tensors
+        out = torch.empty_like(image)
+        _native.l1_backward(image, target, scale.item(), out, torch.get_num_threads())
+        return out, None
+
+
+def l1(image: Tensor, target: Tensor) -> Tensor:
+    """See `Backend.l1`; at most 4 channels."""
+    return _L1.apply(image.contiguous(), target.contiguous())  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def adam(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-15,
+    rows: Tensor | None = None,
+) -> None:
+    """See `Backend.adam`."""
+    rate = learning_rate / (1 - betas[0] ** step)
+    root_scale = (1 - betas[1] ** step) ** -0.5
+    _native.adam(
+        parameter.detach(),
+        gradient.contiguous(),
+        first,
+        second,
+        (*betas, epsilon),
+        rate,
+        root_scale,
+        rows,
+        torch.get_num_threads(),
+    )
