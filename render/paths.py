@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.render.camera import Camera
-from lumigraph.render.rotations import matrices_from_quaternions, quaternions_from_matrices
+from lumigraph.render.rotations import quaternions_from_matrices
 
 SURROUND_GAP = math.radians(120)
 """Cameras that leave a wider sector than this unseen do not surround what they look at."""
@@ -163,7 +164,7 @@ def _state(camera: Camera) -> Tensor:
 def _camera(like: Camera, state: Tensor) -> Camera:
     """The camera of a state, with the size and near plane of `like`."""
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3] = matrices_from_quaternions(state[:4])
+    matrix[:3, :3] = rotation_matrices(state[:4])
     matrix[:3, 3] = -matrix[:3, :3] @ state[4:7]
     fx, fy, cx, cy = state[7:].tolist()
     return replace(like, world_to_camera=matrix, focal=(fx, fy), center=(cx, cy))

@@ -1,18 +1,7 @@
-"""Rotations as matrices and as quaternions (w, x, y, z)."""
+"""Rotations as quaternions (w, x, y, z)."""
 
 import torch
 from torch import Tensor
-
-
-def matrices_from_quaternions(quaternions: Tensor) -> Tensor:
-    """Rotation matrices of quaternions of any length but zero. [..., 4] -> [..., 3, 3]"""
-    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def quaternions_from_matrices(matrices: Tensor) -> Tensor:

@@ -46,6 +46,12 @@ def test_scenes_of_other_layouts_in_memory_are_written(tmp_path):
     assert torch.equal(load_scene(tmp_path / "a.safetensors").means, wide[:, ::2])
 
 
+def test_a_scene_can_be_read_by_whoever_can_read_other_files(tmp_path):
+    save_scene(Splats(**tensors_of(5), filter="classic"), tmp_path / "a.safetensors")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_a_loaded_scene_outlives_its_file(tmp_path):
     path = tmp_path / "a.safetensors"
     save_scene(Splats(**tensors_of(5), filter="classic"), path)

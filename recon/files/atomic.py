@@ -17,7 +17,11 @@ def atomic(path: Path) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written: make the folder {path.parent} first")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode & 0o777
         yield partial
+        # safetensors makes files that only their owner can read: give others what is usual.
+        partial.chmod(mode)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
