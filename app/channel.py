@@ -1,0 +1,163 @@
+"""Events out of a session and commands into it; neither side ever waits for the other."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A training step is done."""
+
+    step: int
+    steps: int
+    loss: float
+    splats: int
+    degree: int
+    seconds: float
+    """Spent in training steps since step 0, earlier sittings included."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is on the disk."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """So many test views of all are evaluated."""
+
+    done: int
+    views: int
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something went wrong that the session can live with; one sentence for the user."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last event."""
+
+    state: Literal["finished", "stopped"]
+    step: int
+
+
+Event = Progress | Saved | Scored | Trouble | Ended
+
+QUEUE_SIZE = 64
+"""Events a listener may lag behind before it misses the oldest."""
+
+
+class Subscription:
+    """One listener's queue: bounded, and the oldest event gives way to the newest."""
+
+    def __init__(self, size: int = QUEUE_SIZE) -> None:
+        """A queue for `size` events."""
+        self._events: deque[Event] = deque(maxlen=size)
+        self._filled = threading.Event()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """Adds an event; never waits."""
+        self._events.append(event)
+        self._filled.set()
+
+    def close(self) -> None:
+        """Says that no event will follow; those in the queue can still be taken."""
+        self._closed = True
+        self._filled.set()
+
+    def take(self, timeout: float | None = None) -> list[Event]:
+        """All events in the queue, oldest first; waits up to `timeout` seconds for the first."""
+        self._filled.wait(timeout)
+        self._filled.clear()
+        if self._closed:  # perhaps since the wait ended: nobody is to wait again
+            self._filled.set()
+        taken = []
+        while self._events:
+            taken.append(self._events.popleft())
+        return taken
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events as they come, until the session ends."""
+        while not self._closed or self._events:
+            yield from self.take()
+
+
+class Channel:
+    """Republishes events to any number of listeners."""
+
+    def __init__(self) -> None:
+        """A channel nobody listens to yet."""
+        self._subscriptions: tuple[Subscription, ...] = ()
+
+    def subscribe(self, size: int = QUEUE_SIZE) -> Subscription:
+        """A queue that gets every event from now on."""
+        subscription = Subscription(size)
+        self._subscriptions = (*self._subscriptions, subscription)
+        return subscription
+
+    def publish(self, event: Event) -> None:
+        """Hands the event to every listener's queue; never waits."""
+        for subscription in self._subscriptions:
+            subscription.put(event)
+
+    def close(self) -> None:
+        """Says to every listener that no event will follow."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+
+class Control:
+    """Commands for a session, given from any thread or signal handler, read between steps."""
+
+    def __init__(self) -> None:
+        """No command given."""
+        self._stop = threading.Event()
+        self._pause = threading.Event()
+        self._checkpoint = threading.Event()
+
+    def pause(self) -> None:
+        """Holds the training after the step it is in."""
+        self._pause.set()
+
+    def resume(self) -> None:
+        """Lets a paused training go on."""
+        self._pause.clear()
+
+    def stop(self) -> None:
+        """Ends the training after the step it is in, with a checkpoint."""
+        self._stop.set()
+
+    def checkpoint(self) -> None:
+        """Asks for a checkpoint after the step the training is in."""
+        self._checkpoint.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the training is to hold."""
+        return self._pause.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the training is to end."""
+        return self._stop.is_set()
+
+    def take_checkpoint(self) -> bool:
+        """Whether a checkpoint was asked for since the last call."""
+        asked = self._checkpoint.is_set()
+        self._checkpoint.clear()
+        return asked
+
+    def wait(self, seconds: float) -> None:
+        """Returns after so many seconds, or at once when told to stop."""
+        self._stop.wait(seconds)

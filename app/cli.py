@@ -1,0 +1,331 @@
+"""The `lumigraph` command: what can be asked of it, and how it fails.
+
+Nothing heavy is imported before a command runs: `lumigraph --help` is there at once.
+"""
+
+import os
+
+# Threads of OpenMP that wait for work sleep instead of spinning, which costs three to six times
+# as soon as two programs share the cores. It is read once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import errno
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Photos in; a 3D scene out that you fly through, export, and know how far to trust.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Preset(StrEnum):
+    """Named plans of a fit."""
+
+    quick = "quick"
+    standard = "standard"
+    high = "high"
+
+
+class Size(StrEnum):
+    """Sizes of the built-in scene."""
+
+    tiny = "tiny"
+    small = "small"
+    full = "full"
+
+
+class Split(StrEnum):
+    """Which frames of a capture."""
+
+    test = "test"
+    train = "train"
+
+
+class Views(StrEnum):
+    """What `render` looks from."""
+
+    orbit = "orbit"
+    path = "path"
+    test = "test"
+    train = "train"
+
+
+class Device(StrEnum):
+    """Where the work is done."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+CaptureAt = Annotated[Path, typer.Argument(metavar="CAPTURE", help="Folder or file of a capture.")]
+RunAt = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `train` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="RUN", help="Run folder. [default: a new one in runs/]"),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps. [default: the preset's]")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of every random choice. [default: 0]")]
+DeviceAt = Annotated[Device | None, typer.Option(help="Where to compute. [default: auto]")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
+Downscale = Annotated[
+    int | None,
+    typer.Option(min=1, help="Make photos so many times smaller. [default: to 1600 pixels]"),
+]
+TestEvery = Annotated[
+    int | None,
+    typer.Option(min=2, help="Hold out one of so many photos, if none are named. [default: 8]"),
+]
+
+
+@app.command()
+def demo(
+    output: Output = None,
+    size: Annotated[Size, typer.Option(help="Of the built-in scene.")] = Size.full,
+    steps: Steps = None,
+    seed: Seed = None,
+    device: DeviceAt = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make the built-in scene, reconstruct it and say how well that went."""
+    from lumigraph.app import demo as demos
+    from lumigraph.app.training import conduct, start
+
+    capture = demos.demo_capture(size.value)
+    order = demos.demo_order(size.value, steps=steps, seed=seed, device=device and device.value)
+    run, code = conduct(start(capture, order, output, overwrite=overwrite), capture)
+    _report_run(run, as_json, code)
+
+
+@app.command()
+def inspect(
+    capture: CaptureAt,
+    downscale: Downscale = 1,
+    test_every: TestEvery = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a capture holds and what it will take."""
+    from lumigraph.app.inspection import inspect_capture, inspection_rows
+    from lumigraph.datasets import load_capture
+
+    loaded = load_capture(capture, downscale=downscale or 1, test_every=test_every or 8)
+    facts = inspect_capture(loaded)
+    _report(as_json, facts, f"Capture {loaded.name}", inspection_rows(facts))
+
+
+@app.command()
+def train(
+    capture: CaptureAt,
+    output: Output = None,
+    preset: Annotated[Preset | None, typer.Option(help="[default: standard]")] = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    downscale: Downscale = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")
+    ] = None,
+    overwrite: Overwrite = False,
+    test_every: TestEvery = None,
+    degree: Annotated[
+        int | None, typer.Option(min=0, max=3, help="Of the colour harmonics. [default: 3]")
+    ] = None,
+    splat_limit: Annotated[
+        int | None, typer.Option(min=1, help="Most splats. [default: 1,000,000]")
+    ] = None,
+    antialiased: Annotated[
+        bool, typer.Option("--antialiased", help="Draw sub-pixel splats without aliasing.")
+    ] = False,
+    device: DeviceAt = None,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct a scene of splats from a capture."""
+    from lumigraph.app.training import Order, conduct, go_on, start
+
+    changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
+    order = Order(
+        preset=preset and preset.value,
+        seed=seed,
+        downscale=downscale,
+        test_every=test_every,
+        device=device and device.value,
+        changes={**changes, "filter": "antialiased" if antialiased else None},
+    )
+    if resume is not None:
+        if output is not None or overwrite:
+            raise typer.BadParameter(
+                "--resume goes on in its own folder: leave out -o, --overwrite"
+            )
+        session = go_on(capture, order, resume)
+    else:
+        session = start(capture, order, output, overwrite=overwrite)
+    run, code = conduct(session, capture)
+    _report_run(run, as_json, code)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunAt,
+    split: Annotated[Split, typer.Option(help="Which frames to compare with.")] = Split.test,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="CAPTURE", help="Take the photos from here; train frames need it."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a run's scene with the photos that were held out."""
+    from lumigraph.app.looking import evaluate_run
+    from lumigraph.app.run_folder import open_run
+
+    metrics = evaluate_run(open_run(run), split=split.value, data=data)
+    mean = metrics["psnr"] is not None
+    rows = [
+        ("PSNR", f"{metrics['psnr']:.2f} dB" if mean else "no views to evaluate"),
+        ("SSIM", f"{metrics['ssim']:.4f}" if mean else None),
+        ("views", metrics["images"]),
+        ("splats", f"{metrics['splats']:,}"),
+        ("pictures and numbers", run / "eval"),
+    ]
+    _report(as_json, metrics, f"{run}: {split.value} views", rows)
+
+
+@app.command()
+def render(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a .ply of splats.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder. [default: RUN/renders]")
+    ] = None,
+    views: Annotated[Views, typer.Option(help="Where to look from.")] = Views.orbit,
+    frames: Annotated[int, typer.Option(min=2, max=100_000, help="Of orbit and path.")] = 120,
+    scale: Annotated[
+        float, typer.Option(min=0.01, max=8, help="Size of the pictures over the photos'.")
+    ] = 1.0,
+    depth: Annotated[bool, typer.Option("--depth", help="Show depth, near is bright.")] = False,
+    film: Annotated[bool, typer.Option(help="Make an mp4 of it, where ffmpeg is found.")] = True,
+    fps: Annotated[float, typer.Option(min=0.1, max=240, help="Of the film.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Make pictures and a film of a scene."""
+    from lumigraph.app.looking import Filming, film_run
+
+    filming = Filming(views.value, frames, scale, depth, fps if film else None)
+    made = film_run(run, filming, output)
+    rows = [("pictures", f"{made['images']} in {made['folder']}"), ("film", made["film"])]
+    _report(as_json, made, f"{run}: {views.value}", rows)
+
+
+@app.command()
+def export(
+    run: RunAt,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File. [default: RUN/scene.ply]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the scene as a PLY in the capture's frame, and prove that it shows the same."""
+    from lumigraph.app.looking import export_run
+
+    made = export_run(run, output)
+    rows = [
+        ("file", made["file"]),
+        ("splats", f"{made['splats']:,}"),
+        ("size", f"{made['bytes'] / 1e6:.1f} MB"),
+        ("read back", f"{made['psnr']:.1f} dB or more in {made['views']} views"),
+    ]
+    _report(as_json, made, str(run), rows)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works on this machine, what does not, and what to do about it."""
+    from lumigraph.app.doctor import advice, examine
+
+    facts = examine()
+    rows = [(key.replace("_", " "), value) for key, value in facts.items()]
+    rows += [("advice", sentence) for sentence in advice(facts)]
+    _report(as_json, {**facts, "advice": advice(facts)}, "This machine", rows)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="LUMIGRAPH_DEBUG", help="Show where errors come from.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["LUMIGRAPH_DEBUG"] = "1"
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"lumigraph {version_of('lumigraph')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; errors meant for the user become one line and exit code 1."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except (ValueError, OSError, MemoryError) as error:
+        if os.environ.get("LUMIGRAPH_DEBUG"):
+            raise
+        _fail(error)
+    except RuntimeError as error:
+        # What torch raises when memory is short has no type of its own.
+        if os.environ.get("LUMIGRAPH_DEBUG") or "allocate memory" not in str(error):
+            raise
+        _fail(MemoryError())
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """Says in one red line what went wrong and leaves."""
+    if isinstance(error, MemoryError):
+        sentence = "Out of memory: use a larger --downscale or a smaller --splat-limit"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        sentence = f"The disk is full ({error.filename}): free some space"
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        sentence = f"{error.filename}: {error.strerror}"
+    else:
+        sentence = str(error) or type(error).__name__
+    line = " ".join("".join(c if c.isprintable() else " " for c in sentence).split())
+    typer.secho(f"Error: {line}", fg=typer.colors.RED, err=True)
+    sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the place in the source."""
+    typer.secho(f"Warning: {message}", fg=typer.colors.YELLOW, err=True)
+
+
+def _report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[str, Any]]) -> None:
+    """Prints a result for programs or for people."""
+    from lumigraph.app.terminal import result_json, result_table
+
+    if as_json:
+        result_json(value)
+    else:
+        result_table(title, rows)
+
+
+def _report_run(run: Any, as_json: bool, code: int) -> None:
+    """Prints what came of a training, and leaves with its exit code."""
+    from lumigraph.app.training import summary, summary_rows
+
+    if as_json or code == 0:
+        _report(as_json, summary(run), str(run.folder), summary_rows(run))
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

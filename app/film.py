@@ -1,0 +1,165 @@
+"""Sequences of pictures of a scene, and the film they make."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lumigraph.app.pictures import depth_colors, picture_name, write_picture
+from lumigraph.app.run_folder import Run
+from lumigraph.render import Camera, Splats, interpolate, look_at, orbit, render, to_bytes
+
+Views = Literal["orbit", "path", "test", "train"]
+
+LENS_FOV_TANGENT = 0.5
+"""Half the width of the picture over the distance, for scenes that come without cameras: 53
+degrees, near to what phones see."""
+
+RANGE_PROBES = 8
+"""Views that decide which depths a sequence shows: one range for all, so that nothing flickers."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Cameras and the file name of each one's picture."""
+
+    cameras: Sequence[Camera]
+    names: Sequence[str]
+
+
+def views_of(run: Run, views: Views, count: int) -> Shots:
+    """The cameras that a sequence of the run's scene is seen by.
+
+    Raises ValueError if the run has no frames for it.
+    """
+    capture = run.capture()
+    if views in ("test", "train"):
+        frames = capture.test if views == "test" else capture.train
+        if not frames:
+            raise ValueError(f"{run.folder} has no {views} views: use --views orbit")
+        names = [picture_name(i, frame.name) for i, frame in enumerate(frames)]
+        return Shots([frame.camera for frame in frames], names)
+    cameras = [frame.camera for frame in (*capture.train, *capture.test)]
+    if not cameras:
+        raise ValueError(f"{run.folder} has no cameras to make a path from")
+    if views == "orbit":
+        return _numbered(orbit(cameras, count, up=capture.up))
+    train = [frame.camera for frame in capture.train]
+    return _numbered(interpolate(train, count))
+
+
+def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 720) -> Shots:
+    """An orbit around a scene that comes without cameras, with the y axis pointing down.
+
+    Raises ValueError if the scene is empty.
+    """
+    if len(scene) == 0:
+        raise ValueError("the file holds no splats, so there is nothing to see")
+    means = scene.means.double().cpu()
+    center = means.median(0).values
+    # The nine tenths nearest to the middle: a few far splats would make all else a dot.
+    radius = float((means - center).norm(dim=1).quantile(0.9)) or 1.0
+    focal = width / 2 / LENS_FOV_TANGENT
+    place = center + torch.tensor([0, -0.4, -1.0], dtype=torch.float64) * 2.2 * radius
+    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
+    first = Camera(
+        look_at(place, center, up), (focal, focal), (width / 2, height / 2), width, height
+    )
+    first = replace(first, near=radius * 1e-2)
+    return _numbered([first, *_turned(first, center, up, count)[1:]])
+
+
+def render_sequence(
+    scene: Splats,
+    sequence: Shots,
+    folder: Path,
+    *,
+    depth: bool = False,
+    told: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """Writes a PNG of what each camera sees into `folder`, whose older PNGs go, and their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    near, far = _depth_range(scene, sequence.cameras) if depth else (0.0, 1.0)
+    paths = []
+    for camera, name in zip(sequence.cameras, sequence.names, strict=True):
+        with torch.no_grad():
+            seen = render(scene, camera)
+        pixels = depth_colors(seen.median_depth, near, far) if depth else to_bytes(seen.color)
+        paths.append(folder / name)
+        write_picture(paths[-1], pixels.cpu())
+        told(len(paths))
+    return paths
+
+
+def ffmpeg() -> str | None:
+    """The ffmpeg program, on the path or in imageio-ffmpeg; None if there is none."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return None
+
+
+def make_film(program: str, folder: Path, film: Path, *, fps: float) -> None:
+    """Writes the PNGs 0000.png, 0001.png, ... of `folder` as a film, atomically.
+
+    Raises OSError with ffmpeg's own words if it fails.
+    """
+    partial = film.with_name(f".{film.stem}.{os.getpid()}.part.mp4").resolve()
+    # The players at hand want even sides and colours at half resolution.
+    command = [program, "-v", "error", "-y", "-framerate", str(fps), "-i", "%04d.png"]
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+    command += ["-movflags", "+faststart", str(partial)]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            raise OSError(f"{film} could not be made: ffmpeg says {done.stderr.strip()[-300:]}")
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, film)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _numbered(cameras: Sequence[Camera]) -> Shots:
+    return Shots(cameras, [f"{i:04d}.png" for i in range(len(cameras))])
+
+
+def _turned(first: Camera, center: Tensor, up: Tensor, count: int) -> list[Camera]:
+    """`count` cameras on the circle around the vertical through `center`, `first` among them."""
+    angles = torch.arange(count, dtype=torch.float64) * (2 * torch.pi / count)
+    offset = first.position - center
+    height = (offset @ up) * up
+    ahead = offset - height
+    aside = torch.linalg.cross(up, ahead)
+    places = [center + height + ahead * a.cos() + aside * a.sin() for a in angles]
+    return [replace(first, world_to_camera=look_at(place, center, up)) for place in places]
+
+
+def _depth_range(scene: Splats, cameras: Sequence[Camera]) -> tuple[float, float]:
+    """The depths between which almost everything lies that some of the cameras see."""
+    chosen = cameras[:: max(1, len(cameras) // RANGE_PROBES)]
+    depths = []
+    for camera in chosen:
+        with torch.no_grad():
+            depth = render(scene, camera).median_depth.flatten()
+        depths.append(depth[depth > 0][::17])
+    seen = torch.cat(depths)
+    if len(seen) == 0:
+        return 1.0, 2.0
+    ordered = seen.sort().values
+    near, far = ordered[len(seen) // 50], ordered[len(seen) - 1 - len(seen) // 50]
+    return float(near), max(float(far), float(near) * 1.01)

@@ -1,0 +1,91 @@
+"""What a run is made from: the capture at a size that fits, and a hash of it."""
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from lumigraph.app.terminal import notice, warn
+from lumigraph.datasets import Capture, load_capture
+
+SIDE_WANTED = 1600
+"""Pixels along the longer side, at most, unless --downscale is given: what 3DGS itself trains on,
+and what keeps a dozen megapixels from taking a laptop's memory and night."""
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
+
+
+def open_capture(path: Path, downscale: int | None, test_every: int) -> tuple[Capture, int]:
+    """The capture and how many times smaller its photos are made; says what is to know of it.
+
+    Without a `downscale` it is the smallest that brings the longer side down to `SIDE_WANTED`.
+    """
+    capture = load_capture(path, downscale=downscale or 1, test_every=test_every)
+    if downscale is None:
+        downscale = automatic_downscale(capture)
+        if downscale > 1:
+            longest = longest_side(capture)
+            capture = load_capture(path, downscale=downscale, test_every=test_every)
+            notice(
+                f"The photos are {longest} pixels along the longer side: made {downscale} times "
+                "smaller (--downscale 1 keeps them as they are)"
+            )
+    for sentence in capture.notes:
+        notice(sentence)
+    if not capture.test:
+        warn("No views are held out, so the result will not be evaluated")
+    return capture, downscale
+
+
+def automatic_downscale(capture: Capture) -> int:
+    """How many times smaller its photos are to be made to fit `SIDE_WANTED`."""
+    return max(1, math.ceil(longest_side(capture) / SIDE_WANTED))
+
+
+def longest_side(capture: Capture) -> int:
+    """Of all photos, in pixels."""
+    frames = (*capture.train, *capture.test)
+    return max((max(f.camera.width, f.camera.height) for f in frames), default=1)
+
+
+def inputs_of(capture: Capture, path: Path) -> dict[str, Any]:
+    """Hashes that tell whether two runs learned from the same, and what they are taken over."""
+    photos = _photos(path)
+    return {
+        "cameras_sha256": _cameras_hash(capture),
+        "cameras_hashed": "each frame's name, split and camera; the points and their colours",
+        "photos_sha256": hashlib.sha256(
+            "\0".join(f"{name}\0{size}" for name, size in photos).encode("utf-8", "replace")
+        ).hexdigest(),
+        "photos_hashed": "the names and sizes in bytes of the image files, not their content",
+        "photos": len(photos),
+        "photo_bytes": sum(size for _, size in photos),
+        "train": len(capture.train),
+        "test": len(capture.test),
+    }
+
+
+def _cameras_hash(capture: Capture) -> str:
+    """SHA-256 over all that a capture says of frames and points."""
+    digest = hashlib.sha256()
+    for split, frames in (("train", capture.train), ("test", capture.test)):
+        for frame in frames:
+            digest.update(repr((split, frame.name, *frame.camera.view)).encode("utf-8", "replace"))
+    for tensor in (capture.points, capture.colors):
+        digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _photos(path: Path) -> list[tuple[str, int]]:
+    """Relative path and size of every image file of the capture, sorted."""
+    root = path if path.is_dir() else path.parent
+    found = []
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for file in files:
+            if file.lower().endswith(PHOTO_SUFFIXES):
+                full = Path(folder) / file
+                found.append((full.relative_to(root).as_posix(), full.stat().st_size))
+    return sorted(found)

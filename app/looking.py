@@ -1,0 +1,141 @@
+"""What `eval`, `render` and `export` do with a scene that is there already."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lumigraph.app.evaluation import evaluate
+from lumigraph.app.files import explained
+from lumigraph.app.film import (
+    Shots,
+    Views,
+    ffmpeg,
+    make_film,
+    render_sequence,
+    views_around,
+    views_of,
+)
+from lumigraph.app.report import write_report
+from lumigraph.app.run_folder import Run, open_run
+from lumigraph.app.terminal import notice
+from lumigraph.datasets import load_capture
+from lumigraph.recon.files import load_ply, save_ply, verify_export
+from lumigraph.render import Camera
+
+CHECK_VIEWS = 4
+"""From which an export is compared with the scene: spread over the capture they see all of it."""
+
+
+@dataclass(frozen=True)
+class Filming:
+    """What `render` is asked for.
+
+    Attributes:
+        views: Where to look from.
+        count: Of views on an orbit or path.
+        scale: Size of the pictures over the photos'.
+        depth: Whether to show depth in place of colour.
+        fps: Pictures per second of the film; None makes none.
+    """
+
+    views: Views
+    count: int
+    scale: float
+    depth: bool
+    fps: float | None
+
+
+def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
+    """The metrics of a run's scene, whose eval/ and report.html are written anew.
+
+    Args:
+        run: An open run.
+        split: "test" or "train".
+        data: The capture whose photos to compare with; None takes those kept in the run.
+
+    Raises:
+        ValueError: The capture has no photo for one of the frames of the run, or of another size.
+    """
+    frames = getattr(run.capture(), split)
+    if data is not None:
+        asked = run.asked
+        capture = load_capture(data, downscale=asked["downscale"], test_every=asked["test_every"])
+        images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
+        missing = [frame.name for frame in frames if frame.name not in images]
+        if missing:
+            raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
+        frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
+    if not frames:
+        notice(f"{run.folder} has no {split} views: nothing to evaluate")
+    metrics = evaluate(run, run.scene(), frames, split=split)
+    if split == "test":
+        means = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+        write_report(run.with_record(metrics=means))
+    return metrics
+
+
+def film_run(path: Path, filming: Filming, output: Path | None) -> dict[str, Any]:
+    """Pictures, and a film, of the scene in a run folder or a PLY file; says where they are."""
+    if path.suffix.lower() == ".ply":
+        scene = load_ply(path)
+        if filming.views != "orbit":
+            raise ValueError(f"{path} has no cameras: only --views orbit can be made of it")
+        shots = views_around(scene, filming.count)
+        parent = output or path.with_name(f"{path.stem}_renders")
+    else:
+        run = open_run(path)
+        scene = run.scene()
+        shots = views_of(run, filming.views, filming.count)
+        parent = output or run.part("renders")
+    shots = Shots([_scaled(camera, filming.scale) for camera in shots.cameras], shots.names)
+    name = filming.views + ("_depth" if filming.depth else "")
+    paths = render_sequence(scene, shots, parent / name, depth=filming.depth)
+    film = _film(parent, name, filming) if filming.fps else None
+    return {
+        "folder": str(parent / name),
+        "images": len(paths),
+        "film": None if film is None else str(film),
+    }
+
+
+def export_run(path: Path, output: Path | None) -> dict[str, Any]:
+    """Writes the run's scene as a PLY in the capture's frame and proves that it shows the same.
+
+    Raises ValueError, and removes the file, if it does not.
+    """
+    run = open_run(path)
+    scene = run.scene()
+    file = output or run.folder / "scene.ply"
+    if file.suffix.lower() != ".ply":
+        raise ValueError(f"{file} does not end in .ply, the one format there is so far")
+    frames = (*run.capture().test, *run.capture().train)
+    cameras = [frame.camera for frame in frames[:: max(1, len(frames) // CHECK_VIEWS)]]
+    with explained(file):
+        save_ply(scene, file)
+    check = verify_export(scene, file, cameras[:CHECK_VIEWS])
+    return {
+        "file": str(file),
+        "splats": check.splats,
+        "bytes": file.stat().st_size,
+        "views": check.views,
+        "psnr": check.psnr,
+        "bounds_error": check.bounds_error,
+    }
+
+
+def _scaled(camera: Camera, scale: float) -> Camera:
+    width, height = round(camera.width * scale), round(camera.height * scale)
+    return camera.resized(max(1, width), max(1, height))
+
+
+def _film(parent: Path, name: str, filming: Filming) -> Path | None:
+    """The film of a numbered sequence; None where there is no ffmpeg or no order to film."""
+    if filming.views not in ("orbit", "path") or filming.fps is None:
+        return None
+    program = ffmpeg()
+    if program is None:
+        notice('No film: ffmpeg was not found (install it, or "lumigraph[video]")')
+        return None
+    film = parent / f"{name}.mp4"
+    make_film(program, parent / name, film, fps=filming.fps)
+    return film

@@ -1,0 +1,196 @@
+"""report.html: what came of a run, on one page that needs nothing else."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lumigraph.app.files import printable, read_json, write_bytes
+from lumigraph.app.metrics_log import read_log
+from lumigraph.app.pictures import colored, picture_name, read_picture, thumbnail
+from lumigraph.app.run_folder import Run
+from lumigraph.datasets import Frame
+
+PICTURED, PICTURE_WIDTH = 24, 320
+"""Views shown with pictures, of so many pixels: some 30 kB each, so the page can be mailed."""
+
+ERROR_SCALE = 4.0
+"""Errors are shown so many times brighter: a quarter of the full range is the brightest."""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2330; --paper: #fbfbf9; --card: #fff; --line: #dcdfe6;
+  --soft: #646c7d; --mark: #2b6cb0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --paper: #14171d; --card: #1b1f27;
+  --line: #323846; --soft: #98a1b3; --mark: #7db4ee; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.15rem; }
+p.under { margin: .25rem 0 1.5rem; color: var(--soft); overflow-wrap: anywhere; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; }
+.tile { padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .6rem; }
+.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: .85rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: .75rem; }
+figure { margin: 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .6rem; }
+figcaption { color: var(--soft); font-size: .85rem; }
+svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+svg .axis { stroke: var(--line); } svg .curve { stroke: var(--mark); stroke-width: 2; fill: none; }
+.wide { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .45rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 500; font-size: .85rem; }
+td img { display: block; width: 100%; min-width: 9rem; border-radius: .3rem; }
+"""
+
+
+def write_report(run: Run) -> Path:
+    """Writes report.html from what lies in the run folder, and returns its path."""
+    path = run.folder / "report.html"
+    write_bytes(path, _page(run).encode("utf-8", "replace"))
+    return path
+
+
+def _page(run: Run) -> str:
+    """The page as HTML."""
+    record = run.record
+    metrics_path = run.folder / "eval" / "metrics.json"
+    metrics = read_json(metrics_path) if metrics_path.exists() else {}
+    log = read_log(run.folder / "metrics.jsonl")
+    title = escape(printable(record["capture"]))
+    subtitle = f"{record['state']} at step {record.get('step', 0):,} of {record.get('steps', 0):,}"
+    charts = [
+        _chart(log, "loss", "Loss, smoothed"),
+        _chart(log, "psnr", "PSNR of up to four test views, dB"),
+        _chart(log, "splats", "Splats"),
+    ]
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} - Lumigraph</title><style>{_STYLE}</style></head><body>
+<h1>{title}</h1><p class="under">Lumigraph {escape(str(record["versions"].get("lumigraph")))},
+{escape(subtitle)}</p>
+<div class="tiles">{"".join(_tile(*tile) for tile in _numbers(record, metrics))}</div>
+<h2>Training</h2><div class="charts">{"".join(charts)}</div>
+<h2>Test views</h2>{_views(run, metrics)}
+<h2>How it was made</h2>{_facts(record)}
+</body></html>
+"""
+
+
+def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The headline numbers that are known, as (value, what it is)."""
+    shown = [
+        (metrics.get("psnr"), "{:.2f} dB", "PSNR"),
+        (metrics.get("ssim"), "{:.4f}", "SSIM"),
+        (metrics.get("images"), "{:,}", "test views"),
+        (record.get("splats"), "{:,}", "splats"),
+        (record.get("seconds"), "{:.0f} s", "training"),
+        (record.get("steps_per_second"), "{:.1f}", "steps per second"),
+        (record.get("peak_memory_mb"), "{:,} MB", "peak memory"),
+    ]
+    return [(text.format(v), noun) for v, text, noun in shown if isinstance(v, int | float)]
+
+
+def _tile(value: str, noun: str) -> str:
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(noun)}</span></div>'
+
+
+def _chart(log: Sequence[dict[str, Any]], key: str, title: str) -> str:
+    """A curve over steps as SVG; nothing if there are fewer than two points."""
+    points = [(e["step"], e[key]) for e in log if isinstance(e.get(key), int | float)]
+    if len(points) < 2:
+        return ""
+    if key == "loss":
+        points = _smoothed(points)
+    left, right, top, bottom = 52.0, 470.0, 10.0, 150.0
+    first, last = points[0][0], points[-1][0]
+    low, high = min(v for _, v in points), max(v for _, v in points)
+    over, up = max(last - first, 1), (high - low) or 1.0
+    curve = " ".join(
+        f"{left + (s - first) / over * (right - left):.1f},"
+        f"{bottom - (v - low) / up * (bottom - top):.1f}"
+        for s, v in points
+    )
+    label = "{:,.0f}" if high >= 1000 else "{:.3g}"
+    return (
+        f'<figure><svg viewBox="0 0 480 175" role="img" aria-label="{escape(title)}">'
+        f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
+        f'<line class="axis" x1="{left}" y1="{top}" x2="{right}" y2="{top}"/>'
+        f'<polyline class="curve" points="{curve}"/>'
+        f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{label.format(high)}</text>'
+        f'<text x="{left - 6}" y="{bottom + 4}" text-anchor="end">{label.format(low)}</text>'
+        f'<text x="{left}" y="{bottom + 18}">{first:,}</text>'
+        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:,}</text>'
+        f"</svg><figcaption>{escape(title)}</figcaption></figure>"
+    )
+
+
+def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Each value as the mean of its neighbourhood: one view's loss says little."""
+    reach = max(1, len(points) // 50)
+    smooth = []
+    for i, (step, _) in enumerate(points):
+        near = [value for _, value in points[max(0, i - reach) : i + reach + 1]]
+        smooth.append((step, sum(near) / len(near)))
+    return smooth
+
+
+def _views(run: Run, metrics: dict[str, Any]) -> str:
+    """The table of test views, the worst first."""
+    entries = metrics.get("per_image")
+    if not isinstance(entries, list) or not entries:
+        return "<p>None were held out or none are evaluated yet.</p>"
+    frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
+    entries = [e for e in entries if isinstance(e, dict) and e.get("name") in frames]
+    entries = [e for e in entries if all(isinstance(e.get(k), float) for k in ("psnr", "ssim"))]
+    entries.sort(key=lambda entry: entry["psnr"])
+    rows = []
+    for place, entry in enumerate(entries):
+        pictures = _pictures(run, *frames[entry["name"]]) if place < PICTURED else "<td></td>" * 3
+        rows.append(
+            f"<tr><td>{escape(printable(entry['name']))}<br>{entry['psnr']:.2f} dB<br>"
+            f"{entry['ssim']:.4f}</td>{pictures}</tr>"
+        )
+    return (
+        '<div class="wide"><table><tr><th>View, PSNR, SSIM; the worst first</th><th>Rendering</th>'
+        f"<th>Photo</th><th>Error, {ERROR_SCALE:.0f} times</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _pictures(run: Run, index: int, frame: Frame) -> str:
+    """Three cells: rendering, photo, error."""
+    path = run.folder / "eval" / "renders" / picture_name(index, frame.name)
+    try:
+        seen = read_picture(path, frame.camera.width, frame.camera.height)
+        photo = frame.image()
+    except (OSError, ValueError):
+        return "<td>missing</td>" * 3
+    error = (seen.float() - photo.float()).abs().mean(-1) / 255 * ERROR_SCALE
+    cells = ((seen, "rendering"), (photo, "photo"), (colored(error), "error"))
+    return "".join(f"<td>{_image(pixels, alt)}</td>" for pixels, alt in cells)
+
+
+def _image(pixels: torch.Tensor, alt: str) -> str:
+    data = base64.b64encode(thumbnail(pixels, PICTURE_WIDTH)).decode()
+    return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'
+
+
+def _facts(record: dict[str, Any]) -> str:
+    """What was asked, the plan and the versions as a table."""
+    rows = [
+        (name, key, value)
+        for name in ("asked", "plan", "inputs", "versions", "timings")
+        for key, value in (record.get(name) or {}).items()
+    ]
+    cells = "".join(
+        f"<tr><td>{name}</td><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>"
+        for name, key, value in rows
+    )
+    return f'<div class="wide"><table>{cells}</table></div>'

@@ -1,0 +1,193 @@
+"""The folder a reconstruction leaves behind: what lies where, how it is written, how it is opened.
+
+    run.json            what was asked, the plan, hashes of the inputs, versions, timings, metrics
+    cameras.json        every frame: its name, split and camera in the capture's frame
+    scene.safetensors   the scene in the capture's frame, to the bit
+    scene.ply           the same for other programs
+    checkpoints/        the newest states of the fit, to go on from
+    metrics.jsonl       loss, splats and, now and then, PSNR, one line per entry
+    eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
+    renders/            what `lumigraph render` made
+    report.html         all of it on one page
+
+Every path in it is relative, so that the folder can be moved, zipped and mailed. The test photos
+are kept so that a run can be evaluated where the photos are not.
+"""
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lumigraph.app.cameras_file import cameras_json, capture_from
+from lumigraph.app.files import read_json, shown, write_json
+from lumigraph.app.pictures import picture_name, write_picture
+from lumigraph.datasets import Capture
+from lumigraph.recon.files import load_scene
+from lumigraph.render import Splats
+
+FORMAT = "lumigraph run"
+VERSION = 1
+STATES = ("running", "stopped", "finished")
+State = Literal["running", "stopped", "finished"]
+
+PARTS = ("checkpoints", "eval", "renders")
+FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder.
+
+    Attributes:
+        folder: Where it lies now.
+        record: The content of its run.json.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def state(self) -> State:
+        """Whether the reconstruction is running, was stopped, or is finished."""
+        return self.record["state"]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the run was started with."""
+        return self.record["asked"]
+
+    def part(self, name: str) -> Path:
+        """A folder inside the run, made if it is absent; ValueError if it leads out of the run."""
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{path} is a link that leads out of the run: remove it")
+        return path
+
+    def with_record(self, **changes: Any) -> "Run":
+        """The run with some entries of run.json changed, on disk too."""
+        run = replace(self, record={**self.record, **changes})
+        write_json(run.folder / "run.json", run.record)
+        return run
+
+    def scene(self) -> Splats:
+        """The reconstructed scene in the capture's frame."""
+        path = self.folder / "scene.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{self.folder} has no scene.safetensors yet: its training was cut off before "
+                "the first save; go on with `lumigraph train CAPTURE --resume "
+                f"{self.folder}` or train again"
+            )
+        return load_scene(path)
+
+    def capture(self) -> Capture:
+        """The frames of the run: their cameras, and the photos of the test views.
+
+        Asking a train frame for its photo raises FileNotFoundError: those stay in the capture.
+        """
+        return capture_from(read_json(self.folder / "cameras.json"), self.folder)
+
+
+def create_run(folder: Path, *, capture: Capture, record: dict[str, Any]) -> Run:
+    """A new run folder with run.json, cameras.json and the test photos in it.
+
+    Raises FileExistsError if `folder` holds anything already. If anything fails, or is interrupted,
+    what was written so far is removed again.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(occupied(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
+    try:
+        run = run.with_record()
+        for name in PARTS:
+            run.part(name)
+        write_json(folder / "cameras.json", cameras_json(capture))
+        photos = run.part("eval/photos")
+        for index, frame in enumerate(capture.test):
+            write_picture(photos / picture_name(index, frame.name), frame.image())
+    except BaseException:  # half a run is of no use to anybody
+        with suppress(OSError, ValueError):
+            clear_run(folder)
+        raise
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """The run that lies in `folder`.
+
+    Raises FileNotFoundError if there is none, and ValueError if its run.json is malformed or was
+    written by a newer Lumigraph.
+    """
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {kind}: give the folder that `lumigraph train` wrote")
+    path = folder / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} has no run.json, so it is no run folder: give one `lumigraph train` wrote"
+        )
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f'{path} does not say "format": "{FORMAT}": it is no run folder of ours')
+    version = record.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path} has version {shown(version)} where a whole number from 1 belongs")
+    if version > VERSION:
+        raise ValueError(
+            f"{path} is of version {version} and this Lumigraph reads up to {VERSION}: upgrade it"
+        )
+    _check_record(record, path)
+    return Run(folder, record)
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what a run left in `folder`, and nothing else; ValueError if it holds no run."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder} holds something that is no run: choose another folder with -o")
+    for name in PARTS:
+        path = folder / name
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+    for name in (*FILES, "run.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def next_folder(parent: Path) -> Path:
+    """An empty new folder `parent`/001, 002, ..., the first number that is free."""
+    for number in range(1, 100_000):
+        folder = parent / f"{number:03d}"
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise FileExistsError(f"{parent} is full: name the run's folder with -o")
+
+
+def occupied(folder: Path) -> str:
+    """The sentence for a run folder that is taken."""
+    return (
+        f"{folder} is not empty: choose another folder with -o, go on with what is in it with "
+        f"--resume {folder}, or replace it with --overwrite"
+    )
+
+
+def _check_record(record: dict[str, Any], path: Path) -> None:
+    """Raises ValueError unless the entries that commands rely on are what they should be."""
+    kinds = {"capture": str, "asked": dict, "plan": dict, "versions": dict, "inputs": dict}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key), kind):
+            noun = "text" if kind is str else "an object"
+            raise ValueError(f'{path} should have {noun} under "{key}": restore it from a copy')
+    if record.get("state") not in STATES:
+        raise ValueError(f"{path} has state {shown(record.get('state'))}, not one of {STATES}")
+    for key in ("step", "steps", "seconds"):
+        value = record.get(key, 0)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e12:
+            raise ValueError(f'{path} has {shown(value)} under "{key}", where a count belongs')

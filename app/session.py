@@ -1,0 +1,231 @@
+"""One reconstruction: pulls the fit, obeys commands, tells listeners, and writes the run folder.
+
+This is the only place that pulls a fit. Everybody else (progress bar, viewer) listens to bounded
+queues that drop their oldest event, so a listener that hangs or dies changes nothing, and steers
+by a `Control`, which is read between steps. Events and commands are plain data, so that either
+end may live in another process.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lumigraph.app.channel import Channel, Control, Ended, Progress, Saved, Scored, Trouble
+from lumigraph.app.evaluation import evaluate, probe
+from lumigraph.app.files import explained
+from lumigraph.app.machine import peak_memory_mb
+from lumigraph.app.metrics_log import open_log, rewind_log
+from lumigraph.app.report import write_report
+from lumigraph.app.run_folder import Run, State
+from lumigraph.datasets import Capture
+from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
+from lumigraph.recon.files import save_ply, save_scene
+from lumigraph.recon.fit import SplatFit, Step, fit_splats
+
+CHECKPOINT_SECONDS = 300.0
+"""Between two checkpoints: what a crash may cost, against a write of a few hundred MB."""
+
+CHECKPOINTS_KEPT = 2
+"""The newest, and the one before in case the newest turns out to be damaged."""
+
+LOG = "metrics.jsonl"
+LOG_ENTRIES, PROBES, PROBE_VIEWS = 500, 20, 4
+"""In metrics.jsonl over a whole run, about; how often PSNR is among them, and over how many views.
+
+Probing costs 80 small renderings in all, a percent or two of the shortest preset.
+"""
+
+
+@dataclass
+class Session:
+    """What changes while a reconstruction runs.
+
+    Attributes:
+        run: Its folder.
+        capture: What it learns from.
+        fit: The state of the training.
+        control: Where commands come in.
+        channel: Where events go out.
+        seconds: Spent in training steps so far, earlier sittings included.
+        checkpoint_seconds: Time between two checkpoints.
+    """
+
+    run: Run
+    capture: Capture
+    fit: SplatFit
+    control: Control = field(default_factory=Control)
+    channel: Channel = field(default_factory=Channel)
+    seconds: float = 0.0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+
+def run_session(session: Session) -> Run:
+    """The run when its fit is finished or was stopped; its folder can be opened in both cases.
+
+    A checkpoint that cannot be written on the way is told as `Trouble` and the training goes on;
+    the older ones stay. Raises OSError if the result itself cannot be written.
+    """
+    state: State = "finished"
+    started = time.monotonic()
+    try:
+        finished = _train(session)
+        state = "finished" if finished else "stopped"
+        run = _keep(session, state)
+        if finished:
+            run = _score(session, run)
+        session.run = run.with_record(
+            peak_memory_mb=peak_memory_mb(),
+            timings={
+                **run.record.get("timings", {}),
+                "training": session.seconds,
+                "last_sitting": time.monotonic() - started,
+            },
+        )
+        write_report(session.run)
+    except BaseException:
+        state = "stopped"
+        raise
+    finally:
+        session.channel.publish(Ended(state, session.fit.step))
+        session.channel.close()
+    return session.run
+
+
+def resume_session(run: Run, capture: Capture) -> Session:
+    """The session that goes on, to the bit, where the newest sound checkpoint of `run` was written.
+
+    Raises FileNotFoundError if there is no checkpoint, and ValueError if none can be read.
+    """
+    paths = checkpoints(run)
+    if not paths:
+        raise FileNotFoundError(
+            f"{run.folder} has no checkpoint to go on from: start again with --overwrite -o "
+            f"{run.folder}"
+        )
+    problems = []
+    for path in reversed(paths):
+        try:
+            fit = load_checkpoint(path)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+            continue
+        return Session(run, capture, fit, seconds=rewind_log(run.folder / LOG, fit.step))
+    raise ValueError("; ".join(problems))
+
+
+def checkpoints(run: Run) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run.folder / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def _train(session: Session) -> bool:
+    """Pulls the fit to its end, or until it is told to stop; True if it came to its end."""
+    fit, control = session.fit, session.control
+    log_every = max(1, fit.plan.steps // LOG_ENTRIES)
+    probe_every = max(1, fit.plan.steps // PROBES)
+    saved = time.monotonic()
+    steps = fit_splats(session.capture, fit)
+    path = session.run.folder / LOG
+    with open_log(path, lambda message: session.channel.publish(Trouble(message))) as log:
+        while not control.stopped:
+            started = time.perf_counter()
+            step = next(steps, None)
+            session.seconds += time.perf_counter() - started
+            if step is None:
+                return True
+            _tell(session, step)
+            due = time.monotonic() - saved > session.checkpoint_seconds
+            saving = control.take_checkpoint() or (due and step.step < step.steps)
+            probing = step.step % probe_every == 0 and bool(session.capture.test)
+            # A sitting that goes on from a checkpoint reads its seconds from the entry of its step.
+            if probing or saving or control.stopped or step.step % log_every == 0:
+                log(_entry(session, step, probing=probing))
+            if saving:
+                _checkpoint(session)
+                saved = time.monotonic()
+            _hold(session)
+    return fit.step >= fit.plan.steps
+
+
+def _hold(session: Session) -> None:
+    """Returns at once, or when a pause is over; checkpoints can be asked for meanwhile."""
+    while session.control.paused and not session.control.stopped:
+        session.control.wait(0.1)
+        if session.control.take_checkpoint():
+            _checkpoint(session)
+
+
+def _tell(session: Session, step: Step) -> None:
+    session.channel.publish(
+        Progress(step.step, step.steps, step.loss, step.splats, step.degree, session.seconds)
+    )
+
+
+def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | None:
+    """Writes the state of the fit, then drops the oldest ones; None if it could not be written."""
+    path = session.run.part("checkpoints") / f"{session.fit.step:08d}.safetensors"
+    try:
+        with explained(path):
+            save_checkpoint(session.fit, path)
+        session.run = session.run.with_record(step=session.fit.step, seconds=session.seconds)
+    except OSError as error:
+        session.channel.publish(
+            Trouble(f"The checkpoint of step {session.fit.step} could not be written: {error}")
+        )
+        return None
+    for old in checkpoints(session.run)[:-kept]:
+        old.unlink(missing_ok=True)
+    session.channel.publish(Saved(session.fit.step, str(path)))
+    return path
+
+
+def _keep(session: Session, state: State) -> Run:
+    """Writes the last checkpoint and the scene, and says so in run.json."""
+    kept = 1 if state == "finished" else CHECKPOINTS_KEPT
+    path = _checkpoint(session, kept=kept)
+    if path is None and state == "stopped":
+        older = checkpoints(session.run)
+        rest = f"; {older[-1].name} is still there" if older else ""
+        raise OSError(f"The fit was stopped but could not be kept, see above{rest}")
+    scene = session.fit.scene()
+    for name, save in (("scene.safetensors", save_scene), ("scene.ply", save_ply)):
+        with explained(session.run.folder / name):
+            save(scene, session.run.folder / name)
+    rate = session.fit.step / session.seconds if session.seconds > 0 else None
+    return session.run.with_record(
+        state=state,
+        step=session.fit.step,
+        seconds=session.seconds,
+        splats=len(scene),
+        steps_per_second=rate,
+    )
+
+
+def _score(session: Session, run: Run) -> Run:
+    """Evaluates the finished scene on the test views and says so in run.json."""
+    started = time.monotonic()
+    total = len(session.capture.test)
+    metrics = evaluate(
+        run,
+        run.scene(),
+        session.capture.test,
+        told=lambda done: session.channel.publish(Scored(done, total)),
+    )
+    summary = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+    timings = {**run.record.get("timings", {}), "evaluation": time.monotonic() - started}
+    return run.with_record(metrics=summary, timings=timings)
+
+
+def _entry(session: Session, step: Step, *, probing: bool) -> dict[str, Any]:
+    """What metrics.jsonl says of a step."""
+    entry: dict[str, Any] = {
+        "step": step.step,
+        "loss": step.loss,
+        "splats": step.splats,
+        "degree": step.degree,
+        "seconds": session.seconds,
+    }
+    if probing:
+        entry["psnr"] = probe(session.fit.scene(), session.capture.test, PROBE_VIEWS)
+    return entry

@@ -1,0 +1,220 @@
+"""What `train` and `demo` do: from what was asked to a session, and through it."""
+
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lumigraph.app.channel import Control
+from lumigraph.app.doctor import chosen_device
+from lumigraph.app.inputs import inputs_of, open_capture
+from lumigraph.app.machine import versions
+from lumigraph.app.progress import Drawing, duration
+from lumigraph.app.run_folder import (
+    Run,
+    clear_run,
+    create_run,
+    next_folder,
+    occupied,
+    open_run,
+)
+from lumigraph.app.session import Session, resume_session, run_session
+from lumigraph.app.terminal import notice
+from lumigraph.recon.fit import start_fit
+from lumigraph.recon.plan import Preset, plan_from, plan_to_json
+
+INTERRUPTED = "Stopping after this step and writing a checkpoint; once more to leave at once.\n"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked to be; None leaves the choice to us.
+
+    Attributes:
+        preset: The plan to begin with.
+        seed: Of every random choice.
+        downscale: Photos are made so many times smaller.
+        test_every: One of so many frames is held out, where the capture does not say which.
+        device: "auto", "cpu" or "cuda".
+        changes: Entries of the plan that differ from the preset.
+    """
+
+    preset: Preset | None = None
+    seed: int | None = None
+    downscale: int | None = None
+    test_every: int | None = None
+    device: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> list[str]:
+        """The names of everything that was asked for."""
+        own = [f.name for f in fields(self)[:-1] if getattr(self, f.name) is not None]
+        return own + [name for name, value in self.changes.items() if value is not None]
+
+
+def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = False) -> Session:
+    """A session that begins a run in `folder`, or in a new one under runs/ if that is None.
+
+    Raises FileExistsError if the folder is taken and not to be overwritten, and what reading the
+    capture raises.
+    """
+    taken = folder is not None and folder.exists() and (folder.is_file() or any(folder.iterdir()))
+    if taken and not overwrite:
+        raise FileExistsError(occupied(folder))
+    plan = plan_from(order.preset or "standard", **order.changes)
+    device, reason = chosen_device(order.device or "auto")
+    notice(reason)
+    seed = order.seed or 0
+    capture, downscale = open_capture(path, order.downscale, order.test_every or 8)
+    fit = start_fit(capture, plan, seed=seed, device=device)
+    if folder is None:
+        folder = next_folder(Path("runs") / (capture.name or "capture"))
+    elif taken:
+        clear_run(folder)
+    asked = {
+        "preset": order.preset or "standard",
+        "seed": seed,
+        "downscale": downscale,
+        "test_every": order.test_every or 8,
+        "device": device,
+        **{name: value for name, value in order.changes.items() if value is not None},
+    }
+    run = create_run(
+        folder,
+        capture=capture,
+        record={
+            "capture": capture.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "asked": asked,
+            "plan": plan_to_json(plan),
+            "step": 0,
+            "steps": plan.steps,
+            "seconds": 0.0,
+            "inputs": inputs_of(capture, path),
+            "versions": versions(),
+        },
+    )
+    return Session(run, capture, fit)
+
+
+def go_on(path: Path, order: Order, folder: Path) -> Session:
+    """A session that goes on, to the bit, where the run in `folder` was stopped.
+
+    Raises ValueError if the run is finished, if anything about it is to change, or if the capture
+    is not the one it was started with.
+    """
+    run = open_run(folder)
+    if run.state == "finished":
+        raise ValueError(
+            f"{folder} is finished at step {run.record.get('step')}: there is nothing to go on with"
+        )
+    if order.given:
+        raise ValueError(
+            f"{folder} goes on with what it was started with, so leave out "
+            f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
+            "choose another folder with -o"
+        )
+    asked = run.asked
+    capture, _ = open_capture(path, _count(asked, "downscale"), _count(asked, "test_every"))
+    if inputs_of(capture, path) != run.record["inputs"]:
+        raise ValueError(
+            f"{path} is not what {folder} was started with (its cameras, points or photos differ): "
+            "give the same capture, or train anew in another folder with -o"
+        )
+    session = resume_session(run, capture)
+    notice(f"Going on at step {session.fit.step} of {session.fit.plan.steps}")
+    return session
+
+
+def conduct(session: Session, path: Path) -> tuple[Run, int]:
+    """Runs the session with its progress drawn, and returns the run and an exit code.
+
+    Ctrl-C (SIGINT, also SIGTERM) ends it after the step it is in with a checkpoint and the
+    command to go on; a second one leaves at once.
+    """
+    drawing = Drawing(session.channel.subscribe())
+    with _stopping(session.control) as received:
+        try:
+            run = run_session(session)
+        finally:
+            drawing.finish()
+    if run.state == "finished":
+        return run, 0
+    notice(f"Stopped at step {run.record['step']} of {run.record['steps']}. To go on:")
+    print(resume_command(path, run.folder), flush=True)
+    return run, 128 + (received[0] if received else signal.SIGINT)
+
+
+def resume_command(path: Path, folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"lumigraph train {shlex.quote(str(path))} --resume {shlex.quote(str(folder))}"
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The result of a run as `--json` prints it."""
+    record = run.record
+    metrics = record.get("metrics") or {}
+    keys = ("state", "step", "steps", "splats", "seconds", "steps_per_second", "peak_memory_mb")
+    return {
+        "run": str(run.folder),
+        "psnr": metrics.get("psnr"),
+        "ssim": metrics.get("ssim"),
+        "images": metrics.get("images", 0),
+        **{key: record.get(key) for key in keys},
+        "timings": record.get("timings"),
+        "instruction_set": record["versions"].get("instruction_set"),
+    }
+
+
+def summary_rows(run: Run) -> list[tuple[str, Any]]:
+    """The result of a run as a person reads it; what is not known is None."""
+    facts = summary(run)
+    psnr, ssim, rate = facts["psnr"], facts["ssim"], facts["steps_per_second"]
+    return [
+        ("PSNR", None if psnr is None else f"{psnr:.2f} dB in {facts['images']} test views"),
+        ("SSIM", None if ssim is None else f"{ssim:.4f}"),
+        ("splats", f"{facts['splats']:,}"),
+        ("training", f"{facts['step']:,} steps in {duration(facts['seconds'])}"),
+        ("speed", None if rate is None else f"{rate:.1f} steps per second"),
+        ("peak memory", f"{facts['peak_memory_mb']:,} MB"),
+        ("run", run.folder),
+        ("report", run.folder / "report.html"),
+        ("scene", run.folder / "scene.ply"),
+    ]
+
+
+@contextmanager
+def _stopping(control: Control) -> Iterator[list[int]]:
+    """While inside, the first signal to end stops the session and the second the process."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        control.stop()
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, INTERRUPTED.encode())
+
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _count(asked: dict[str, Any], key: str) -> int:
+    """A whole number from 1 in what a run was started with; ValueError if it is none."""
+    value = asked.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
+        raise ValueError(f'run.json has no whole number under "{key}": restore it from a copy')
+    return value
