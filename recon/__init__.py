@@ -1,1 +1,20 @@
 """From a capture to a scene: fitting, density control, checkpoints, and files in and out."""
+
+from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
+from lumigraph.recon.fit import SplatFit, Step, fit_splats, start_fit
+from lumigraph.recon.plan import PRESETS, Plan, Preset, plan_from, plan_from_json, plan_to_json
+
+__all__ = [
+    "PRESETS",
+    "Plan",
+    "Preset",
+    "SplatFit",
+    "Step",
+    "fit_splats",
+    "load_checkpoint",
+    "plan_from",
+    "plan_from_json",
+    "plan_to_json",
+    "save_checkpoint",
+    "start_fit",
+]

@@ -1,6 +1,6 @@
 """What a fit will do, in numbers."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from lumigraph.kernels import Filter
@@ -20,6 +20,8 @@ class Plan:
     """Of the spherical harmonics in the end."""
     degree_interval: int = 1000
     """Steps until the harmonics grow by one degree."""
+    random_points: int = 50_000
+    """Splats to start from where the capture has no points."""
     splat_limit: int = 1_000_000
     """Density control stops adding splats here: memory stays bounded."""
     filter: Filter = "classic"
@@ -46,17 +48,57 @@ class Plan:
 
 
 PRESETS: dict[Preset, Plan] = {
-    "quick": Plan(steps=2_000),
-    "standard": Plan(steps=7_000),
+    "quick": Plan(
+        steps=2_000,
+        degree_interval=400,
+        refine_start=200,
+        refine_stop=1_400,
+        refine_interval=100,
+    ),
+    "standard": Plan(
+        steps=7_000,
+        degree_interval=1_000,
+        refine_start=500,
+        refine_stop=4_500,
+    ),
     "high": Plan(steps=30_000),
 }
 
 
-def plan_from(preset: Preset, **changes: Any) -> Plan:
-    """The preset's plan with some values changed; None means unchanged."""
-    return replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
+def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Plan:
+    """The preset's plan with some values changed; None means unchanged.
+
+    With another number of steps the whole schedule is stretched or shortened to it, but for the
+    interval of density control, which needs that many views to judge a splat.
+    """
+    plan = PRESETS[preset]
+    if steps is not None and steps != plan.steps:
+        if steps < 1:
+            raise ValueError(f"a fit of {steps} steps does nothing: ask for at least 1")
+        stretched = {name: max(1, getattr(plan, name) * steps // plan.steps) for name in _STRETCHED}
+        plan = replace(plan, steps=steps, **stretched)
+    return replace(plan, **{name: value for name, value in changes.items() if value is not None})
+
+
+_STRETCHED = ("degree_interval", "refine_start", "refine_stop", "opacity_reset_interval")
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
     return asdict(plan)
+
+
+def plan_from_json(data: dict[str, Any]) -> Plan:
+    """The plan that `plan_to_json` gave.
+
+    Raises:
+        ValueError: A value is missing, unknown, or not of its type.
+    """
+    known = {field.name: field.default for field in fields(Plan)}
+    if set(data) != set(known):
+        raise ValueError(f"the plan's values do not match: {sorted(set(data) ^ set(known))}")
+    for name, value in data.items():
+        wanted = int if name == "steps" else type(known[name])
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ValueError(f"{name} of the plan is {value!r}, but should be {wanted.__name__}")
+    return Plan(**data)

@@ -1,0 +1,112 @@
+"""A fit on disk: everything that going on to the bit needs."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lumigraph.recon.density import Statistics
+from lumigraph.recon.files.atomic import atomic
+from lumigraph.recon.fit import SplatFit
+from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
+from lumigraph.render import Similarity, Splats
+
+VERSION = "1"
+"""Of the layout; a reader refuses the ones it does not know."""
+
+_NAMES = [field.name for field in fields(Splats) if field.name != "filter"]
+_GROUPS = ("splats", "first", "second")
+
+
+def save_checkpoint(fit: SplatFit, path: Path) -> None:
+    """Writes the fit to a safetensors file, atomically.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+    """
+    groups = {"splats": fit.splats.tensors, "first": fit.first, "second": fit.second}
+    tensors = {f"{group}.{name}": groups[group][name] for group in _GROUPS for name in _NAMES}
+    tensors |= {
+        "statistics.gradient": fit.statistics.gradient,
+        "statistics.views": fit.statistics.views,
+        "order": fit.order,
+        "random": fit.random,
+        "similarity.origin": fit.similarity.origin,
+    }
+    state = {
+        "plan": plan_to_json(fit.plan),
+        "seed": fit.seed,
+        "step": fit.step,
+        "scale": fit.similarity.scale,
+    }
+    metadata = {"lumigraph": VERSION, "kind": "splat fit", "state": json.dumps(state)}
+    with atomic(path) as partial:
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(whole, partial, metadata)
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> SplatFit:
+    """The fit as it was when `save_checkpoint` wrote it; going on gives the same scene to the bit.
+
+    Raises:
+        ValueError: The file is damaged, from another program or another version.
+        FileNotFoundError: There is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or is not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return _fit_from(metadata, tensors, device)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a sound safetensors file ({error})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint that this version can go on from ({error}): start the "
+            "run again, or use the version of lumigraph that wrote it"
+        ) from None
+
+
+def _fit_from(
+    metadata: dict[str, str], tensors: dict[str, Tensor], device: torch.device | str
+) -> SplatFit:
+    if metadata.get("lumigraph") != VERSION or metadata.get("kind") != "splat fit":
+        raise ValueError(f"it does not say that it is a splat fit of version {VERSION}")
+    state: dict[str, Any] = json.loads(metadata["state"])
+    plan: Plan = plan_from_json(state["plan"])
+    groups = {
+        group: {name: tensors[f"{group}.{name}"].to(device) for name in _NAMES} for group in _GROUPS
+    }
+    _check_shapes(tensors)
+    return SplatFit(
+        plan=plan,
+        seed=int(state["seed"]),
+        step=int(state["step"]),
+        splats=Splats(**groups["splats"], filter=plan.filter),
+        first=groups["first"],
+        second=groups["second"],
+        statistics=Statistics(
+            tensors["statistics.gradient"].to(device), tensors["statistics.views"].to(device)
+        ),
+        similarity=Similarity(tensors["similarity.origin"], float(state["scale"])),
+        order=tensors["order"],
+        random=tensors["random"],
+    )
+
+
+def _check_shapes(tensors: dict[str, Tensor]) -> None:
+    """Refuses tensors that do not belong together."""
+    count = tensors["splats.means"].shape[0]
+    for name in _NAMES:
+        shapes = {tuple(tensors[f"{group}.{name}"].shape) for group in _GROUPS}
+        if len(shapes) != 1 or next(iter(shapes))[0] != count:
+            raise ValueError(f"{name} has shapes {sorted(shapes)} for {count} splats")
+    for name in ("statistics.gradient", "statistics.views"):
+        if tuple(tensors[name].shape) != (count,):
+            raise ValueError(f"{name} has the shape {list(tensors[name].shape)}, not [{count}]")

@@ -1,0 +1,120 @@
+"""Classic density control: grow splats where the image pulls at them, prune what is not seen.
+
+3DGS (arXiv 2308.04079, section 5.2), with the absolute gradients of AbsGS (arXiv 2404.10484).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lumigraph.recon.plan import Plan
+from lumigraph.render import Splats
+from lumigraph.render.rotations import matrices_from_quaternions
+
+SPLIT_SHRINK = 1.6
+"""Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
+
+
+@dataclass
+class Statistics:
+    """What density control has seen of each splat since it last acted.
+
+    Attributes:
+        gradient: Sum over views of the length of the absolute gradient of the centre on the
+            image, in units of half the image's size. [splats]
+        views: Views that saw the splat. [splats]
+    """
+
+    gradient: Tensor
+    views: Tensor
+
+    @staticmethod
+    def empty(count: int, device: torch.device | str) -> "Statistics":
+        """Nothing seen yet."""
+        return Statistics(torch.zeros(count, device=device), torch.zeros(count, device=device))
+
+    def add(self, absolute: Tensor, extents: Tensor, width: int, height: int) -> None:
+        """Adds one view. absolute, extents: [splats, 2]"""
+        self.gradient += torch.hypot(absolute[:, 0] * (width / 2), absolute[:, 1] * (height / 2))
+        self.views += extents[:, 0] > 0
+
+
+class Growing(Protocol):
+    """The part of a fit that density control changes."""
+
+    plan: Plan
+    step: int
+    splats: Splats
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+    statistics: Statistics
+
+
+def refine(fit: Growing, generator: torch.Generator) -> None:
+    """Clones small splats and splits large ones that are pulled at; removes the useless."""
+    plan, splats = fit.plan, fit.splats
+    sizes = splats.log_scales.exp().amax(1)
+    pruned = splats.opacity_logits.sigmoid() < plan.prune_opacity
+    if fit.step > plan.opacity_reset_interval:
+        pruned |= sizes > plan.prune_scale
+
+    pull = fit.statistics.gradient / fit.statistics.views.clamp_min(1)
+    room = max(0, plan.splat_limit - len(splats) + int(pruned.sum()))
+    growing = _strongest(pull, (pull > plan.grow_gradient) & ~pruned, room)
+    large = sizes > plan.grow_scale
+    cloned = splats[growing & ~large]
+    halves = split(splats[growing & large], generator)
+    _rebuild(fit, ~pruned & ~(growing & large), [cloned, *halves])
+
+
+def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The candidates, or those pulled at hardest where there are more than `count`. [splats]"""
+    if int(candidates.sum()) <= count:
+        return candidates
+    order = torch.where(candidates, pull, -1).argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(candidates)
+    chosen[order[:count]] = True
+    return chosen & candidates
+
+
+def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
+    """Two smaller copies of each splat, at places drawn from the splat's own Gaussian."""
+    rotations = matrices_from_quaternions(splats.quaternions)
+    halves = []
+    for _ in range(2):
+        offsets = torch.randn(splats.means.shape, generator=generator).to(splats.means)
+        offsets = (rotations * (offsets * splats.log_scales.exp())[:, None]).sum(-1)
+        halves.append(
+            replace(
+                splats,
+                means=splats.means + offsets,
+                log_scales=splats.log_scales - math.log(SPLIT_SHRINK),
+            )
+        )
+    return halves
+
+
+def reset_opacities(fit: Growing) -> None:
+    """Makes every splat faint, so that those which are needed must prove it (3DGS, section 5.2)."""
+    faint = 2 * fit.plan.prune_opacity
+    fit.splats.opacity_logits.clamp_(max=math.log(faint / (1 - faint)))
+    fit.first["opacity_logits"].zero_()
+    fit.second["opacity_logits"].zero_()
+
+
+def _rebuild(fit: Growing, kept: Tensor, added: list[Splats]) -> None:
+    """Keeps some splats with their moments and appends new ones without any."""
+    count = sum(len(splats) for splats in added)
+    tensors = {
+        name: torch.cat([value[kept], *(splats.tensors[name] for splats in added)])
+        for name, value in fit.splats.tensors.items()
+    }
+    fit.splats = replace(fit.splats, **tensors)
+    for moments in (fit.first, fit.second):
+        for name, value in moments.items():
+            zeros = value.new_zeros(count, *value.shape[1:])
+            moments[name] = torch.cat([value[kept], zeros])
+    fit.statistics = Statistics.empty(len(fit.splats), kept.device)
