@@ -78,10 +78,10 @@ def capture_from(data: Any, folder: Path) -> Capture:
         points=torch.zeros(0, 3, dtype=torch.float64),
         colors=torch.zeros(0, 3, dtype=torch.uint8),
         similarity=Similarity(
-            torch.tensor(_numbers(similarity.get("origin"), 3, f"{path}, similarity,")).double(),
+            _vector(similarity.get("origin"), f"{path}, similarity,"),
             _numbers([similarity.get("scale")], 1, f"{path}, similarity,", least=1e-30)[0],
         ),
-        up=None if up is None else torch.tensor(_numbers(up, 3, f"{path}, up,")).double(),
+        up=None if up is None else _vector(up, f"{path}, up,"),
     )
 
 
@@ -107,6 +107,10 @@ def _camera_from(entry: dict[str, Any], where: str) -> Camera:
     center = _numbers(entry.get("center"), 2, where)
     near = _numbers([entry.get("near")], 1, where, least=1e-30)[0]
     return Camera(rows, (focal[0], focal[1]), (center[0], center[1]), width, height, near)
+
+
+def _vector(value: Any, where: str) -> Tensor:
+    return torch.tensor(_numbers(value, 3, where), dtype=torch.float64)
 
 
 def _numbers(value: Any, count: int, where: str, *, least: float = -1e30) -> list[float]:

@@ -20,6 +20,7 @@ import typer
 
 app = typer.Typer(
     help="Photos in; a 3D scene out that you fly through, export, and know how far to trust.",
+    rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -79,7 +80,9 @@ DeviceAt = Annotated[Device | None, typer.Option(help="Where to compute. [defaul
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
 Downscale = Annotated[
     int | None,
-    typer.Option(min=1, help="Make photos so many times smaller. [default: to 1600 pixels]"),
+    typer.Option(
+        min=1, help="Make photos so many times smaller. [default: as needed for 1600 pixels]"
+    ),
 ]
 TestEvery = Annotated[
     int | None,
@@ -97,7 +100,7 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make the built-in scene, reconstruct it and say how well that went."""
+    """Make the built-in scene and reconstruct it."""
     from lumigraph.app import demo as demos
     from lumigraph.app.training import conduct, start
 
@@ -153,7 +156,7 @@ def train(
 
     changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
     order = Order(
-        preset=preset and preset.value,
+        preset=None if preset is None else preset.value,
         seed=seed,
         downscale=downscale,
         test_every=test_every,
@@ -182,7 +185,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a run's scene with the photos that were held out."""
+    """Compare a scene with the photos that were held out."""
     from lumigraph.app.looking import evaluate_run
     from lumigraph.app.run_folder import open_run
 
@@ -231,7 +234,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the scene as a PLY in the capture's frame, and prove that it shows the same."""
+    """Write the scene as a PLY file and check that file."""
     from lumigraph.app.looking import export_run
 
     made = export_run(run, output)
@@ -246,7 +249,7 @@ def export(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what works on this machine, what does not, and what to do about it."""
+    """Say what works on this machine and what does not."""
     from lumigraph.app.doctor import advice, examine
 
     facts = examine()

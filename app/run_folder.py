@@ -97,7 +97,7 @@ def create_run(folder: Path, *, capture: Capture, record: dict[str, Any]) -> Run
     Raises FileExistsError if `folder` holds anything already. If anything fails, or is interrupted,
     what was written so far is removed again.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise FileExistsError(occupied(folder))
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
@@ -146,7 +146,7 @@ def open_run(folder: Path) -> Run:
 
 def clear_run(folder: Path) -> None:
     """Removes what a run left in `folder`, and nothing else; ValueError if it holds no run."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not is_taken(folder):
         return
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} holds something that is no run: choose another folder with -o")
@@ -168,6 +168,11 @@ def next_folder(parent: Path) -> Path:
             folder.mkdir(parents=True)
             return folder
     raise FileExistsError(f"{parent} is full: name the run's folder with -o")
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether something is there that a new run would write over."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def occupied(folder: Path) -> str:

@@ -20,6 +20,7 @@ from lumigraph.app.run_folder import (
     Run,
     clear_run,
     create_run,
+    is_taken,
     next_folder,
     occupied,
     open_run,
@@ -65,8 +66,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     Raises FileExistsError if the folder is taken and not to be overwritten, and what reading the
     capture raises.
     """
-    taken = folder is not None and folder.exists() and (folder.is_file() or any(folder.iterdir()))
-    if taken and not overwrite:
+    if folder is not None and is_taken(folder) and not overwrite:
         raise FileExistsError(occupied(folder))
     plan = plan_from(order.preset or "standard", **order.changes)
     device, reason = chosen_device(order.device or "auto")
@@ -76,7 +76,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(Path("runs") / (capture.name or "capture"))
-    elif taken:
+    elif is_taken(folder):
         clear_run(folder)
     asked = {
         "preset": order.preset or "standard",
