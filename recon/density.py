@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Splats
-from lumigraph.render.rotations import matrices_from_quaternions
 
 SPLIT_SHRINK = 1.6
 """Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
@@ -82,7 +82,7 @@ def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
     """Two smaller copies of each splat, at places drawn from the splat's own Gaussian."""
-    rotations = matrices_from_quaternions(splats.quaternions)
+    rotations = rotation_matrices(splats.quaternions)
     halves = []
     for _ in range(2):
         offsets = torch.randn(splats.means.shape, generator=generator).to(splats.means)
