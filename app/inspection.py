@@ -7,7 +7,7 @@ import torch
 
 from lumigraph.app.inputs import automatic_downscale
 from lumigraph.datasets import Capture
-from lumigraph.recon.plan import PRESETS
+from lumigraph.recon import PRESETS
 
 FLOATS_PER_SPLAT, COPIES = 59, 4
 """Of degree 3; values, gradients and the two moments of Adam."""

@@ -19,9 +19,8 @@ from lumigraph.app.metrics_log import open_log, rewind_log
 from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, State
 from lumigraph.datasets import Capture
-from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
+from lumigraph.recon import SplatFit, Step, fit_splats, load_checkpoint, save_checkpoint
 from lumigraph.recon.files import save_ply, save_scene
-from lumigraph.recon.fit import SplatFit, Step, fit_splats
 
 CHECKPOINT_SECONDS = 300.0
 """Between two checkpoints: what a crash may cost, against a write of a few hundred MB."""
@@ -106,7 +105,7 @@ def resume_session(run: Run, capture: Capture) -> Session:
     problems = []
     for path in reversed(paths):
         try:
-            fit = load_checkpoint(path)
+            fit = load_checkpoint(path, device=run.asked.get("device", "cpu"))
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue

@@ -27,8 +27,7 @@ from lumigraph.app.run_folder import (
 )
 from lumigraph.app.session import Session, resume_session, run_session
 from lumigraph.app.terminal import notice
-from lumigraph.recon.fit import start_fit
-from lumigraph.recon.plan import Preset, plan_from, plan_to_json
+from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
 
 INTERRUPTED = "Stopping after this step and writing a checkpoint; once more to leave at once.\n"
 

@@ -1,0 +1,280 @@
+"""The session: who listens changes nothing, commands are obeyed, and what is stopped goes on."""
+
+import json
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumigraph.app import session as sessions
+from lumigraph.app.channel import Channel, Control, Ended, Progress, Saved, Subscription, Trouble
+from lumigraph.app.metrics_log import read_log
+from lumigraph.app.run_folder import Run, create_run, open_run
+from lumigraph.app.session import Session, checkpoints, resume_session, run_session
+from lumigraph.datasets import Capture, Frame
+from lumigraph.recon import Plan, plan_to_json, start_fit
+from lumigraph.render import Camera, Similarity, Splats, look_at
+
+PLAN = Plan(steps=12, degree=1, degree_interval=4, refine_start=3, refine_interval=3)
+
+
+@pytest.fixture(scope="module")
+def capture() -> Capture:
+    """Six views of a few points; the photos are smooth ramps."""
+    random = torch.Generator().manual_seed(1)
+    frames = []
+    for i in range(6):
+        place = 3 * torch.tensor([math.sin(i), 0.3, math.cos(i)], dtype=torch.float64)
+        matrix = look_at(place, torch.zeros(3), torch.tensor([0.0, 1.0, 0.0]))
+        ramp = torch.arange(24)[:, None, None] * 4 + torch.arange(32)[:, None] + i
+        photo = ramp.expand(24, 32, 3).to(torch.uint8)
+        camera = Camera(matrix, (30.0, 30.0), (16.0, 12.0), 32, 24)
+        frames.append(Frame(f"{i}.png", camera, lambda photo=photo: photo))
+    return Capture(
+        name="ramps",
+        train=tuple(frames[1:]),
+        test=tuple(frames[:1]),
+        points=torch.rand(150, 3, generator=random, dtype=torch.float64) - 0.5,
+        colors=torch.randint(256, (150, 3), generator=random, dtype=torch.uint8),
+        similarity=Similarity.identity(),
+    )
+
+
+def begin(folder: Path, capture: Capture, plan: Plan = PLAN) -> Session:
+    """A session of a new run."""
+    record = {
+        "capture": capture.name,
+        "asked": {"device": "cpu"},
+        "plan": plan_to_json(plan),
+        "steps": plan.steps,
+        "inputs": {},
+        "versions": {},
+    }
+    run = create_run(folder, capture=capture, record=record)
+    return Session(run, capture, start_fit(capture, plan, seed=3))
+
+
+def finish(session: Session) -> Splats:
+    """The scene of the finished run, as its folder has it."""
+    run = run_session(session)
+    assert run.state == "finished"
+    return open_run(run.folder).scene()
+
+
+def assert_equal(scene: Splats, other: Splats) -> None:
+    for name, value in scene.tensors.items():
+        assert torch.equal(value, other.tensors[name]), name
+
+
+@pytest.fixture(scope="module")
+def plain(capture, tmp_path_factory) -> tuple[Run, Splats]:
+    """The run that nothing disturbs."""
+    session = begin(tmp_path_factory.mktemp("plain") / "run", capture)
+    return session.run, finish(session)
+
+
+def stop_after(channel: Channel, control: Control, step: int) -> None:
+    """Tells the session to stop as soon as that step is done, from within its own thread."""
+
+    class Stopper(Subscription):
+        def put(self, event):
+            if isinstance(event, Progress) and event.step == step:
+                control.stop()
+
+    channel._subscriptions = (*channel._subscriptions, Stopper())
+
+
+def test_a_finished_run_has_every_piece(plain):
+    run = open_run(plain[0].folder)
+    names = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*")}
+    assert names >= {
+        "run.json",
+        "cameras.json",
+        "scene.safetensors",
+        "scene.ply",
+        "metrics.jsonl",
+        "report.html",
+        "checkpoints/00000012.safetensors",
+        "eval/metrics.json",
+        "eval/photos/0000_0.png",
+        "eval/renders/0000_0.png",
+    }
+    assert not [name for name in names if name.endswith(".part")]
+    assert run.record["step"] == run.record["steps"] == 12
+    assert run.record["splats"] == len(plain[1])
+    assert run.record["peak_memory_mb"] > 0
+    assert run.record["metrics"]["images"] == 1
+    assert json.loads((run.folder / "eval/metrics.json").read_text())["per_image"][0]["psnr"] > 0
+
+
+def test_nothing_in_a_run_says_where_it_lay(plain):
+    folder = plain[0].folder
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".html"):
+            assert str(folder.parent) not in path.read_text(), path
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_a_stopped_run_goes_on_to_the_bit(stop, plain, capture, tmp_path):
+    first = begin(tmp_path / "run", capture)
+    stop_after(first.channel, first.control, stop)
+    stopped = run_session(first)
+    assert stopped.state == "stopped"
+    assert stopped.record["step"] == stop
+    moved = stopped.folder.rename(tmp_path / "moved")
+    assert len(open_run(moved).scene()) == stopped.record["splats"]
+
+    second = resume_session(open_run(moved), capture)
+    assert second.fit.step == stop
+    assert second.seconds == pytest.approx(first.seconds)
+    assert_equal(finish(second), plain[1])
+    steps = [entry["step"] for entry in read_log(moved / "metrics.jsonl")]
+    assert steps == list(range(1, 13))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(plain, capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    session.checkpoint_seconds = 0
+    stop_after(session.channel, session.control, 6)
+    run = run_session(session)
+    assert [path.name for path in checkpoints(run)] == [
+        "00000005.safetensors",
+        "00000006.safetensors",
+    ]
+    checkpoints(run)[-1].write_bytes(b"torn")
+    again = resume_session(run, capture)
+    assert again.fit.step == 5
+    assert_equal(finish(again), plain[1])
+
+
+def test_a_run_without_a_sound_checkpoint_says_so(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        resume_session(session.run, capture)
+    (session.run.part("checkpoints") / "00000003.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="00000003"):
+        resume_session(session.run, capture)
+
+
+def test_a_listener_that_hangs_changes_nothing(plain, capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    hanging = session.channel.subscribe(size=4)
+    assert_equal(finish(session), plain[1])
+    events = list(hanging)
+    assert len(events) == 4, "the oldest gave way"
+    assert isinstance(events[-1], Ended)
+
+
+def test_a_listener_that_dies_changes_nothing(plain, capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    events = session.channel.subscribe()
+    seen = []
+
+    def listen() -> None:
+        seen.append(next(iter(events)))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    scene = finish(session)
+    thread.join(timeout=10)
+    assert isinstance(seen[0], Progress)
+    assert_equal(scene, plain[1])
+
+
+def test_a_pause_holds_the_training_and_can_be_left(plain, capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    control, events = session.control, session.channel.subscribe()
+    control.pause()
+    control.checkpoint()
+    scenes = []
+    thread = threading.Thread(target=lambda: scenes.append(finish(session)))
+    thread.start()
+    while not any(isinstance(event, Saved) for event in events.take(timeout=10)):
+        assert thread.is_alive()
+    assert session.fit.step == 1, "the checkpoint came while the training held"
+    control.resume()
+    thread.join(timeout=60)
+    assert_equal(scenes[0], plain[1])
+
+
+def test_a_paused_training_can_be_stopped(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    session.control.pause()
+    thread = threading.Thread(target=run_session, args=(session,))
+    thread.start()
+    session.control.stop()
+    thread.join(timeout=60)
+    assert open_run(session.run.folder).state == "stopped"
+
+
+def test_a_full_disk_on_the_way_costs_only_the_checkpoint(plain, capture, tmp_path, monkeypatch):
+    real, tried = sessions.save_checkpoint, []
+
+    def full(fit, path):
+        tried.append(fit.step)
+        if fit.step == 4:
+            raise OSError(28, "No space left on device", str(path))
+        real(fit, path)
+
+    monkeypatch.setattr(sessions, "save_checkpoint", full)
+    session = begin(tmp_path / "run", capture)
+    session.checkpoint_seconds = 0
+    events = session.channel.subscribe(size=1000)
+    assert_equal(finish(session), plain[1])
+    troubles = [event.message for event in events if isinstance(event, Trouble)]
+    assert len(troubles) == 1
+    assert "step 4" in troubles[0]
+    assert "No space left" in troubles[0]
+
+
+def test_a_stop_that_cannot_be_kept_names_what_is_there(capture, tmp_path, monkeypatch):
+    session = begin(tmp_path / "run", capture)
+    session.checkpoint_seconds = 0
+    stop_after(session.channel, session.control, 3)
+    real = sessions.save_checkpoint
+
+    def full(fit, path):
+        if fit.step == 3:
+            raise OSError(28, "No space left on device", str(path))
+        real(fit, path)
+
+    monkeypatch.setattr(sessions, "save_checkpoint", full)
+    with pytest.raises(OSError, match=r"00000002\.safetensors is still there"):
+        run_session(session)
+    assert resume_session(open_run(session.run.folder), capture).fit.step == 2
+
+
+def test_a_run_without_test_views_has_no_scores(capture, tmp_path):
+    session = begin(tmp_path / "run", replace(capture, test=()))
+    finish(session)
+    assert open_run(session.run.folder).record["metrics"] == {
+        "psnr": None,
+        "ssim": None,
+        "images": 0,
+    }
+    assert "None were held out" in (session.run.folder / "report.html").read_text()
+
+
+def test_names_in_the_report_are_escaped(capture, tmp_path):
+    frame = replace(capture.test[0], name="<script>alert(1)</script>.png")
+    hostile = replace(capture, name="<b>&", test=(frame,))
+    session = begin(tmp_path / "run", hostile)
+    finish(session)
+    page = (session.run.folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "&lt;b&gt;&amp;" in page
+    assert "http" not in page, "the page needs nothing from elsewhere"
+
+
+def test_a_subscription_ends_with_its_channel():
+    channel = Channel()
+    events = channel.subscribe(size=2)
+    for step in range(5):
+        channel.publish(Saved(step, ""))
+    channel.close()
+    assert [event.step for event in events if isinstance(event, Saved)] == [3, 4]
+    assert events.take(timeout=None) == []
