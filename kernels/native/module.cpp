@@ -11,6 +11,7 @@ using namespace nb::literals;
 namespace lumigraph {
 void bind_splats(nb::module_ &);
 void bind_image(nb::module_ &);
+void bind_trace(nb::module_ &);
 }  // namespace lumigraph
 
 NB_MODULE(_native, m) {
@@ -29,4 +30,5 @@ NB_MODULE(_native, m) {
     }, "The instruction sets this processor can run, slowest first.");
     lumigraph::bind_splats(m);
     lumigraph::bind_image(m);
+    lumigraph::bind_trace(m);
 }
