@@ -242,7 +242,7 @@ def export(
         ("file", made["file"]),
         ("splats", f"{made['splats']:,}"),
         ("size", f"{made['bytes'] / 1e6:.1f} MB"),
-        ("read back", f"{made['psnr']:.1f} dB or more in {made['views']} views"),
+        ("read back", f"looks the same in {made['views']} views ({made['psnr']:.0f} dB or more)"),
     ]
     _report(as_json, made, str(run), rows)
 

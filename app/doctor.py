@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lumigraph.app.film import ffmpeg
-from lumigraph.app.machine import cores, free_memory_mb, processor, version, versions
+from lumigraph.app.machine import cache_folder, cores, free_memory_mb, processor, version, versions
 from lumigraph.kernels import _native, cuda
 
 
@@ -31,12 +31,9 @@ def chosen_device(wanted: str) -> tuple[str, str]:
     return "cpu", f"On the CPU with the {level} kernels: {problem}"
 
 
-def examine(cache: Path) -> dict[str, Any]:
-    """Everything `lumigraph doctor` tells, as plain data.
-
-    Args:
-        cache: The folder where captures are cached.
-    """
+def examine() -> dict[str, Any]:
+    """Everything `lumigraph doctor` tells, as plain data."""
+    cache = cache_folder()
     device, reason = chosen_device("auto")
     problem = cuda.probe()
     return {

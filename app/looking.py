@@ -58,8 +58,8 @@ def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
     """
     frames = getattr(run.capture(), split)
     if data is not None:
-        asked = run.asked
-        capture = load_capture(data, downscale=asked["downscale"], test_every=asked["test_every"])
+        downscale, test_every = run.count("downscale"), run.count("test_every")
+        capture = load_capture(data, downscale=downscale, test_every=test_every)
         images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
         missing = [frame.name for frame in frames if frame.name not in images]
         if missing:
@@ -112,7 +112,11 @@ def export_run(path: Path, output: Path | None) -> dict[str, Any]:
     cameras = [frame.camera for frame in frames[:: max(1, len(frames) // CHECK_VIEWS)]]
     with explained(file):
         save_ply(scene, file)
-    check = verify_export(scene, file, cameras[:CHECK_VIEWS])
+    try:
+        check = verify_export(scene, file, cameras[:CHECK_VIEWS])
+    except ValueError:
+        file.unlink()
+        raise
     return {
         "file": str(file),
         "splats": check.splats,

@@ -72,6 +72,15 @@ class Run:
         write_json(run.folder / "run.json", run.record)
         return run
 
+    def count(self, key: str) -> int:
+        """A whole number from 1 that the run was started with; ValueError if it is none."""
+        value = self.asked.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
+            raise ValueError(
+                f'{self.folder}/run.json has no whole number under "{key}": restore it from a copy'
+            )
+        return value
+
     def scene(self) -> Splats:
         """The reconstructed scene in the capture's frame."""
         path = self.folder / "scene.safetensors"
@@ -91,14 +100,27 @@ class Run:
         return capture_from(read_json(self.folder / "cameras.json"), self.folder)
 
 
-def create_run(folder: Path, *, capture: Capture, record: dict[str, Any]) -> Run:
+def create_run(
+    folder: Path, *, capture: Capture, record: dict[str, Any], overwrite: bool = False
+) -> Run:
     """A new run folder with run.json, cameras.json and the test photos in it.
 
-    Raises FileExistsError if `folder` holds anything already. If anything fails, or is interrupted,
-    what was written so far is removed again.
+    If anything fails, or is interrupted, what was written so far is removed again.
+
+    Args:
+        folder: Where; made with its parents if it is absent.
+        capture: What the run will learn from.
+        record: The further entries of run.json.
+        overwrite: Whether a run that is there already gives way; other files stay.
+
+    Raises:
+        FileExistsError: `folder` holds anything already and is not to be overwritten.
+        ValueError: What it holds is no run.
     """
     if is_taken(folder):
-        raise FileExistsError(occupied(folder))
+        if not overwrite:
+            raise FileExistsError(occupied(folder))
+        clear_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
     try:

@@ -7,6 +7,7 @@ end may live in another process.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def run_session(session: Session) -> Run:
         state = "finished" if finished else "stopped"
         run = _keep(session, state)
         if finished:
-            run = _score(session, run)
+            with suppress(_Stopped):
+                run = _score(session, run)
         session.run = run.with_record(
             peak_memory_mb=peak_memory_mb(),
             timings={
@@ -102,6 +104,8 @@ def resume_session(run: Run, capture: Capture) -> Session:
             f"{run.folder} has no checkpoint to go on from: start again with --overwrite -o "
             f"{run.folder}"
         )
+    for part in run.folder.rglob(".*.part"):  # of writes that were cut off
+        part.unlink(missing_ok=True)
     problems = []
     for path in reversed(paths):
         try:
@@ -201,16 +205,21 @@ def _keep(session: Session, state: State) -> Run:
     )
 
 
+class _Stopped(Exception):
+    """The session was told to stop while it evaluated."""
+
+
 def _score(session: Session, run: Run) -> Run:
     """Evaluates the finished scene on the test views and says so in run.json."""
     started = time.monotonic()
     total = len(session.capture.test)
-    metrics = evaluate(
-        run,
-        run.scene(),
-        session.capture.test,
-        told=lambda done: session.channel.publish(Scored(done, total)),
-    )
+
+    def told(done: int) -> None:
+        session.channel.publish(Scored(done, total))
+        if session.control.stopped and done < total:
+            raise _Stopped
+
+    metrics = evaluate(run, run.scene(), session.capture.test, told=told)
     summary = {key: metrics[key] for key in ("psnr", "ssim", "images")}
     timings = {**run.record.get("timings", {}), "evaluation": time.monotonic() - started}
     return run.with_record(metrics=summary, timings=timings)

@@ -3,8 +3,9 @@
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,18 +19,21 @@ from lumigraph.app.machine import versions
 from lumigraph.app.progress import Drawing, duration
 from lumigraph.app.run_folder import (
     Run,
-    clear_run,
     create_run,
     is_taken,
     next_folder,
     occupied,
     open_run,
 )
-from lumigraph.app.session import Session, resume_session, run_session
+from lumigraph.app.session import Session, checkpoints, resume_session, run_session
 from lumigraph.app.terminal import notice
 from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
 
-INTERRUPTED = "Stopping after this step and writing a checkpoint; once more to leave at once.\n"
+INTERRUPTED = "\nStopping after this step, and keeping what is done; once more to leave at once.\n"
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what a machine sends before it shuts down, and what a lost connection sends."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,11 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     device, reason = chosen_device(order.device or "auto")
     notice(reason)
     seed = order.seed or 0
+    began = time.monotonic()
     capture, downscale = open_capture(path, order.downscale, order.test_every or 8)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(Path("runs") / (capture.name or "capture"))
-    elif is_taken(folder):
-        clear_run(folder)
     asked = {
         "preset": order.preset or "standard",
         "seed": seed,
@@ -88,6 +91,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     run = create_run(
         folder,
         capture=capture,
+        overwrite=overwrite,
         record={
             "capture": capture.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,6 +102,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
             "seconds": 0.0,
             "inputs": inputs_of(capture, path),
             "versions": versions(),
+            "timings": {"loading": time.monotonic() - began},
         },
     )
     return Session(run, capture, fit)
@@ -120,8 +125,7 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
             f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
             "choose another folder with -o"
         )
-    asked = run.asked
-    capture, _ = open_capture(path, _count(asked, "downscale"), _count(asked, "test_every"))
+    capture, _ = open_capture(path, run.count("downscale"), run.count("test_every"))
     if inputs_of(capture, path) != run.record["inputs"]:
         raise ValueError(
             f"{path} is not what {folder} was started with (its cameras, points or photos differ): "
@@ -135,20 +139,28 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
 def conduct(session: Session, path: Path) -> tuple[Run, int]:
     """Runs the session with its progress drawn, and returns the run and an exit code.
 
-    Ctrl-C (SIGINT, also SIGTERM) ends it after the step it is in with a checkpoint and the
-    command to go on; a second one leaves at once.
+    Any of `SIGNALS` ends it after the step it is in, with a checkpoint and the command to go on;
+    a second one leaves at once.
     """
     drawing = Drawing(session.channel.subscribe())
     with _stopping(session.control) as received:
         try:
             run = run_session(session)
+        except OSError as error:
+            if not checkpoints(session.run):
+                raise
+            command = resume_command(path, session.run.folder)
+            raise OSError(f"{error}. When that is mended, go on with: {command}") from error
         finally:
             drawing.finish()
+    code = 128 + received[0] if received else 0
     if run.state == "finished":
-        return run, 0
+        if "metrics" not in run.record:
+            notice(f"Not evaluated yet: lumigraph eval {shlex.quote(str(run.folder))}")
+        return run, code
     notice(f"Stopped at step {run.record['step']} of {run.record['steps']}. To go on:")
     print(resume_command(path, run.folder), flush=True)
-    return run, 128 + (received[0] if received else signal.SIGINT)
+    return run, code
 
 
 def resume_command(path: Path, folder: Path) -> str:
@@ -193,14 +205,15 @@ def summary_rows(run: Run) -> list[tuple[str, Any]]:
 def _stopping(control: Control) -> Iterator[list[int]]:
     """While inside, the first signal to end stops the session and the second the process."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)
         control.stop()
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, INTERRUPTED.encode())
+        with suppress(OSError):  # the terminal may be the one that is gone
+            os.write(2, INTERRUPTED.encode())
 
     try:
         for number in before:
@@ -209,11 +222,3 @@ def _stopping(control: Control) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _count(asked: dict[str, Any], key: str) -> int:
-    """A whole number from 1 in what a run was started with; ValueError if it is none."""
-    value = asked.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
-        raise ValueError(f'run.json has no whole number under "{key}": restore it from a copy')
-    return value

@@ -1,0 +1,29 @@
+"""The built-in scene as `lumigraph demo` uses it: made once, then reconstructed."""
+
+from pathlib import Path
+
+from lumigraph.app.machine import cache_folder
+from lumigraph.app.terminal import notice
+from lumigraph.app.training import Order
+from lumigraph.datasets.demo import VERSION, DemoSize, make_demo
+
+STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2000}
+"""Enough for each size to show what it can, and little enough to wait for."""
+
+
+def demo_capture(size: DemoSize) -> Path:
+    """The folder of the built-in scene, which is made if this is the first time."""
+    folder = cache_folder() / f"demo-{VERSION}" / f"demo_{size}"
+    if folder.is_dir():
+        notice(f"The built-in scene is in {folder}")
+        return folder
+    notice(f"Making the built-in scene in {folder}, once")
+    return make_demo(folder, size)
+
+
+def demo_order(
+    size: DemoSize, *, steps: int | None = None, seed: int | None = None, device: str | None = None
+) -> Order:
+    """What the demo asks of a run."""
+    changes = {"steps": steps or STEPS[size]}
+    return Order(preset="quick", seed=seed, downscale=1, device=device, changes=changes)

@@ -1,0 +1,257 @@
+"""The commands, from outside: what they print, what they leave behind, and how they fail."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lumigraph.app import cli
+from lumigraph.app.run_folder import open_run
+from lumigraph.datasets.demo import make_demo
+
+COMMAND = [sys.executable, "-Pc", "from lumigraph.app.cli import main; main()"]
+STEPS = 40
+
+
+def lumigraph(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def call(*words: object) -> str:
+    """Runs the command in this process, and returns what it printed on standard output."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def call_json(*words: object) -> dict:
+    """What a command prints with --json: one line, one object."""
+    (line,) = call(*words, "--json").splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest built-in scene, on disk."""
+    return make_demo(tmp_path_factory.mktemp("captures") / "tiny", "tiny")
+
+
+@pytest.fixture(scope="module")
+def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A finished run whose folder was moved and whose photos are gone, and what was printed."""
+    home = tmp_path_factory.mktemp("trained")
+    shutil.copytree(capture, home / "photos")
+    printed = call_json("train", home / "photos", "-o", home / "run", "--steps", STEPS)
+    shutil.rmtree(home / "photos")
+    shutil.move(home / "run", home / "moved run")
+    return home / "moved run", printed
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['lumigraph', '--help']\n"
+        "from lumigraph.app.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'viser', 'PIL', 'rich') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-Pc", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_waiting_threads_sleep_unless_told_otherwise():
+    program = "import lumigraph.app.cli, os; print(os.environ['OMP_WAIT_POLICY'])"
+    unset = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    for given, expected in ((unset, "passive"), ({**unset, "OMP_WAIT_POLICY": "active"}, "active")):
+        done = subprocess.run(
+            [sys.executable, "-Pc", program], capture_output=True, text=True, env=given, timeout=60
+        )
+        assert done.stdout.strip() == expected
+
+
+def test_training_says_what_came_of_it(trained):
+    printed = trained[1]
+    assert printed["state"] == "finished"
+    assert printed["step"] == printed["steps"] == STEPS
+    assert printed["psnr"] > 10
+    assert 0 < printed["ssim"] < 1
+    assert printed["images"] > 0
+    assert printed["seconds"] > 0
+    assert printed["steps_per_second"] > 0
+    assert printed["peak_memory_mb"] > 50
+
+
+def test_a_moved_run_is_evaluated_without_its_photos(trained):
+    folder, printed = trained
+    metrics = call_json("eval", folder)
+    assert {key: metrics[key] for key in ("psnr", "ssim", "images", "splats", "seconds")} == {
+        key: printed[key] for key in ("psnr", "ssim", "images", "splats", "seconds")
+    }
+    assert len(metrics["per_image"]) == metrics["images"]
+    mean = sum(view["psnr"] for view in metrics["per_image"]) / metrics["images"]
+    assert metrics["psnr"] == pytest.approx(mean)
+    assert f"{metrics['psnr']:.2f} dB" in call("eval", folder)
+
+
+def test_a_moved_run_is_rendered_and_filmed(trained, tmp_path):
+    from lumigraph.app.film import ffmpeg
+
+    folder, _ = trained
+    for views in ("orbit", "path", "test"):
+        options = ["--views", views, "--frames", 3, "--scale", 0.5, "-o", tmp_path]
+        made = call_json("render", folder, *options)
+        pictures = sorted(Path(made["folder"]).glob("*.png"))
+        assert len(pictures) == made["images"] > 0
+        if ffmpeg() and views != "test":
+            assert Path(made["film"]).stat().st_size > 0
+    made = call_json("render", folder, "--frames", 2, "--depth", "--no-film")
+    assert Path(made["folder"]) == folder / "renders" / "orbit_depth"
+    assert made["film"] is None
+
+
+def test_a_moved_run_is_exported_and_the_file_rendered(trained, tmp_path):
+    folder, printed = trained
+    made = call_json("export", folder, "-o", tmp_path / "scene.ply")
+    assert made["splats"] == printed["splats"]
+    assert made["psnr"] > 50
+    views = call_json("render", tmp_path / "scene.ply", "--frames", 2, "--scale", 0.1, "--no-film")
+    assert views["images"] == 2
+
+
+def test_train_views_are_evaluated_where_the_photos_are(trained, capture):
+    folder, _ = trained
+    metrics = call_json("eval", folder, "--split", "train", "--data", capture)
+    assert metrics["images"] == len(open_run(folder).capture().train)
+
+
+def test_a_capture_is_inspected(capture):
+    facts = call_json("inspect", capture)
+    assert facts["train"] > 0
+    assert facts["test"] > 0
+    assert facts["points"] > 0
+    assert sum(facts["sizes"].values()) == facts["train"] + facts["test"]
+    assert "extent of cameras" in call("inspect", capture)
+
+
+def test_the_doctor_says_what_was_chosen():
+    facts = call_json("doctor")
+    assert facts["instruction_set"] in facts["instruction_sets"]
+    assert facts["device"] in ("cpu", "cuda")
+    assert facts["device_reason"]
+    assert call("doctor")
+
+
+def test_what_is_interrupted_goes_on_to_the_bit_by_the_command_it_prints(
+    trained, capture, tmp_path
+):
+    command = [*COMMAND, "train", str(capture), "-o", str(tmp_path / "run"), "--steps", str(STEPS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step "):
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert open_run(tmp_path / "run").state == "stopped"
+
+    (words,) = [line.split() for line in output.splitlines() if line.startswith("lumigraph train")]
+    done = lumigraph(*words[1:])
+    assert done.returncode == 0, done.stderr
+    whole, parts = open_run(trained[0]).scene(), open_run(tmp_path / "run").scene()
+    for name, value in whole.tensors.items():
+        assert torch.equal(value, parts.tensors[name]), name
+
+
+def test_nothing_that_is_there_is_written_over_unasked(trained, capture):
+    folder, _ = trained
+    done = lumigraph("train", capture, "-o", folder, "--steps", 1)
+    assert done.returncode == 1
+    assert "--resume" in done.stderr
+    assert open_run(folder).record["steps"] == STEPS
+
+
+def test_a_run_is_written_over_when_asked(capture, tmp_path):
+    for steps in (1, 2):
+        options = ["-o", tmp_path / "run", "--overwrite", "--steps", steps]
+        assert call_json("train", capture, *options)["steps"] == steps
+
+
+def test_a_run_goes_on_only_as_it_was_started(trained, capture):
+    folder, _ = trained
+    done = lumigraph("train", capture, "--resume", folder)
+    assert (done.returncode, "finished" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["train", "nowhere"], 1, "nowhere"),
+        (["inspect", "nowhere"], 1, "nowhere"),
+        (["eval", "nowhere"], 1, "does not exist"),
+        (["export", "."], 1, "no run.json"),
+        (["render", "nothing.ply"], 1, "nothing.ply"),
+        (["train", "x", "--steps", "0"], 2, "--steps"),
+        (["train", "x", "--resume", "y", "-o", "z"], 2, "--resume"),
+        (["train", "x", "--resume", "y"], 1, "y does not exist"),
+        (["eval"], 2, "RUN"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    words, code, sentence, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lumigraph", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == code
+    assert sentence in said
+    assert "Traceback" not in said
+    if code == 1:
+        assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "and nothing is left behind"
+
+
+def test_debugging_shows_where_an_error_comes_from(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lumigraph", "eval", "nowhere"])
+    monkeypatch.setenv("LUMIGRAPH_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        cli.main()
+
+
+def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):
+    def broken() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capture):
+    done = lumigraph("train", capture, "-o", "/proc/lumigraph/run", "--steps", 1)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told():
+    assert call("--version").startswith("lumigraph ")
