@@ -143,7 +143,8 @@ class Backend(Protocol):
             height: Of the image, in pixels.
             background: One value for each channel, or None for zeros.
             absolute_gradients: If given, backward adds to it the sum over pixels of the absolute
-                gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8). [splats, 2]
+                gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8). It is summed over the
+                channels before the absolute value, so there may be at most 4. [splats, 2]
         """
         ...
 

@@ -156,11 +156,29 @@ def rasterize(
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
 ) -> Raster:
-    """See `Backend.rasterize`; with `absolute_gradients`, at most 4 channels."""
+    """See `Backend.rasterize`."""
+    if absolute_gradients is not None:
+        _check_absolute(absolute_gradients, footprints.means, features)
     inputs = (*(x.contiguous() for x in footprints), features.contiguous())
     return Raster(
         *_Rasterize.apply((width, height), background or (), absolute_gradients, *inputs)
     )
+
+
+def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
+    """Backward writes into it: a copy of the right kind would be lost."""
+    if absolute.shape != means.shape or absolute.dtype != torch.float32:
+        raise ValueError(
+            f"absolute_gradients must be float32 {list(means.shape)} but is "
+            f"{absolute.dtype} {list(absolute.shape)}"
+        )
+    if not absolute.is_contiguous() or absolute.device != means.device:
+        raise ValueError("absolute_gradients must be contiguous and on the device of the splats")
+    if features.shape[1] > 4:
+        raise ValueError(
+            f"absolute_gradients needs features of at most 4 channels, not {features.shape[1]}: "
+            "rasterize the others by themselves"
+        )
 
 
 class _Ssim(torch.autograd.Function):

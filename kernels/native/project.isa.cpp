@@ -146,22 +146,23 @@ inline void backward_one(const Project &p, const ProjectGradient &g, const Limit
     see(p, limits, n, s);
     const float *m = p.view.matrix;
 
-    // Conic = inverse of the covariance: d covariance = -conic (d conic) conic.
+    // Conic = (yy, -xy, xx) / determinant. Through the determinant, as the forward pass goes:
+    // -conic (d conic) conic says the same but cancels where a long needle is widened by the blur.
     const float a = p.conics[3 * n], b = p.conics[3 * n + 1], c = p.conics[3 * n + 2];
-    const float ga = g.conics[3 * n], gb = 0.5f * g.conics[3 * n + 1], gc = g.conics[3 * n + 2];
-    const float aa = ga * a + gb * b, ab = ga * b + gb * c;
-    const float ba = gb * a + gc * b, bb = gb * b + gc * c;
-    float d_xx = -(a * aa + b * ba), d_yy = -(b * ab + c * bb);
-    const float d_xy = -2 * (a * ab + b * bb);
+    const float ga = g.conics[3 * n], gb = g.conics[3 * n + 1], gc = g.conics[3 * n + 2];
+    const float inverse = 1.0f / s.determinant;
+    const float d_determinant = -inverse * (ga * a + gb * b + gc * c);
+    float d_xx = gc * inverse + BLUR * d_determinant;
+    float d_yy = ga * inverse + BLUR * d_determinant;
+    const float d_xy = -gb * inverse;
+    float d_sharp = d_determinant;
 
     // Opacity and filter.
-    float d_sharp = 0;
     const float d_opacity = g.opacities[n] * s.filter;
     if (p.antialiased && s.filter > 1e-4f) {
-        const float inverse = 1.0f / s.determinant;
         const float d_ratio = g.opacities[n] * s.opacity * 0.5f / s.filter;
         const float slope = -s.sharp * inverse * inverse * BLUR;
-        d_sharp = d_ratio * (s.determinant - s.sharp) * inverse * inverse;
+        d_sharp += d_ratio * (s.determinant - s.sharp) * inverse * inverse;
         d_xx += d_ratio * slope;
         d_yy += d_ratio * slope;
     }
