@@ -334,7 +334,7 @@ class Blend(NamedTuple):
     gradients: list[Tensor]
     """To means, conics, opacities and features."""
     absolute: Tensor | None
-    """For up to four channels: more are features of no loss that steers densification."""
+    """For up to four channels, as the interface says."""
 
 
 def blend_inputs(name: str, channels: int) -> tuple[Footprints, Tensor]:
@@ -747,6 +747,9 @@ BAD: dict[str, Callable[[], None]] = {
     "a sum by columns": lambda: rasterize_with(absolute_gradients=torch.zeros(2, 17).T),
     "a wrong sum": lambda: rasterize_with(absolute_gradients=torch.zeros(17, 3)),
     "a float64 sum": lambda: rasterize_with(absolute_gradients=torch.zeros(17, 2).double()),
+    "a sum over too many channels": lambda: rasterize_with(
+        torch.zeros(17, 5), absolute_gradients=torch.zeros(17, 2)
+    ),
     "images of two sizes": lambda: void(cpu.ssim(torch.zeros(4, 5, 3), torch.zeros(5, 4, 3))),
     "float64 images": lambda: void(cpu.l1(torch.zeros(4, 5, 3).double(), torch.zeros(4, 5, 3))),
     "a gradient of another shape": lambda: adam_with(gradient=torch.zeros(5, 2)),
