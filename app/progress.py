@@ -30,7 +30,9 @@ class _Left(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 05 min."""
+    """Seconds as people say them: 4.5 s, 45 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -69,12 +71,13 @@ class Drawing:
         )
         recent: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS)
         with bar:
-            task = bar.add_task("Training", total=None, facts="", left=None)
+            training = bar.add_task("Training", total=None, facts="", left=None)
+            scoring = bar.add_task("Evaluating", total=None, facts="", left=None, visible=False)
             ended = False
             while not ended:
                 batch = self._events.take(timeout=REDRAW_SECONDS)
                 for event in batch:
-                    _update(bar, task, event, recent)
+                    _update(bar, training, scoring, event, recent)
                     ended = ended or isinstance(event, Ended)
                 bar.refresh()
                 # Events come faster than anyone can read: let them gather.
@@ -105,26 +108,23 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _update(bar: Progress, task: TaskID, event: Event, recent: deque[tuple[float, int]]) -> None:
-    """Brings the bar up to an event."""
+def _update(
+    bar: Progress, training: TaskID, scoring: TaskID, event: Event, recent: deque[tuple[float, int]]
+) -> None:
+    """Brings the bars up to an event."""
     match event:
         case Step():
             recent.append((event.seconds, event.step))
             rate = _rate(recent)
             left = (event.steps - event.step) / rate if rate else None
             facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
-            bar.update(task, total=event.steps, completed=event.step, facts=facts, left=left)
+            bar.update(training, total=event.steps, completed=event.step, facts=facts, left=left)
         case Scored():
-            facts = "test views"
             bar.update(
-                task,
-                description="Evaluating",
-                total=event.views,
-                completed=event.done,
-                facts=facts,
-                left=None,
+                scoring, total=event.views, completed=event.done, facts="test views", visible=True
             )
         case Saved():
+            bar.refresh()
             bar.console.print(f"Checkpoint of step {event.step}", highlight=False, markup=False)
         case Trouble():
             bar.console.print(f"Warning: {event.message}", style="yellow", markup=False)

@@ -30,10 +30,9 @@ CHECKPOINTS_KEPT = 2
 """The newest, and the one before in case the newest turns out to be damaged."""
 
 LOG = "metrics.jsonl"
-LOG_ENTRIES, PROBES, PROBE_VIEWS = 500, 20, 4
-"""In metrics.jsonl over a whole run, about; how often PSNR is among them, and over how many views.
-
-Probing costs 80 small renderings in all, a percent or two of the shortest preset.
+LOG_ENTRIES, PROBES, PROBE_STEPS, PROBE_VIEWS = 500, 20, 100, 4
+"""Entries of metrics.jsonl over a whole run, about; how often PSNR is among them at most, after how
+many steps at least, and over how many views. It takes a percent or two of the time.
 """
 
 
@@ -126,7 +125,7 @@ def _train(session: Session) -> bool:
     """Pulls the fit to its end, or until it is told to stop; True if it came to its end."""
     fit, control = session.fit, session.control
     log_every = max(1, fit.plan.steps // LOG_ENTRIES)
-    probe_every = max(1, fit.plan.steps // PROBES)
+    probe_every = max(PROBE_STEPS, fit.plan.steps // PROBES)
     saved = time.monotonic()
     steps = fit_splats(session.capture, fit)
     path = session.run.folder / LOG
