@@ -1,0 +1,283 @@
+"""Fits: they learn, they repeat to the bit, and density control keeps its laws."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from lumigraph.datasets import Capture, Frame
+from lumigraph.recon import (
+    Plan,
+    fit_splats,
+    load_checkpoint,
+    plan_from,
+    plan_from_json,
+    plan_to_json,
+    save_checkpoint,
+    start_fit,
+)
+from lumigraph.recon.density import refine, reset_opacities, split
+from lumigraph.recon.fit import SplatFit, learning_rates
+from lumigraph.recon.initial import neighbor_distances, splats_from_points
+from lumigraph.render import Camera, Similarity, Splats, psnr, render
+from lumigraph.render.paths import look_at
+
+PLAN = Plan(
+    steps=60,
+    degree=1,
+    degree_interval=20,
+    refine_start=20,
+    refine_stop=50,
+    refine_interval=10,
+    opacity_reset_interval=45,
+    splat_limit=400,
+)
+
+
+def blobs(count: int, seed: int = 0) -> Splats:
+    """Coloured blobs in a box of side 16 about (100, 0, 0)."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(count, 3, generator=generator) * 16 - 8
+    splats = splats_from_points(points, torch.rand(count, 3, generator=generator), Plan(steps=1))
+    return dataclasses.replace(
+        splats,
+        means=points + torch.tensor([100.0, 0, 0]),
+        log_scales=torch.full((count, 3), math.log(1.5)),
+        opacity_logits=torch.full((count,), 2.0),
+    )
+
+
+def capture_of(scene: Splats, views: int = 8, scale: float = 1.0) -> Capture:
+    """Photos of a scene from a ring of cameras, in a frame `scale` times as large."""
+    frames = []
+    for k in range(views):
+        angle = 2 * math.pi * k / views
+        position = torch.tensor(
+            [100 + 30 * math.cos(angle), 5, 30 * math.sin(angle)], dtype=torch.float64
+        )
+        matrix = look_at(
+            position,
+            torch.tensor([100.0, 0, 0], dtype=torch.float64),
+            torch.tensor([0.0, -1, 0], dtype=torch.float64),
+        )
+        camera = Camera(matrix, (40.0, 40.0), (20.0, 15.0), 40, 30)
+        with torch.no_grad():
+            image = render(scene, camera).color.clamp(0, 1).mul(255).round().to(torch.uint8)
+        moved = Similarity(torch.zeros(3, dtype=torch.float64), scale).camera(camera)
+        frames.append(Frame(f"{k:03}.png", moved, lambda image=image: image))
+    points = scene.means.double() * scale
+    colors = (scene.base * 0.28209479 + 0.5).mul(255).round().to(torch.uint8)
+    origin = torch.tensor([100.0 * scale, 0, 0], dtype=torch.float64)
+    return Capture(
+        "blobs",
+        tuple(frames[1:]),
+        tuple(frames[:1]),
+        points,
+        colors,
+        Similarity(origin, 1 / (30 * scale)),
+    )
+
+
+@pytest.fixture(scope="module")
+def capture() -> Capture:
+    return capture_of(blobs(150))
+
+
+def finished(capture: Capture, fit: SplatFit, steps: int | None = None) -> SplatFit:
+    for step in fit_splats(capture, fit):
+        if step.step == steps:
+            break
+    return fit
+
+
+def assert_same(a: SplatFit, b: SplatFit) -> None:
+    assert a.step == b.step
+    for name, value in a.splats.tensors.items():
+        assert torch.equal(value, b.splats.tensors[name]), name
+        assert torch.equal(a.first[name], b.first[name]), name
+        assert torch.equal(a.second[name], b.second[name]), name
+
+
+def test_a_fit_learns_views_it_never_saw():
+    capture = capture_of(blobs(150), views=40)
+    fit = start_fit(capture, dataclasses.replace(PLAN, steps=400, opacity_reset_interval=1000))
+    frame = capture.test[0]
+    photo = frame.image().float() / 255
+    before = psnr(render(fit.scene(), frame.camera).color, photo)
+    after = psnr(render(finished(capture, fit).scene(), frame.camera).color, photo)
+    assert after > before + 8
+    assert after > 24
+
+
+def test_the_same_seed_gives_the_same_scene_for_any_number_of_threads(capture):
+    threads = torch.get_num_threads()
+    fits = []
+    try:
+        for count in (1, 2, 8):
+            torch.set_num_threads(count)
+            fits.append(finished(capture, start_fit(capture, PLAN, seed=3)))
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(fits[0], fits[1])
+    assert_same(fits[0], fits[2])
+
+
+def test_another_seed_gives_another_scene(capture):
+    a, b = (finished(capture, start_fit(capture, PLAN, seed=seed)) for seed in (1, 2))
+    assert not torch.equal(a.splats.means[:10], b.splats.means[:10])
+
+
+@pytest.mark.parametrize("steps", [1, 19, 20, 45])
+def test_going_on_from_a_checkpoint_changes_nothing(capture, tmp_path, steps):
+    whole = finished(capture, start_fit(capture, PLAN))
+    save_checkpoint(finished(capture, start_fit(capture, PLAN), steps), tmp_path / "fit")
+    assert_same(whole, finished(capture, load_checkpoint(tmp_path / "fit")))
+
+
+def test_the_scene_is_in_the_frame_of_the_capture(capture):
+    large = capture_of(blobs(150), scale=50)
+    fit = finished(capture, start_fit(capture, PLAN))
+    other = finished(large, start_fit(large, PLAN))
+    here, there = capture.test[0].camera, large.test[0].camera
+    assert psnr(render(other.scene(), there).color, render(fit.scene(), here).color) > 40
+
+
+def test_every_step_is_told(capture):
+    fit = start_fit(capture, PLAN)
+    steps = list(fit_splats(capture, fit))
+    assert [step.step for step in steps] == list(range(1, 61))
+    assert steps[-1].splats == len(fit.splats)
+    assert {step.degree for step in steps} == {0, 1}
+    assert not list(fit_splats(capture, fit))
+
+
+def test_every_frame_is_seen_once_an_epoch(capture):
+    seen = []
+    frames = [
+        dataclasses.replace(
+            frame, image=lambda frame=frame: seen.append(frame.name) or frame.image()
+        )
+        for frame in capture.train
+    ]
+    watched = dataclasses.replace(capture, train=tuple(frames))
+    finished(watched, start_fit(watched, PLAN), 14)
+    names = [frame.name for frame in frames]
+    assert sorted(seen[:7]) == names
+    assert sorted(seen[7:]) == names
+
+
+def test_a_capture_without_training_photos_is_refused(capture):
+    with pytest.raises(ValueError, match="no training photos"):
+        start_fit(dataclasses.replace(capture, train=()), PLAN)
+
+
+def fit_of(splats: Splats, plan: Plan = PLAN) -> SplatFit:
+    fit = start_fit(capture_of(blobs(100), views=2), plan)
+    fit.splats = splats
+    for moments in (fit.first, fit.second):
+        for name, value in splats.tensors.items():
+            moments[name] = torch.ones_like(value)
+    fit.statistics = type(fit.statistics).empty(len(splats), "cpu")
+    return fit
+
+
+def test_refine_clones_the_small_splits_the_large_and_prunes_the_faint():
+    splats = blobs(4)
+    splats.log_scales[:] = math.log(0.001)
+    splats.log_scales[1] = math.log(0.05)
+    splats.opacity_logits[3] = -8
+    fit = fit_of(splats)
+    fit.statistics.gradient[:2] = 1
+    fit.statistics.views[:] = 1
+    refine(fit, torch.Generator().manual_seed(0))
+    after = fit.splats
+    assert len(after) == 3 - 1 + 1 + 2  # kept, less the split one, a clone, two halves
+    assert torch.equal(after.means[0], splats.means[0])
+    assert torch.equal(after.means[2], splats.means[0])
+    torch.testing.assert_close(after.log_scales[3:], splats.log_scales[[1, 1]] - math.log(1.6))
+    assert torch.equal(fit.first["means"][:2], torch.ones(2, 3))
+    assert not fit.first["means"][2:].any()
+    assert len(fit.statistics.views) == 5
+
+
+def test_refine_stops_at_the_limit_and_takes_the_strongest():
+    splats = blobs(10)
+    splats.log_scales[:] = math.log(0.001)
+    fit = fit_of(splats, dataclasses.replace(PLAN, splat_limit=12))
+    fit.statistics.gradient[:] = torch.arange(10) + 1.0
+    fit.statistics.views[:] = 1
+    refine(fit, torch.Generator().manual_seed(0))
+    assert len(fit.splats) == 12
+    assert torch.equal(fit.splats.means[10:], splats.means[8:])
+
+
+def test_halves_follow_the_gaussian_they_came_from():
+    splats = blobs(1)
+    splats.log_scales[:] = torch.tensor([0.0, -1.0, -4.0])
+    splats.quaternions[:] = torch.tensor([0.5, 0.5, 0.5, 0.5])  # x -> y -> z -> x
+    many = splats[torch.zeros(20_000, dtype=torch.long)]
+    halves = split(many, torch.Generator().manual_seed(0))
+    offsets = torch.cat([half.means for half in halves]) - splats.means
+    expected = torch.tensor([math.exp(-4), 1.0, math.exp(-1)])
+    torch.testing.assert_close(offsets.std(0), expected, rtol=0.02, atol=1e-4)
+
+
+def test_reset_makes_all_splats_faint_but_none_fainter():
+    splats = blobs(3)
+    splats.opacity_logits[0] = -7
+    fit = fit_of(splats)
+    reset_opacities(fit)
+    expected = torch.tensor([-7.0, math.log(0.01 / 0.99), math.log(0.01 / 0.99)])
+    torch.testing.assert_close(fit.splats.opacity_logits, expected)
+
+
+def test_neighbor_distances_of_a_grid():
+    axis = torch.arange(5) * 0.1
+    grid = torch.cartesian_prod(axis, axis, axis)
+    torch.testing.assert_close(neighbor_distances(grid), torch.full((125,), 0.1))
+    assert neighbor_distances(torch.zeros(1, 3)).shape == (1,)
+    assert neighbor_distances(torch.zeros(5, 3)).min() > 0
+
+
+def test_plans_stretch_and_return_from_json():
+    plan = plan_from("standard", steps=700, degree=2, splat_limit=None)
+    assert plan.refine_stop == plan_from("standard").refine_stop // 10
+    assert plan.degree == 2
+    assert plan_from_json(plan_to_json(plan)) == plan
+    with pytest.raises(ValueError, match="at least 1"):
+        plan_from("quick", steps=0)
+    with pytest.raises(ValueError, match="surprise"):
+        plan_from_json({**plan_to_json(plan), "surprise": 1})
+    with pytest.raises(ValueError, match="ssim_weight"):
+        plan_from_json({**plan_to_json(plan), "ssim_weight": "much"})
+
+
+def test_the_rate_of_the_means_falls_to_its_end():
+    plan = plan_from("high")
+    assert learning_rates(plan, 0)["means"] == plan.means_rate
+    assert learning_rates(plan, plan.steps)["means"] == pytest.approx(plan.means_rate_final)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "text", "other kind", "shape"])
+def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
+    path = tmp_path / "fit.safetensors"
+    fit = finished(capture, start_fit(capture, PLAN), 2)
+    if damage == "shape":
+        fit.first["means"] = fit.first["means"][:-1]
+    save_checkpoint(fit, path)
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-100])
+    if damage == "text":
+        path.write_text("not a checkpoint")
+    if damage == "other kind":
+        from lumigraph.recon.files import save_scene
+
+        save_scene(fit.scene(), path)
+    with pytest.raises(ValueError, match=r"fit\.safetensors is not") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        load_checkpoint(tmp_path / "nothing")
