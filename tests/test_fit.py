@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import (
     Plan,
