@@ -30,7 +30,7 @@ VERSION = 1
 FOCAL = 460 / 480
 """Focal length over the picture's width: a field of view of 55 degrees."""
 
-ORBITS = ((4.65, 1.25, 0.80, 0.40), (4.25, 2.45, 0.62, 0.35), (3.75, 3.65, 0.50, 0.25))
+ORBITS = ((5.20, 1.35, 1.12, 0.40), (4.80, 2.50, 0.90, 0.35), (4.20, 3.70, 0.70, 0.25))
 """Radius and height of each ring of cameras, the height they look at, the share of all views."""
 
 WANDER = 0.12

@@ -13,8 +13,11 @@ from lumigraph.kernels.trace import KINDS, PATTERNS, TracedScene
 Row = tuple[float, ...]
 Point = tuple[float, float, float]
 
+CLOUDS = ((0.08, 0.20, 1.0), (0.30, 0.26, 0.7), (0.55, 0.17, 1.1), (0.80, 0.23, 0.8))
+"""Where they stand: angle in turns, sine of the elevation, size."""
+
 LATTICE_RADIUS = 0.007
-"""Half the thickness of the lattice's rods: 1.4 pixels wide from 4.5 m at 460 pixels of focus."""
+"""Half the thickness of the lattice's rods: 1.4 pixels wide from 4.6 m at 460 pixels of focus."""
 
 SUN = (-0.55, -0.62, 0.56)
 """Direction towards the sun: low enough for long shadows, high enough to light the ground."""
@@ -54,16 +57,16 @@ def _light(color: str) -> Point:
 PAINTS: dict[str, Row] = {
     "terrace": paint(
         "mosaic",
-        first="cfc6b4",
-        second="2f3a44",
-        base="6b6256",
-        size=0.068,
-        dot=0.50,
-        jitter=0.03,
-        variation=0.12,
-        count=16,
-        third=(0.46, 0.16, 0.0),
-        twist=1.6,
+        first="ddd3bf",
+        second="56606a",
+        base="8d8373",
+        size=0.085,
+        dot=0.53,
+        jitter=0.02,
+        variation=0.10,
+        count=18,
+        third=(0.51, 0.17, 0.0),
+        twist=1.96,
         rows=(0.0, 2.72),
     ),
     "lawn": paint(
@@ -71,12 +74,12 @@ PAINTS: dict[str, Row] = {
         first="5d8a35",
         second="86a845",
         third="f6efe0",
-        base="4c7430",
-        size=0.13,
-        dot=0.42,
-        jitter=0.08,
-        variation=0.15,
-        rare=0.16,
+        base="55803a",
+        size=0.17,
+        dot=0.40,
+        jitter=0.10,
+        variation=0.12,
+        rare=0.10,
         rows=(0.0, 7.2),
     ),
     "wall": paint(
@@ -85,14 +88,14 @@ PAINTS: dict[str, Row] = {
         second="2b5f94",
         third="e2a63b",
         base="b5603c",
-        size=0.36,
-        dot=0.03,
-        rows=(0.0, 1.17),
+        size=0.43,
+        dot=0.025,
+        rows=(0.0, 1.29),
     ),
     "curb": paint(
         "bricks", first="d8cdb8", second="c3b59b", base="7c705f", size=0.12, aspect=3.2, dot=0.05
     ),
-    "step": paint("checker", first="efe6d6", second="a2492f", size=0.11, count=44),
+    "step": paint("checker", first="efe6d6", second="b9694c", size=0.15, count=36),
     "marble": paint("plain", first="efe7d9"),
     "column": paint("gores", first="f6efe2", second="c2ae90", count=10),
     "capital": paint("plain", first="d9a441", shine=0.12),
@@ -108,11 +111,11 @@ PAINTS: dict[str, Row] = {
     "rim": paint("plain", first="cf7a4e"),
     "box tree": paint(
         "dots",
-        first="4f8136",
-        second="a2bf57",
+        first="5c8f3f",
+        second="9dbb55",
         third="f0ead2",
-        base="24401f",
-        size=0.062,
+        base="35582b",
+        size=0.075,
         dot=0.50,
         jitter=0.06,
         variation=0.22,
@@ -120,11 +123,11 @@ PAINTS: dict[str, Row] = {
     ),
     "lemon tree": paint(
         "dots",
-        first="3f7436",
+        first="4b7f3b",
         second="7fa544",
         third="f5c83a",
-        base="1f3b20",
-        size=0.075,
+        base="305429",
+        size=0.085,
         dot=0.52,
         jitter=0.05,
         variation=0.22,
@@ -132,11 +135,11 @@ PAINTS: dict[str, Row] = {
     ),
     "cypress": paint(
         "dots",
-        first="33592f",
-        second="5f8443",
-        third="8aa550",
-        base="1a3220",
-        size=0.19,
+        first="43693a",
+        second="628a47",
+        third="86a552",
+        base="2b4a2b",
+        size=0.24,
         dot=0.52,
         jitter=0.08,
         variation=0.2,
@@ -212,7 +215,7 @@ def _grounds() -> list[Row]:
         _shape("ground", "lawn", (0, 0, 0), radius=40.0),
         frustum("curb", (0, 0, 0), 0.05, 2.85, 2.85),
         _shape("ground", "terrace", (0, 0, 0.052), radius=2.72),
-        shell("wall", (0, 0, 0), 1.3, 7.2, 7.2),
+        shell("wall", (0, 0, 0), 1.40, 7.2, 7.2),
     ]
 
 
@@ -319,7 +322,7 @@ def _puffs() -> list[Row]:
         ):
             z = rise + up * scale
             x, y, _ = around(math.sqrt(1 - z * z), turn + aside * scale, 0)
-            rows.append((x, y, z, 0.34 * scale * wide, 0.10 * scale * wide, 0.85 - 0.1 * k))
+            rows.append((x, y, z, 0.34 * scale * wide, 0.09 * scale * wide, 0.85 - 0.1 * k))
     return rows
 
 
@@ -331,7 +334,7 @@ def demo_scene() -> TracedScene:
     light += [1.45, 1.22, 0.88]  # sunlight
     light += [0.40, 0.47, 0.60]  # from the sky
     light += [0.22, 0.19, 0.14]  # bounced from the ground
-    for color in ("4f86c2", "e9dcc6", "fbf4ea", "4a3a20"):
+    for color in ("4a8fd6", "f3e6cf", "fdf8f0", "45351c"):
         light += _light(color)
     return TracedScene(
         torch.tensor(_shapes()),

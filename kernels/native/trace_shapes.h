@@ -47,10 +47,10 @@ inline F hit_ground(const Shape &s, const Rays &r, float near) {
 inline F hit_ellipsoid(const Shape &s, const Rays &r, float near) {
     const Vec scale = {fill(1 / s.size[0]), fill(1 / s.size[1]), fill(1 / s.size[2])};
     const Vec o = local(s, r.origin) * scale, d = turned(s, r.direction) * scale;
-    const F a = dot(d, d), t0 = -dot(o, d) / a;
+    const F inverse = 1.0f / dot(d, d), t0 = -dot(o, d) * inverse;
     const Vec p = o + d * t0;
     const F f = dot(p, p) - 1.0f;
-    const F t = t0 - sqrt(max(-f / a, fill(0)));
+    const F t = t0 - sqrt(max(-f * inverse, fill(0)));
     return ((f < 0) & (t > near)) ? t : fill(FAR);
 }
 
@@ -65,33 +65,47 @@ inline F hit_box(const Shape &s, const Rays &r, float near) {
     return ((enter < leave) & (enter > near)) ? enter : fill(FAR);
 }
 
-// The side of a cone whose radius goes from s.radius at z = 0 to s.top at z = height.
-inline F hit_side(const Shape &s, const Rays &r, float near) {
-    const Vec o = r.origin - vec(s.center), d = r.direction;
-    const float height = s.size[2], k = (s.top - s.radius) / height;
+// Where a ray's line goes through a cone whose radius goes from s.radius at z = 0 to s.top at
+// z = height: at middle -+ half, if `meets`.
+struct Crossing {
+    F middle, half;
+    I meets, opens;  // the line is inside beyond the two points, not between them
+};
+
+inline Crossing cross_cone(const Shape &s, Vec o, Vec d) {
+    const float k = (s.top - s.radius) / s.size[2];
     const F rho = s.radius + k * o.z;
-    const F a = d.x * d.x + d.y * d.y - k * k * d.z * d.z;
-    const F t0 = -(o.x * d.x + o.y * d.y - k * d.z * rho) / a;
-    const F x = o.x + d.x * t0, y = o.y + d.y * t0, q = rho + k * d.z * t0;
-    const F square = (q * q - x * x - y * y) / a;
-    const F half = sqrt(max(square, fill(0)));
-    const F first = t0 - half, second = t0 + half;
-    const F z1 = o.z + d.z * first, z2 = o.z + d.z * second;
-    F t = fill(FAR);
-    t = ((square > 0) & (second > near) & (z2 >= 0) & (z2 <= height)) ? second : t;
-    return ((square > 0) & (first > near) & (z1 >= 0) & (z1 <= height) & (first < t)) ? first : t;
+    const F a = d.x * d.x + d.y * d.y - k * k * d.z * d.z, inverse = 1.0f / a;
+    const F middle = -(o.x * d.x + o.y * d.y - k * d.z * rho) * inverse;
+    const F x = o.x + d.x * middle, y = o.y + d.y * middle, q = rho + k * d.z * middle;
+    const F square = (q * q - x * x - y * y) * inverse;
+    return {middle, sqrt(max(square, fill(0))), square > 0, a < 0};
 }
 
-inline F hit_frustum(const Shape &s, const Rays &r, float near) {
-    F t = hit_side(s, r, near);
+inline F hit_shell(const Shape &s, const Rays &r, float near) {
     const Vec o = r.origin - vec(s.center), d = r.direction;
-    for (int end = 0; end < 2; ++end) {
-        const float z = end ? s.size[2] : 0, radius = end ? s.top : s.radius;
-        const F cap = (z - o.z) / d.z;
-        const F x = o.x + d.x * cap, y = o.y + d.y * cap;
-        t = ((cap > near) & (cap < t) & (x * x + y * y < radius * radius)) ? cap : t;
+    const Crossing c = cross_cone(s, o, d);
+    F t = fill(FAR);
+    for (int sign = 1; sign >= -1; sign -= 2) {
+        const F at = c.middle + c.half * float(sign), z = o.z + d.z * at;
+        t = (c.meets & (at > near) & (z >= 0) & (z <= s.size[2])) ? at : t;
     }
     return t;
+}
+
+// From outside, a solid can only be entered through its side or the end that faces the ray.
+inline F hit_frustum(const Shape &s, const Rays &r, float near) {
+    const Vec o = r.origin - vec(s.center), d = r.direction;
+    const Crossing c = cross_cone(s, o, d);
+    const F side = c.opens ? c.middle + c.half : c.middle - c.half;
+    const F z = o.z + d.z * side;
+    const I on_side = c.meets & (side > near) & (z >= 0) & (z <= s.size[2]);
+    const I rising = d.z > 0;
+    const F cap = ((rising ? fill(0) : fill(s.size[2])) - o.z) / d.z;
+    const F radius = rising ? fill(s.radius) : fill(s.top);
+    const F x = o.x + d.x * cap, y = o.y + d.y * cap;
+    const I on_cap = (cap > near) & (x * x + y * y < radius * radius);
+    return on_cap ? cap : on_side ? side : fill(FAR);
 }
 
 // A round bar without ends: they are hidden in other shapes.
@@ -99,10 +113,10 @@ inline F hit_rod(const Shape &s, const Rays &r, float near) {
     const Vec u = vec(s.size), o = r.origin - vec(s.center), d = r.direction;
     const F along_o = dot(o, u), along_d = dot(d, u);
     const Vec across_o = o - u * along_o, across_d = d - u * along_d;
-    const F a = dot(across_d, across_d), t0 = -dot(across_o, across_d) / a;
+    const F inverse = 1.0f / dot(across_d, across_d), t0 = -dot(across_o, across_d) * inverse;
     const Vec p = across_o + across_d * t0;
     const F f = dot(p, p) - s.radius * s.radius;
-    const F t = t0 - sqrt(max(-f / a, fill(0)));
+    const F t = t0 - sqrt(max(-f * inverse, fill(0)));
     const F h = along_o + t * along_d;
     return ((f < 0) & (t > near) & (h > 0) & (h < s.top)) ? t : fill(FAR);
 }
@@ -114,7 +128,7 @@ inline F hit(const Shape &s, const Rays &r, float near) {
         case ELLIPSOID: return hit_ellipsoid(s, r, near);
         case BOX: return hit_box(s, r, near);
         case FRUSTUM: return hit_frustum(s, r, near);
-        case SHELL: return hit_side(s, r, near);
+        case SHELL: return hit_shell(s, r, near);
         default: return hit_rod(s, r, near);
     }
 }

@@ -13,8 +13,11 @@ using I = Ints;
 typedef uint32_t U __attribute__((vector_size(4 * LANES)));
 
 #if defined(__AVX512F__)
-inline F sqrt(F x) { return _mm512_sqrt_ps(x); }
-inline F floor(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+// The masked forms are the same instructions, and GCC 12 warns of the plain ones.
+inline F sqrt(F x) { return _mm512_maskz_sqrt_ps(0xffff, x); }
+inline F floor(F x) {
+    return _mm512_maskz_roundscale_ps(0xffff, x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
 inline bool any(I mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
 #elif defined(__AVX2__)
 inline F sqrt(F x) { return _mm256_sqrt_ps(x); }
