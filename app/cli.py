@@ -86,7 +86,12 @@ Downscale = Annotated[
 ]
 TestEvery = Annotated[
     int | None,
-    typer.Option(min=2, help="Hold out one of so many photos, if none are named. [default: 8]"),
+    typer.Option(
+        min=0, help="Hold out one of so many, if none are named; 0 for none. [default: 8]"
+    ),
+]
+Test = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the photos to hold out, one a line.")
 ]
 
 
@@ -114,14 +119,15 @@ def demo(
 def inspect(
     capture: CaptureAt,
     downscale: Downscale = 1,
-    test_every: TestEvery = None,
+    test: Test = None,
+    test_every: TestEvery = 8,
     as_json: Json = False,
 ) -> None:
     """Say what a capture holds and what it will take."""
+    from lumigraph.app.inputs import Selection
     from lumigraph.app.inspection import inspect_capture, inspection_rows
-    from lumigraph.datasets import load_capture
 
-    loaded = load_capture(capture, downscale=downscale or 1, test_every=test_every or 8)
+    loaded = Selection(downscale, test, 8 if test_every is None else test_every).load(capture)
     facts = inspect_capture(loaded)
     _report(as_json, facts, f"Capture {loaded.name}", inspection_rows(facts))
 
@@ -138,6 +144,7 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")
     ] = None,
     overwrite: Overwrite = False,
+    test: Test = None,
     test_every: TestEvery = None,
     degree: Annotated[
         int | None, typer.Option(min=0, max=3, help="Of the colour harmonics. [default: 3]")
@@ -159,6 +166,7 @@ def train(
         preset=None if preset is None else preset.value,
         seed=seed,
         downscale=downscale,
+        test=test,
         test_every=test_every,
         device=device and device.value,
         changes={**changes, "filter": "antialiased" if antialiased else None},

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lumigraph.app.machine import cache_folder
 from lumigraph.app.terminal import notice
 from lumigraph.app.training import Order
+from lumigraph.datasets.cache import cache_folder
 from lumigraph.datasets.demo import VERSION, DemoSize, make_demo
 
 STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2000}

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lumigraph.app.film import ffmpeg
-from lumigraph.app.machine import cache_folder, cores, free_memory_mb, processor, version, versions
+from lumigraph.app.machine import cores, free_memory_mb, processor, version, versions
+from lumigraph.datasets.cache import cache_folder
 from lumigraph.kernels import _native, cuda
 
 

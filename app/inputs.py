@@ -3,6 +3,8 @@
 import hashlib
 import math
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,47 @@ and what keeps a dozen megapixels from taking a laptop's memory and night."""
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
 
 
-def open_capture(path: Path, downscale: int | None, test_every: int) -> tuple[Capture, int]:
+@dataclass(frozen=True)
+class Selection:
+    """Which photos of a capture are used, and how.
+
+    Attributes:
+        downscale: They are made so many times smaller; None leaves the choice to us.
+        test: The names of those to hold out, or a file with one a line.
+        test_every: One of so many is held out where neither `test` nor the capture says which; 0
+            holds out none.
+    """
+
+    downscale: int | None = None
+    test: Sequence[str] | Path | None = None
+    test_every: int = 8
+
+    def load(self, path: Path) -> Capture:
+        """The capture with this selection."""
+        return load_capture(
+            path, downscale=self.downscale or 1, test=self.test, test_every=self.test_every
+        )
+
+
+def open_capture(path: Path, selection: Selection) -> tuple[Capture, int]:
     """The capture and how many times smaller its photos are made; says what is to know of it.
 
     Without a `downscale` it is the smallest that brings the longer side down to `SIDE_WANTED`.
     """
-    capture = load_capture(path, downscale=downscale or 1, test_every=test_every)
+    capture, downscale = selection.load(path), selection.downscale
     if downscale is None:
         downscale = automatic_downscale(capture)
         if downscale > 1:
             longest = longest_side(capture)
-            capture = load_capture(path, downscale=downscale, test_every=test_every)
+            capture = replace(selection, downscale=downscale).load(path)
             notice(
                 f"The photos are {longest} pixels along the longer side: made {downscale} times "
                 "smaller (--downscale 1 keeps them as they are)"
             )
     for sentence in capture.notes:
         notice(sentence)
+    if any(frame.mask is not None for frame in (*capture.train, *capture.test)):
+        warn("The capture has masks, which are not used yet: what they hide is learned too")
     if not capture.test:
         warn("No views are held out, so the result will not be evaluated")
     return capture, downscale
@@ -84,6 +110,9 @@ def _photos(path: Path) -> list[tuple[str, int]]:
     found = []
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".")]
+        if "run.json" in files:  # the pictures of a run belong to no capture
+            names.clear()
+            continue
         for file in files:
             if file.lower().endswith(PHOTO_SUFFIXES):
                 full = Path(folder) / file

@@ -18,7 +18,6 @@ from lumigraph.app.film import (
 from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.terminal import notice
-from lumigraph.datasets import load_capture
 from lumigraph.recon.files import load_ply, save_ply, verify_export
 from lumigraph.render import Camera
 
@@ -58,8 +57,7 @@ def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
     """
     frames = getattr(run.capture(), split)
     if data is not None:
-        downscale, test_every = run.count("downscale"), run.count("test_every")
-        capture = load_capture(data, downscale=downscale, test_every=test_every)
+        capture = run.selection().load(data)
         images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
         missing = [frame.name for frame in frames if frame.name not in images]
         if missing:

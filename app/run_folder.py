@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from lumigraph.app.cameras_file import cameras_json, capture_from
 from lumigraph.app.files import read_json, shown, write_json
+from lumigraph.app.inputs import Selection
 from lumigraph.app.pictures import picture_name, write_picture
 from lumigraph.datasets import Capture
 from lumigraph.recon.files import load_scene
@@ -72,14 +73,18 @@ class Run:
         write_json(run.folder / "run.json", run.record)
         return run
 
-    def count(self, key: str) -> int:
-        """A whole number from 1 that the run was started with; ValueError if it is none."""
-        value = self.asked.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
+    def selection(self) -> Selection:
+        """Which photos of the capture the run was started with; ValueError if it is malformed."""
+        asked = self.asked
+        downscale, every, test = (asked.get(k) for k in ("downscale", "test_every", "test"))
+        numbers = all(type(v) is int and 0 <= v <= 1_000_000 for v in (downscale, every))
+        names = test is None or (isinstance(test, list) and all(isinstance(v, str) for v in test))
+        if not (numbers and names and downscale):
             raise ValueError(
-                f'{self.folder}/run.json has no whole number under "{key}": restore it from a copy'
+                f"{self.folder / 'run.json'} does not say which photos were used, under "
+                '"downscale", "test_every" and "test": restore it from a copy'
             )
-        return value
+        return Selection(downscale, test, every or 0)
 
     def scene(self) -> Splats:
         """The reconstructed scene in the capture's frame."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from lumigraph.app.channel import Control
 from lumigraph.app.doctor import chosen_device
-from lumigraph.app.inputs import inputs_of, open_capture
+from lumigraph.app.inputs import Selection, inputs_of, open_capture
 from lumigraph.app.machine import versions
 from lumigraph.app.progress import Drawing, duration
 from lumigraph.app.run_folder import (
@@ -44,7 +44,8 @@ class Order:
         preset: The plan to begin with.
         seed: Of every random choice.
         downscale: Photos are made so many times smaller.
-        test_every: One of so many frames is held out, where the capture does not say which.
+        test: File with the names of the photos to hold out, one a line.
+        test_every: One of so many is held out where neither that nor the capture says which.
         device: "auto", "cpu" or "cuda".
         changes: Entries of the plan that differ from the preset.
     """
@@ -52,15 +53,17 @@ class Order:
     preset: Preset | None = None
     seed: int | None = None
     downscale: int | None = None
+    test: Path | None = None
     test_every: int | None = None
     device: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def given(self) -> list[str]:
-        """The names of everything that was asked for."""
+        """The options by which something was asked for."""
         own = [f.name for f in fields(self)[:-1] if getattr(self, f.name) is not None]
-        return own + [name for name, value in self.changes.items() if value is not None]
+        changed = [name for name, value in self.changes.items() if value is not None]
+        return own + ["antialiased" if name == "filter" else name for name in changed]
 
 
 def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = False) -> Session:
@@ -73,10 +76,11 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
         raise FileExistsError(occupied(folder))
     plan = plan_from(order.preset or "standard", **order.changes)
     device, reason = chosen_device(order.device or "auto")
-    notice(reason)
     seed = order.seed or 0
     began = time.monotonic()
-    capture, downscale = open_capture(path, order.downscale, order.test_every or 8)
+    every = 8 if order.test_every is None else order.test_every
+    capture, downscale = open_capture(path, Selection(order.downscale, order.test, every))
+    notice(reason)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(Path("runs") / (capture.name or "capture"))
@@ -84,7 +88,8 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
         "preset": order.preset or "standard",
         "seed": seed,
         "downscale": downscale,
-        "test_every": order.test_every or 8,
+        "test": None if order.test is None else [frame.name for frame in capture.test],
+        "test_every": every,
         "device": device,
         **{name: value for name, value in order.changes.items() if value is not None},
     }
@@ -125,7 +130,7 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
             f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
             "choose another folder with -o"
         )
-    capture, _ = open_capture(path, run.count("downscale"), run.count("test_every"))
+    capture, _ = open_capture(path, run.selection())
     if inputs_of(capture, path) != run.record["inputs"]:
         raise ValueError(
             f"{path} is not what {folder} was started with (its cameras, points or photos differ): "

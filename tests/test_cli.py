@@ -17,7 +17,7 @@ from lumigraph.app.run_folder import open_run
 from lumigraph.datasets.demo import make_demo
 
 COMMAND = [sys.executable, "-Pc", "from lumigraph.app.cli import main; main()"]
-STEPS = 40
+STEPS = 300
 
 
 def lumigraph(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
