@@ -1,0 +1,113 @@
+"""What every format is read into: shots, as they were listed, and what is known of the scene."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lumigraph.datasets.lens import Lens
+
+Split = Literal["train", "test", "unused"]
+
+ROTATION_ERROR = 1e-2
+"""How far R^T R may be from one: files with three digits pass, matrices with a scale do not."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One photo that is there, as its format lists it.
+
+    Attributes:
+        name: The path as listed, with forward slashes.
+        path: Of the file.
+        lens: As listed, or for the file's true size where the format does not say.
+        world_to_camera: Rigid, OpenCV axes, float64. [4, 4]
+        mask: Of what to keep of it, white.
+        split: What the format says it is for, if it does.
+    """
+
+    name: str
+    path: Path
+    lens: Lens
+    world_to_camera: Tensor
+    mask: Path | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A capture as its files list it.
+
+    Attributes:
+        shots: Those whose photo is there.
+        absent: Listed names whose photo is not.
+        looked_in: The folder that the names are relative to.
+        points: float64 [points, 3]
+        colors: uint8 [points, 3]
+        up: Away from the ground, if the format tells it. float64 [3]
+        notes: What the reader found that the user should know.
+    """
+
+    shots: tuple[Shot, ...]
+    absent: tuple[str, ...]
+    looked_in: Path
+    points: Tensor
+    colors: Tensor
+    up: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+def no_points() -> tuple[Tensor, Tensor]:
+    """Points and colours of a capture that has none."""
+    return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.uint8)
+
+
+def inside(folder: Path, name: str, source: Path) -> Path:
+    """The path of a listed file, which must lie in its folder.
+
+    Raises:
+        ValueError: The name is absolute, or leaves the folder; names `source`, which lists it.
+    """
+    relative = PurePosixPath(name)
+    depth = 0
+    for part in relative.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            break
+    if relative.is_absolute() or depth < 1 or "\0" in name:
+        raise ValueError(
+            f"{source} lists {name!r}, which is not inside {folder}: copy the file into that "
+            "folder and list it by its path there"
+        )
+    return folder / relative
+
+
+def rigid(matrix: np.ndarray, label: str) -> Tensor:
+    """The pose as a matrix whose rotation is exact to float64. [4, 4]
+
+    Args:
+        matrix: Rotation and translation. [3, 4] or [4, 4]
+        label: What has this pose, for errors.
+
+    Raises:
+        ValueError: A number is not finite, or there is no rotation in it.
+    """
+    if matrix.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f"{label} has a pose of shape {matrix.shape}, expected (4, 4)")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{label} has a pose that is not finite: {matrix[:3].tolist()}")
+    rotation = matrix[:3, :3]
+    error = abs(rotation.T @ rotation - np.eye(3)).max()
+    if error > ROTATION_ERROR or np.linalg.det(rotation) < 0:
+        raise ValueError(
+            f"{label} has a pose that is no rotation and shift: its axes are off by {error:.2g} "
+            f"and its determinant is {np.linalg.det(rotation):.3g}, expected 0 and 1"
+        )
+    left, _, right = np.linalg.svd(rotation)  # The nearest rotation (Kabsch 1976).
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = torch.from_numpy(left @ right)
+    pose[:3, 3] = torch.from_numpy(matrix[:3, 3].astype(np.float64))
+    return pose

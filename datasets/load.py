@@ -1,0 +1,188 @@
+"""Captures from folders, whichever tool made them."""
+
+import os.path
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lumigraph.datasets.capture import Capture, Frame
+from lumigraph.datasets.colmap import colmap_models, read_colmap
+from lumigraph.datasets.extent import similarity_for
+from lumigraph.datasets.images import ImageCache
+from lumigraph.datasets.listing import Listing, Shot
+from lumigraph.datasets.photos import Photo, load_mask, load_photo, photo_from
+from lumigraph.datasets.transforms import read_transforms, transforms_files
+from lumigraph.render import Camera
+
+TEST_LIST = "test_list.txt"
+"""In a capture's folder: the names of its test views, one a line."""
+
+
+NEAR = 0.01
+"""Cameras see nothing nearer than this part of the scene's size, whatever its units."""
+
+
+def load_capture(
+    path: Path | str,
+    *,
+    downscale: int = 1,
+    test: Sequence[str] | Path | None = None,
+    test_every: int = 8,
+    cache: ImageCache | None = None,
+) -> Capture:
+    """The capture in a folder, undistorted, in its own frame and scale.
+
+    The folder holds `images/` and a COLMAP model (`sparse/0`, `sparse` or `colmap/sparse/0`), or
+    `transforms.json`, or Blender's `transforms_train.json`; of several the first named is read.
+
+    Args:
+        path: The folder, or a transforms.json file.
+        downscale: How many times smaller the photos are made.
+        test: Names of the test views, or a file with one a line. By default those of
+            `test_list.txt` in the folder, else those that the format gives, else every
+            `test_every`-th photo of the list sorted by name, from the first.
+        test_every: 0 takes all photos to learn from, unless `test` is given.
+        cache: Of decoded photos; by default a new one of a quarter of the free memory.
+
+    Raises:
+        FileNotFoundError: There is no such folder, no capture in it, or none of its photos.
+        ValueError: A file is damaged, or what it says cannot be.
+    """
+    path = Path(path)
+    if downscale < 1 or test_every < 0:
+        raise ValueError(
+            f"downscale is {downscale} and test_every {test_every}, "
+            "expected at least 1 and at least 0"
+        )
+    listing = _read(path)
+    folder = path if path.is_dir() else path.parent
+    if not listing.shots:
+        raise FileNotFoundError(
+            f"none of the {len(listing.absent)} listed photos is in {listing.looked_in}: "
+            f"the first is {listing.absent[0]}; copy them there"
+            if listing.absent
+            else f"{path} lists no photos, expected at least one"
+        )
+    cache = cache or ImageCache()
+    notes = [*_absent_note(listing), *listing.notes]
+    names = _names(listing, path)
+    shots = sorted(zip(names, listing.shots, strict=True), key=lambda pair: pair[0])
+    frames = [(_frame(name, shot, downscale, cache, notes), shot) for name, shot in shots]
+    similarity = similarity_for([frame.camera for frame, _ in frames], listing.points)
+    frames = [(_with_near(frame, NEAR / similarity.scale), shot) for frame, shot in frames]
+    if test is None and test_every > 0 and (folder / TEST_LIST).is_file():
+        test = folder / TEST_LIST
+    train, held = _split(frames, test, test_every)
+    notes.append(
+        f"Decoded photos are kept in at most {cache.limit_bytes / 2**20:,.0f} MiB of memory"
+    )
+    return Capture(
+        name=folder.resolve().name,
+        train=train,
+        test=held,
+        points=listing.points,
+        colors=listing.colors,
+        similarity=similarity,
+        up=listing.up,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _read(path: Path) -> Listing:
+    """What is listed, by the first format whose files are there."""
+    if path.is_file():
+        if path.suffix.lower() != ".json":
+            raise ValueError(f"{path} is a file, expected a folder or a transforms.json")
+        return read_transforms({"train": path})
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist: check the path of the capture")
+    models, files = colmap_models(path), transforms_files(path)
+    if models and (models[0].is_relative_to(path / "sparse") or not files):
+        return read_colmap(path, models)
+    if files:
+        return read_transforms(files)
+    raise FileNotFoundError(
+        f"{path} holds no capture: expected a COLMAP model in sparse/0 beside images/, "
+        "or a transforms.json"
+    )
+
+
+def _absent_note(listing: Listing) -> list[str]:
+    if not listing.absent:
+        return []
+    total = len(listing.absent) + len(listing.shots)
+    return [
+        f"{len(listing.absent)} of {total} listed photos are not in {listing.looked_in}: "
+        "left out, the rest is used"
+    ]
+
+
+def _names(listing: Listing, path: Path) -> list[str]:
+    """The listed names without the folders that all of them share; all different."""
+    listed = [shot.name for shot in listing.shots]
+    if len(set(listed)) < len(listed):
+        twice = next(name for name in listed if listed.count(name) > 1)
+        raise ValueError(f"{path} lists {twice} more than once, expected every photo once")
+    common = os.path.commonpath([os.path.dirname(name) for name in (*listed, *listing.absent)])
+    return [os.path.relpath(name, common) if common else name for name in listed]
+
+
+def _frame(name: str, shot: Shot, downscale: int, cache: ImageCache, notes: list[str]) -> Frame:
+    photo, alpha = photo_from(shot.path, shot.lens, downscale, shot.mask)
+    if alpha:
+        notes.append("Photos with transparency are laid over white")
+    return Frame(
+        name=name,
+        camera=_camera(photo, shot),
+        image=partial(load_photo, cache, photo),
+        mask=partial(load_mask, cache, photo) if photo.mask else None,
+    )
+
+
+def _with_near(frame: Frame, near: float) -> Frame:
+    return replace(frame, camera=replace(frame.camera, near=near))
+
+
+def _camera(photo: Photo, shot: Shot) -> Camera:
+    lens = photo.pinhole
+    fx, fy, cx, cy = lens.params
+    return Camera(shot.world_to_camera, (fx, fy), (cx, cy), lens.width, lens.height)
+
+
+def _split(
+    frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path | None, every: int
+) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+    """Frames to learn from and frames held out."""
+    if test is not None:
+        held = _named(frames, test)
+    elif every and any(shot.split for _, shot in frames):
+        held = {frame.name for frame, shot in frames if shot.split == "test"}
+        frames = [pair for pair in frames if pair[1].split != "unused"]
+    else:
+        held = {frame.name for frame, _ in frames[::every]} if every else set()
+    if len(held) == len(frames) and every != 1:
+        if len(frames) > 1 or test is not None:
+            raise ValueError(
+                f"all {len(frames)} photos are held out, none is left to learn from: "
+                "name fewer test views"
+            )
+        held = set()  # The one photo there is.
+    train = tuple(frame for frame, _ in frames if frame.name not in held)
+    return train, tuple(frame for frame, _ in frames if frame.name in held)
+
+
+def _named(frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path) -> set[str]:
+    """Names of the frames that are asked for, by their own name or the listed one."""
+    source = "the test views"
+    if isinstance(test, Path):
+        source = str(test)
+        lines = test.read_text(encoding="utf-8").splitlines()
+        test = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    known = {key: frame.name for frame, shot in frames for key in (shot.name, frame.name)}
+    if unknown := [name for name in test if name not in known]:
+        raise ValueError(
+            f"{source} name {unknown[0]}, and {len(unknown) - 1} more, which the capture does not "
+            f"have: expected names like {frames[0][0].name}"
+        )
+    return {known[name] for name in test}

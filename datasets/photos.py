@@ -1,0 +1,166 @@
+"""Photos developed: undistorted and made smaller once, then read from a cache on disk."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lumigraph.datasets.images import (
+    ImageCache,
+    decode_mask,
+    decode_rgb,
+    image_header,
+    save_png,
+    shrunk,
+)
+from lumigraph.datasets.lens import Lens, colmap, is_pinhole, pinhole_of, rescaled, undistort
+
+METHOD = 1
+"""Part of every key of the disk cache: raise it whenever developing changes a pixel."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One file, and all that decides which pixels come out of it.
+
+    Attributes:
+        path: Of the file.
+        lens: For the file at its true size.
+        downscale: How many times smaller the developed photo is.
+        turned: Whether EXIF's rotation is to be applied.
+        mask: Of its mask, whose white is kept.
+    """
+
+    path: Path
+    lens: Lens
+    downscale: int = 1
+    turned: bool = False
+    mask: Path | None = None
+
+    @property
+    def pinhole(self) -> Lens:
+        """The lens of the developed photo."""
+        full, n = pinhole_of(self.lens), self.downscale
+        return Lens("PINHOLE", full.width // n, full.height // n, tuple(p / n for p in full.params))
+
+
+def photo_from(
+    path: Path, lens: Lens, downscale: int = 1, mask: Path | None = None
+) -> tuple[Photo, bool]:
+    """The photo with its lens made to fit the file's true size, and whether it has transparency.
+
+    Raises:
+        ValueError: The file is no image, or of another shape than its camera says.
+    """
+    width, height, exif, alpha = image_header(path)
+    turned = not _same_shape(width, height, lens) and exif and _same_shape(height, width, lens)
+    if turned:
+        width, height = height, width
+    if not _same_shape(width, height, lens):
+        raise ValueError(
+            f"{path} is {width}x{height} but its camera says {lens.width}x{lens.height}: "
+            "use the photos that the cameras were made from, or the same ones evenly scaled"
+        )
+    if (width, height) != (lens.width, lens.height):
+        lens = rescaled(lens, width, height)
+    photo = Photo(path, lens, downscale, turned, mask)
+    if min(photo.pinhole.width, photo.pinhole.height) < 1:
+        raise ValueError(f"{path} is {width}x{height}, too small for --downscale {downscale}")
+    return photo, alpha
+
+
+def load_photo(cache: ImageCache, photo: Photo) -> Tensor:
+    """The developed photo, which nobody may write to. uint8 [height, width, 3]
+
+    Raises:
+        ValueError: The file is damaged or has changed its size since the capture was loaded.
+        OSError: The disk cache cannot be written.
+    """
+    return cache.get(photo, lambda: torch.from_numpy(_developed(photo, "photo")))
+
+
+def load_mask(cache: ImageCache, photo: Photo) -> Tensor:
+    """Where the developed photo is to be kept: where all that a pixel covers is. [height, width]"""
+    # Of 255, less the rounding of two interpolations.
+    return cache.get((photo, "mask"), lambda: torch.from_numpy(_developed(photo, "mask")) >= 253)
+
+
+def disk_cache() -> Path:
+    """The folder of developed photos: $LUMIGRAPH_CACHE, else that of the user's caches."""
+    if own := os.environ.get("LUMIGRAPH_CACHE"):
+        return Path(own) / "photos"
+    users = os.environ.get("XDG_CACHE_HOME")
+    return (Path(users) if users else Path.home() / ".cache") / "lumigraph" / "photos"
+
+
+def _developed(photo: Photo, kind: str) -> np.ndarray:
+    """The pixels, from disk if they were made before."""
+    if photo.downscale == 1 and is_pinhole(photo.lens):
+        return _decoded(photo, kind)  # Nothing to do that would be worth remembering.
+    path = disk_cache() / f"{_key(photo, kind)}.png"
+    size = (photo.pinhole.width, photo.pinhole.height)
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        if image.size == size:
+            return pixels
+    except (OSError, SyntaxError):
+        pass  # Not made yet, or damaged: both are mended by making it.
+    pixels = _decoded(photo, kind)
+    if not is_pinhole(photo.lens):
+        pixels = undistort(pixels, photo.lens)
+    pixels = shrunk(pixels, photo.downscale)
+    try:
+        save_png(pixels, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error}): set LUMIGRAPH_CACHE to a folder that can"
+        ) from error
+    return pixels
+
+
+def _decoded(photo: Photo, kind: str) -> np.ndarray:
+    """The pixels of the file itself, at the size that the lens says."""
+    size = (photo.lens.width, photo.lens.height)
+    if kind == "photo":
+        pixels, path = decode_rgb(photo.path, photo.turned), photo.path
+    else:
+        path = photo.mask or photo.path
+        pixels = _fitted(decode_mask(path, photo.turned), photo.lens)
+    if pixels.shape[1::-1] != size:
+        raise ValueError(
+            f"{path} is {pixels.shape[1]}x{pixels.shape[0]}, expected {size[0]}x{size[1]}: "
+            "load the capture again if the file was changed, else replace it"
+        )
+    return pixels
+
+
+def _fitted(mask: np.ndarray, lens: Lens) -> np.ndarray:
+    """A mask of another resolution than its photo, brought to the photo's."""
+    height, width = mask.shape
+    if (width, height) == (lens.width, lens.height) or not _same_shape(width, height, lens):
+        return mask
+    size = (lens.width, lens.height)
+    return np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def _key(photo: Photo, kind: str) -> str:
+    """A name that no other pixels can have."""
+    file = (photo.mask if kind == "mask" else None) or photo.path
+    facts = file.stat()
+    parts = (METHOD, colmap().__version__, kind, str(file.resolve()), facts.st_size)
+    parts += (facts.st_mtime_ns, photo.lens, photo.downscale, photo.turned)
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _same_shape(width: int, height: int, lens: Lens) -> bool:
+    """Whether an image is the lens's own or that evenly scaled, its sides rounded up or down."""
+    across, down = width / lens.width, height / lens.height
+    return abs(width - lens.width * down) <= max(1, down) and abs(
+        height - lens.height * across
+    ) <= max(1, across)
