@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumigraph.datasets.demo import SIZES, demo_cameras, demo_depth, demo_surfaces, make_demo
+from lumigraph.datasets.demo import (
+    SIZES,
+    demo_cameras,
+    demo_depth,
+    demo_surfaces,
+    load_demo,
+    make_demo,
+)
 from lumigraph.datasets.demo_mesh import demo_mesh
 from lumigraph.datasets.demo_scene import LATTICE_RADIUS, NAMES, demo_scene
 from lumigraph.kernels import _native
@@ -148,6 +155,26 @@ def test_the_model_is_read_by_colmap_as_it_was_written(tiny: Path):
         torch.testing.assert_close(pose, camera.world_to_camera[:3])
         with Image.open(tiny / "images" / name) as picture:
             assert picture.size == (camera.width, camera.height)
+
+
+def test_it_loads_like_any_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LUMIGRAPH_CACHE", str(tmp_path))
+    calls: list[tuple[int, int]] = []
+    capture = load_demo("tiny", progress=lambda done, total: calls.append((done, total)))
+    extent = SIZES["tiny"]
+    assert calls == [(i + 1, extent.train + extent.test) for i in range(len(calls))]
+    assert len(calls) == extent.train + extent.test
+    assert (len(capture.train), len(capture.test)) == (extent.train, extent.test)
+    assert capture.points.shape == (extent.points, 3)
+    assert not {frame.name for frame in capture.train} & {frame.name for frame in capture.test}
+    frame, camera = capture.test[4], demo_cameras("tiny")[1][4]
+    torch.testing.assert_close(frame.camera.world_to_camera, camera.world_to_camera)
+    assert (frame.camera.focal, frame.camera.center) == (camera.focal, camera.center)
+    assert torch.equal(frame.image(), trace_picture(demo_scene(), camera.view))
+    calls.clear()
+    load_demo("tiny", progress=lambda done, total: calls.append((done, total)))
+    assert not calls  # it was in the cache
+    assert load_demo("tiny", seed=1).test[4].camera.position.tolist() != camera.position.tolist()
 
 
 def test_every_known_point_is_seen_where_it_is(tiny: Path):
