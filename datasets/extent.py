@@ -92,7 +92,7 @@ def random_points(capture: Capture, count: int, seed: int) -> Tensor:
     needed = max(1, math.ceil(SEEN_BY * len(cameras)))
     found = torch.zeros(0, 3, dtype=torch.float64)
     while len(found) < count:
-        drawn = _draw(cameras, distance, max(4096, count), generator)
+        drawn = _draw(cameras, distance, max(1024, (count - len(found)) * 5 // 4), generator)
         chosen = drawn[_views_of(cameras, drawn) >= needed]
         found = torch.cat([found, chosen])
         if len(chosen) < len(drawn) / 50:

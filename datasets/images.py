@@ -47,11 +47,16 @@ def opened(path: Path) -> Iterator["Image.Image"]:
         ) from error
 
 
-def image_header(path: Path) -> tuple[int, int, bool, bool]:
-    """Width, height, whether EXIF says to turn it by a right angle, and whether it has alpha."""
+def image_header(path: Path) -> tuple[int, int, bool]:
+    """Width, height, and whether it has transparency; the pixels are not decoded."""
     with opened(path) as image:
-        turned = image.getexif().get(0x0112) in ROTATED
-        return (*image.size, turned, _has_alpha(image))
+        return (*image.size, _has_alpha(image))
+
+
+def exif_turned(path: Path) -> bool:
+    """Whether EXIF says to turn it by a right angle; for a PNG all of it is decoded."""
+    with opened(path) as image:
+        return image.getexif().get(0x0112) in ROTATED
 
 
 def decode_rgb(path: Path, turned: bool = False) -> np.ndarray:

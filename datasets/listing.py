@@ -21,7 +21,7 @@ class Shot:
     """One photo that is there, as its format lists it.
 
     Attributes:
-        name: The path as listed, with forward slashes.
+        name: The path as listed, with forward slashes and its suffix.
         path: Of the file.
         lens: As listed, or for the file's true size where the format does not say.
         world_to_camera: Rigid, OpenCV axes, float64. [4, 4]

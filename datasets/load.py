@@ -60,7 +60,7 @@ def load_capture(
     if not listing.shots:
         raise FileNotFoundError(
             f"none of the {len(listing.absent)} listed photos is in {listing.looked_in}: "
-            f"the first is {listing.absent[0]}; copy them there"
+            f"the first is {min(listing.absent)}; copy them there"
             if listing.absent
             else f"{path} lists no photos, expected at least one"
         )

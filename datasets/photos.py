@@ -14,6 +14,7 @@ from lumigraph.datasets.images import (
     ImageCache,
     decode_mask,
     decode_rgb,
+    exif_turned,
     image_header,
     save_png,
     shrunk,
@@ -57,10 +58,11 @@ def photo_from(
     Raises:
         ValueError: The file is no image, or of another shape than its camera says.
     """
-    width, height, exif, alpha = image_header(path)
-    turned = not _same_shape(width, height, lens) and exif and _same_shape(height, width, lens)
-    if turned:
-        width, height = height, width
+    width, height, alpha = image_header(path)
+    turned = False
+    if not _same_shape(width, height, lens) and _same_shape(height, width, lens):
+        turned = exif_turned(path)
+        width, height = (height, width) if turned else (width, height)
     if not _same_shape(width, height, lens):
         raise ValueError(
             f"{path} is {width}x{height} but its camera says {lens.width}x{lens.height}: "

@@ -141,6 +141,7 @@ def _shot(
         mask = inside(folder, _name(facts, "mask_path", label), path)
         if not mask.is_file():
             raise FileNotFoundError(f"{label} has the mask {mask}, which is not there")
+    name += photo.name.removeprefix(os.path.basename(name))  # The suffix that was left out.
     return Shot(name, photo, _lens(facts, photo, label), world_to_camera, mask, split)
 
 

@@ -1,0 +1,308 @@
+"""What is wrong with a capture is said in one sentence that names the file."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumigraph.datasets import load_capture
+from lumigraph.datasets.colmap_files import check_model
+from lumigraph.datasets.lens import colmap
+from lumigraph.datasets.points import read_points
+
+pycolmap = colmap()
+
+MODEL = ("cameras", "images", "points3D", "rigs", "frames")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """A sound COLMAP capture of three photos; returns the folder of its model."""
+    model = pycolmap.Reconstruction()
+    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 20.0, 16, 12)
+    model.add_camera_with_trivial_rig(camera)
+    write_photos(tmp_path / "images")
+    for i in range(3):
+        image = pycolmap.Image(name=f"{i}.png", camera_id=1, image_id=i + 1)
+        image.points2D = [pycolmap.Point2D(np.array([1.0, 2.0])) for _ in range(5)]
+        pose = pycolmap.Rigid3d(np.hstack([np.eye(3), [[i], [0], [5]]]))
+        model.add_image_with_trivial_frame(image, pose)
+    for i in range(4):
+        track = pycolmap.Track()
+        track.add_element(1, i)
+        track.add_element(2, i)
+        model.add_point3D(np.array([0.0, 0, i]), track, np.zeros(3, np.uint8))
+    folder = tmp_path / "sparse" / "0"
+    folder.mkdir(parents=True)
+    model.write_binary(str(folder))
+    load_capture(tmp_path)
+    return folder
+
+
+def write_photos(folder: Path) -> None:
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (16, 12), "red").save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def transforms(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a capture of three photos and changes what it is told to."""
+    write_photos(tmp_path / "images")
+
+    def write(frame: dict | None = None, **facts: object) -> Path:
+        frames = [
+            {"file_path": f"images/{i}.png", "transform_matrix": np.eye(4).tolist()}
+            for i in range(3)
+        ]
+        frames[1].update(frame or {})
+        document = {"fl_x": 20.0, "w": 16, "h": 12, "frames": frames, **facts}
+        (tmp_path / "transforms.json").write_text(json.dumps(document))
+        return tmp_path
+
+    load_capture(write())
+    return write
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_colmap_files_cut_anywhere_are_refused(sparse, name):
+    path = sparse / f"{name}.bin"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=rf"{name}\.bin (was cut|has \d+ bytes)"):
+            check_model(sparse)
+    with pytest.raises(ValueError, match=rf"{name}\.bin"):
+        load_capture(sparse.parent.parent)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(ValueError, match="expected"):
+        check_model(sparse)
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_colmap_counts_are_not_believed(sparse, name):
+    path = sparse / f"{name}.bin"
+    path.write_bytes(struct.pack("<Q", 1 << 62) + path.read_bytes()[8:])
+    with pytest.raises(ValueError, match=rf"{name}\.bin was cut.*4611686018427387904 entries"):
+        load_capture(sparse.parent.parent)
+
+
+def test_colmap_camera_of_an_unknown_model(sparse):
+    data = bytearray((sparse / "cameras.bin").read_bytes())
+    data[12:16] = struct.pack("<i", 77)
+    (sparse / "cameras.bin").write_bytes(data)
+    with pytest.raises(ValueError, match="model number 77"):
+        load_capture(sparse.parent.parent)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, float("nan"), float("inf")])
+def test_colmap_focal_length_that_cannot_be(sparse, value):
+    data = bytearray((sparse / "cameras.bin").read_bytes())
+    data[32:40] = struct.pack("<d", value)
+    (sparse / "cameras.bin").write_bytes(data)
+    with pytest.raises(ValueError, match=r"camera 1 in .*(focal length|not finite)"):
+        load_capture(sparse.parent.parent)
+
+
+def test_colmap_panorama(sparse):
+    for path in sparse.iterdir():
+        path.unlink()
+    (sparse / "cameras.txt").write_text("1 EQUIRECTANGULAR 16 8 0\n")
+    (sparse / "images.txt").write_text("1 1 0 0 0 0 0 0 1 0.png\n\n")
+    (sparse / "points3D.txt").write_text("")
+    with pytest.raises(ValueError, match=r"camera|EQUIRECTANGULAR"):
+        load_capture(sparse.parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cameras", "1 NO_SUCH_MODEL 16 12 20 8 6\n"),
+        ("cameras", "1 PINHOLE 16 12 twenty 20 8 6\n"),
+        ("cameras", "1 PINHOLE 16\n"),
+        ("images", "1 1 0 0 0 0 0 0 9 0.png\n\n"),
+        ("images", "1 1 0 0 nan 0 nan 0 1 0.png\n\n"),
+        ("images", "1 nan 0 0 0 0 0 0 1 0.png\n\n"),
+        ("images", "nonsense\n"),
+        ("images", "1 1 0 0 0 0 0 0 1 ../../0.png\n\n"),
+        ("images", "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 0 0 0 1 0.png\n\n"),
+        ("points3D", "1 0 0\n"),
+        ("points3D", "1 0 0 0 1 2 3 0.5 7 7\n"),
+    ],
+)
+def test_colmap_text_that_is_damaged(sparse, name, text):
+    for path in sparse.iterdir():
+        path.unlink()
+    (sparse / "cameras.txt").write_text("1 PINHOLE 16 12 20 20 8 6\n")
+    (sparse / "images.txt").write_text("1 1 0 0 0 0 0 0 1 0.png\n\n")
+    (sparse / "points3D.txt").write_text("")
+    load_capture(sparse.parent.parent)
+    (sparse / f"{name}.txt").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=str(sparse.parent.parent)):
+        load_capture(sparse.parent.parent)
+
+
+def test_colmap_without_its_photos(sparse):
+    folder = sparse.parent.parent
+    for path in (folder / "images").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"none of the 3 .* in {folder}/images.*0.png"):
+        load_capture(folder)
+    (folder / "images").rmdir()
+    with pytest.raises(FileNotFoundError, match=f"{folder}/images is not there"):
+        load_capture(folder)
+    (folder / "images").write_text("../nowhere")
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        load_capture(folder)
+
+
+def test_nothing_to_load(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_capture(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"holds no capture.*sparse/0.*transforms\.json"):
+        load_capture(tmp_path)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(ValueError, match=r"expected a folder or a transforms\.json"):
+        load_capture(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"frames": 3}', "[" * 100_000, "\xff"])
+def test_transforms_that_are_not_what_they_should_be(tmp_path, text):
+    (tmp_path / "transforms.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"transforms\.json (is not JSON|has no list 'frames')"):
+        load_capture(tmp_path)
+
+
+def test_transforms_without_frames(tmp_path):
+    (tmp_path / "transforms.json").write_text('{"frames": []}')
+    with pytest.raises(FileNotFoundError, match="lists no photos"):
+        load_capture(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"file_path": "../images/1.png"}, "not inside"),
+        ({"file_path": "/etc/passwd"}, "not inside"),
+        ({"file_path": "images/../../x.png"}, "not inside"),
+        ({"file_path": "a\0b"}, "not inside"),
+        ({"file_path": ""}, "expected a path"),
+        ({"file_path": 7}, "expected a path"),
+        ({"file_path": "images/2.png"}, "more than once"),
+        ({"transform_matrix": None}, "shape"),
+        ({"transform_matrix": [[1, 0], [0, 1]]}, "shape"),
+        ({"transform_matrix": "eye"}, "shape"),
+        ({"transform_matrix": np.full((4, 4), np.nan).tolist()}, "not finite"),
+        ({"transform_matrix": (2 * np.eye(4)).tolist()}, "no rotation"),
+        ({"transform_matrix": np.zeros((4, 4)).tolist()}, "no rotation"),
+        ({"transform_matrix": np.diag([1.0, 1, -1, 1]).tolist()}, "no rotation"),
+        ({"fl_x": 0}, "focal length 0"),
+        ({"fl_x": -1.5}, "focal length -1.5"),
+        ({"fl_x": float("nan")}, "not finite"),
+        ({"fl_x": "wide"}, "expected a number"),
+        ({"fl_x": None}, "no focal length"),
+        ({"fl_x": None, "camera_angle_x": 4}, "expected 0 to pi"),
+        ({"w": 0}, "0x12 pixels"),
+        ({"w": float("inf")}, "pixels"),
+        ({"w": 16, "h": 16}, "16x12 but its camera says 16x16"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "EQUIRECTANGULAR"),
+        ({"camera_model": ["OPENCV"]}, "camera model"),
+        ({"k4": 0.1}, "k4"),
+        ({"mask_path": "masks/none.png"}, "not there"),
+        ({"mask_path": "../mask.png"}, "not inside"),
+    ],
+)
+def test_a_frame_that_cannot_be(transforms, frame, message):
+    folder = transforms(frame)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        load_capture(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_photos_absent_or_held_out(transforms):
+    folder = transforms()
+    with pytest.raises(ValueError, match="all 3 photos are held out"):
+        load_capture(folder, test=[f"{i}.png" for i in range(3)])
+    with pytest.raises(ValueError, match=r"7\.png.*does not have"):
+        load_capture(folder, test=["7.png"])
+    with pytest.raises(ValueError, match="downscale is 0"):
+        load_capture(folder, downscale=0)
+    with pytest.raises(ValueError, match="too small for --downscale 13"):
+        load_capture(folder, downscale=13)
+    shutil.rmtree(folder / "images")
+    with pytest.raises(FileNotFoundError, match=f"none of the 3 listed photos is in {folder}"):
+        load_capture(folder)
+
+
+def test_a_photo_that_is_no_image(transforms):
+    folder = transforms()
+    (folder / "images" / "1.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"images/1\.png is not an image"):
+        load_capture(folder)
+
+
+def test_a_photo_that_is_cut(transforms):
+    folder = transforms()
+    path = folder / "images" / "1.png"
+    Image.effect_noise((16, 12), 80).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:150])
+    capture = load_capture(folder)
+    with pytest.raises(ValueError, match=r"images/1\.png is not an image that can be read"):
+        capture.train[0].image()
+
+
+def test_a_photo_that_changes_after_loading(transforms):
+    folder = transforms()
+    capture = load_capture(folder)
+    Image.new("RGB", (20, 12)).save(folder / "images" / "1.png")
+    with pytest.raises(ValueError, match="is 20x12, expected 16x12"):
+        capture.train[0].image()
+
+
+def test_a_mask_of_another_shape(transforms):
+    folder = transforms({"mask_path": "mask.png"})
+    Image.new("L", (16, 16)).save(folder / "mask.png")
+    mask = load_capture(folder).train[0].mask
+    assert mask is not None
+    with pytest.raises(ValueError, match=r"mask\.png is 16x16, expected 16x12"):
+        mask()
+
+
+PLY = "ply\nformat binary_little_endian 1.0\nelement vertex {}\n"
+XYZ = "".join(f"property float {name}\n" for name in "xyz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"ply\n",
+        b"ply\n" + b"comment x\n" * 10_000,
+        (PLY.format(2) + XYZ).encode(),
+        (PLY.format(2) + "property float x\nend_header\n").encode() + bytes(100),
+        (PLY.format(2) + "property list uchar int x\nend_header\n").encode() + bytes(100),
+        (PLY.format(2) + XYZ + "end_header\n").encode() + bytes(23),
+        (PLY.format(10**18) + XYZ + "end_header\n").encode() + bytes(24),
+        (PLY.format(-1) + XYZ + "end_header\n").encode(),
+        b"ply\nformat ascii 1.0\nelement vertex 2\n" + XYZ.encode() + b"end_header\n1 2 3\n",
+        b"ply\nformat ascii 1.0\nelement vertex 1\n" + XYZ.encode() + b"end_header\n1 b 3\n",
+        b"ply\nformat ascii 1.0\nelement vertex 2\n" + XYZ.encode() + b"end_header\n1000 2 3\n",
+    ],
+)
+def test_points_that_are_damaged(tmp_path, content):
+    path = tmp_path / "points.ply"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"points\.ply"):
+        read_points(path)

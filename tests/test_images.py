@@ -1,0 +1,229 @@
+"""Images are decoded once, made smaller exactly, and kept within bounds."""
+
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lumigraph.datasets import ImageCache, images, photos
+from lumigraph.datasets.images import available_memory, decode_mask, decode_rgb, save_png, shrunk
+from lumigraph.datasets.lens import Lens
+from lumigraph.datasets.photos import Photo, disk_cache, load_photo, photo_from
+
+OPENCV = Lens("OPENCV", 40, 30, (30.0, 31, 20, 15, 0.1, -0.02, 0.001, 0.002))
+PINHOLE = Lens("PINHOLE", 40, 30, (30.0, 31, 20, 15))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUMIGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+def noise(height: int = 30, width: int = 40, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def zeros(count: int) -> torch.Tensor:
+    return torch.zeros(count, dtype=torch.uint8)
+
+
+def test_shrinking_takes_the_mean_of_whole_squares():
+    pixels = noise(23, 31)
+    expected = pixels[:21, :30].reshape(7, 3, 10, 3, 3).astype(float).mean((1, 3))
+    assert abs(shrunk(pixels, 3) - expected).max() <= 0.6  # Pillow rounds in fixed point.
+
+
+def test_shrinking_twice_is_shrinking_by_the_product():
+    twice = shrunk(shrunk(noise(24, 36), 2), 3).astype(int)
+    assert abs(twice - shrunk(noise(24, 36), 6)).max() <= 1
+
+
+def test_a_photo_without_distortion_is_not_touched(file):
+    photo, alpha = photo_from(file, PINHOLE)
+    assert not alpha
+    assert np.array_equal(load_photo(ImageCache(), photo), noise())
+    assert not disk_cache().exists()
+
+
+def test_the_second_time_comes_from_disk_unchanged(file, monkeypatch):
+    photo, _ = photo_from(file, OPENCV, 2)
+    first = load_photo(ImageCache(), photo)
+    monkeypatch.setattr(photos, "undistort", lambda *_: pytest.fail("made a second time"))
+    assert torch.equal(load_photo(ImageCache(), photo), first)
+    assert first.shape == (photo.pinhole.height, photo.pinhole.width, 3)
+
+
+def test_a_changed_photo_lens_or_size_is_made_anew(file):
+    first = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+    load_photo(ImageCache(), photo_from(file, OPENCV, 2)[0])
+    other = Lens("OPENCV", 40, 30, (*OPENCV.params[:4], 0.1, -0.03, 0.001, 0.002))
+    load_photo(ImageCache(), photo_from(file, other)[0])
+    Image.fromarray(255 - noise()).save(file)
+    last = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+    assert (last.int() + first.int() - 255).abs().max() <= 1
+    assert len(list(disk_cache().iterdir())) == 4
+
+
+def test_a_damaged_entry_on_disk_is_made_anew(file):
+    photo, _ = photo_from(file, OPENCV)
+    first = load_photo(ImageCache(), photo)
+    (entry,) = disk_cache().iterdir()
+    entry.write_bytes(entry.read_bytes()[:300])
+    assert torch.equal(load_photo(ImageCache(), photo), first)
+    entry.write_bytes(b"")
+    assert torch.equal(load_photo(ImageCache(), photo), first)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(file, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(OSError, match="set LUMIGRAPH_CACHE"):
+        load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+
+
+def test_saving_leaves_nothing_half_done(tmp_path, monkeypatch):
+    save_png(noise(), tmp_path / "new" / "a.png")
+    assert np.array_equal(decode_rgb(tmp_path / "new" / "a.png"), noise())
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(images.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(noise(), tmp_path / "new" / "b.png")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("LUMIGRAPH_CACHE", "/own")
+    assert disk_cache() == Path("/own/photos")
+    monkeypatch.delenv("LUMIGRAPH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert disk_cache() == Path("/xdg/lumigraph/photos")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert disk_cache() == Path("/home/me/.cache/lumigraph/photos")
+
+
+def test_the_least_recently_used_is_dropped():
+    cache, made = ImageCache(250), []
+
+    def get(key: str) -> None:
+        cache.get(key, lambda: made.append(key) or zeros(100))
+
+    for key in "abacbab":
+        get(key)
+    # c drops b, b drops a (c was used later), a drops c; b is still there.
+    assert made == ["a", "b", "c", "b", "a"]
+    assert cache.used_bytes == 200
+
+
+def test_an_image_larger_than_the_cache_is_returned_and_not_kept():
+    cache = ImageCache(50)
+    assert len(cache.get("a", lambda: zeros(100))) == 100
+    assert cache.used_bytes == 0
+
+
+def test_many_threads_make_an_image_once():
+    cache, made, results = ImageCache(1000), [], []
+    inside, start = threading.Event(), threading.Barrier(8)
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        inside.wait(10)
+        return zeros(10)
+
+    def ask() -> None:
+        start.wait(10)
+        results.append(cache.get("a", make))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    inside.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(made) == 1
+    assert all(result is results[0] for result in results)
+    assert len(results) == 8
+
+
+def test_a_failure_is_not_remembered():
+    cache = ImageCache(1000)
+    with pytest.raises(ZeroDivisionError):
+        cache.get("a", lambda: zeros(1 // 0))
+    assert len(cache.get("a", lambda: zeros(3))) == 3
+
+
+def test_another_process_gets_an_empty_cache_of_the_same_limit():
+    cache = ImageCache(1000)
+    cache.get("a", lambda: zeros(3))
+    copy = pickle.loads(pickle.dumps(cache))
+    assert (copy.limit_bytes, copy.used_bytes) == (1000, 0)
+
+
+def test_the_cache_takes_a_quarter_of_the_free_memory(monkeypatch):
+    assert available_memory() > 1 << 20
+    monkeypatch.setattr(images, "available_memory", lambda: 4000)
+    assert ImageCache().limit_bytes == 1000
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
+    image = Image.fromarray(noise()).convert(mode)
+    suffix = "jpg" if mode == "CMYK" else "png"
+    image.save(tmp_path / f"a.{suffix}")
+    pixels = decode_rgb(tmp_path / f"a.{suffix}")
+    assert pixels.shape == (30, 40, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_a_transparent_color_of_a_palette_is_white(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "a.png", transparency=1)
+    assert (decode_rgb(tmp_path / "a.png") == 255).all()
+
+
+def test_sixteen_bits_of_grey_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        decode_rgb(tmp_path / "a.png")
+
+
+def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(ValueError, match=r"a\.png claims more pixels"):
+        photo_from(tmp_path / "a.png", Lens("PINHOLE", 100, 100, (1.0, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_masks_are_white_where_lighter_than_grey(tmp_path, mode):
+    grey = np.array([[0, 100, 127, 128, 255]], np.uint8)
+    if mode == "1":
+        grey = np.where(grey < 128, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).convert(mode).save(tmp_path / "a.png")
+    assert decode_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 255, 255]]
+
+
+def test_masks_are_kept_apart_from_photos(file, tmp_path):
+    mask = np.zeros((15, 20), np.uint8)  # Half the size of the photo: brought to it.
+    mask[:, 10:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    photo = Photo(file, OPENCV, 2, mask=tmp_path / "mask.png")
+    cache = ImageCache()
+    image, kept = load_photo(cache, photo), photos.load_mask(cache, photo)
+    assert kept.shape == image.shape[:2]
+    middle = kept[kept.shape[0] // 2].int()
+    assert (middle.diff().nonzero().flatten() - kept.shape[1] // 2).abs().max() <= 1
+    assert middle[-1] == 1
