@@ -28,7 +28,7 @@ DemoSize = Literal["tiny", "small", "full"]
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and of how many."""
 
-VERSION = 1
+VERSION = 2
 """Part of the cached scene's name: raise it whenever the pictures change."""
 
 FOCAL = 460 / 480
@@ -58,7 +58,7 @@ class _Extent:
 SIZES: dict[DemoSize, _Extent] = {
     "tiny": _Extent(train=24, test=8, width=48, height=36, points=500),
     "small": _Extent(train=40, test=40, width=160, height=120, points=5_000),
-    "full": _Extent(train=80, test=200, width=480, height=360, points=30_000),
+    "full": _Extent(train=80, test=200, width=480, height=360, points=40_000),
 }
 
 
