@@ -112,7 +112,7 @@ def demo(
     capture = demos.demo_capture(size.value)
     order = demos.demo_order(size.value, steps=steps, seed=seed, device=device and device.value)
     run, code = conduct(start(capture, order, output, overwrite=overwrite), capture)
-    _report_run(run, as_json, code)
+    _report_run(run, capture, as_json, code)
 
 
 @app.command()
@@ -180,7 +180,7 @@ def train(
     else:
         session = start(capture, order, output, overwrite=overwrite)
     run, code = conduct(session, capture)
-    _report_run(run, as_json, code)
+    _report_run(run, capture, as_json, code)
 
 
 @app.command(name="eval")
@@ -258,12 +258,10 @@ def export(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what works on this machine and what does not."""
-    from lumigraph.app.doctor import advice, examine
+    from lumigraph.app.doctor import advice, doctor_rows, examine
 
     facts = examine()
-    rows = [(key.replace("_", " "), value) for key, value in facts.items()]
-    rows += [("advice", sentence) for sentence in advice(facts)]
-    _report(as_json, {**facts, "advice": advice(facts)}, "This machine", rows)
+    _report(as_json, {**facts, "advice": advice(facts)}, "This machine", doctor_rows(facts))
 
 
 @app.callback(invoke_without_command=True)
@@ -329,12 +327,17 @@ def _report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[s
         result_table(title, rows)
 
 
-def _report_run(run: Any, as_json: bool, code: int) -> None:
+def _report_run(run: Any, capture: Path, as_json: bool, code: int) -> NoReturn:
     """Prints what came of a training, and leaves with its exit code."""
-    from lumigraph.app.training import summary, summary_rows
+    from lumigraph.app.terminal import notice
+    from lumigraph.app.training import next_command, summary, summary_rows
 
-    if as_json or code == 0:
-        _report(as_json, summary(run), str(run.folder), summary_rows(run))
+    command = next_command(run, capture)
+    if as_json or command is None:
+        _report(as_json, summary(run, capture), str(run.folder), summary_rows(run, capture))
+    else:
+        notice(f"Stopped at step {run.record['step']} of {run.record['steps']}. To go on:")
+        typer.echo(command)
     raise typer.Exit(code)
 
 

@@ -58,6 +58,23 @@ def examine() -> dict[str, Any]:
     }
 
 
+def doctor_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as a person reads them."""
+    rows = []
+    for key, value in facts.items():
+        match value:
+            case None:
+                shown = "not found"
+            case bool():
+                shown = "yes" if value else "no"
+            case list():
+                shown = ", ".join(value)
+            case _:
+                shown = str(value)
+        rows.append((key.replace("_", " ").replace(" mb", ", MB"), shown))
+    return rows + [("advice", sentence) for sentence in advice(facts)]
+
+
 def advice(facts: dict[str, Any]) -> list[str]:
     """A sentence for everything that is missing, and what to do about it."""
     sentences = []

@@ -29,6 +29,9 @@ CHECKPOINT_SECONDS = 300.0
 CHECKPOINTS_KEPT = 2
 """The newest, and the one before in case the newest turns out to be damaged."""
 
+RETRY_SECONDS = 10.0
+"""Between two tries to write a result where the disk is full."""
+
 LOG = "metrics.jsonl"
 LOG_ENTRIES, PROBES, PROBE_STEPS, PROBE_VIEWS = 500, 20, 100, 4
 """Entries of metrics.jsonl over a whole run, about; how often PSNR is among them at most, after how
@@ -48,6 +51,8 @@ class Session:
         channel: Where events go out.
         seconds: Spent in training steps so far, earlier sittings included.
         checkpoint_seconds: Time between two checkpoints.
+        patient: Whether a result that cannot be written is held until it can, as when somebody is
+            there to free the disk; else that raises OSError.
     """
 
     run: Run
@@ -57,6 +62,7 @@ class Session:
     channel: Channel = field(default_factory=Channel)
     seconds: float = 0.0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    patient: bool = False
 
 
 def run_session(session: Session) -> Run:
@@ -183,7 +189,19 @@ def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | Non
 
 
 def _keep(session: Session, state: State) -> Run:
-    """Writes the last checkpoint and the scene, and says so in run.json."""
+    """Writes the last checkpoint and the scene, and says so in run.json; again if it must wait."""
+    while True:
+        try:
+            return _write_result(session, state)
+        except OSError as error:
+            if not session.patient:
+                raise
+            sentence = f"{error}. Free some space: it is tried again every {RETRY_SECONDS:.0f} s"
+            session.channel.publish(Trouble(sentence))
+            time.sleep(RETRY_SECONDS)
+
+
+def _write_result(session: Session, state: State) -> Run:
     kept = 1 if state == "finished" else CHECKPOINTS_KEPT
     path = _checkpoint(session, kept=kept)
     if path is None and state == "stopped":

@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +28,7 @@ from lumigraph.app.run_folder import (
     open_run,
 )
 from lumigraph.app.session import Session, checkpoints, resume_session, run_session
-from lumigraph.app.terminal import notice
+from lumigraph.app.terminal import notice, warn
 from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
 
 INTERRUPTED = "\nStopping after this step, and keeping what is done; once more to leave at once.\n"
@@ -34,6 +36,9 @@ INTERRUPTED = "\nStopping after this step, and keeping what is done; once more t
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what a machine sends before it shuts down, and what a lost connection sends."""
+
+SPACE_WANTED = 512 << 20
+"""Bytes: 200,000 splats of 59 floats in the scene, the PLY and two checkpoints of three copies."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(Path("runs") / (capture.name or "capture"))
+    _check_space(folder)
     asked = {
         "preset": order.preset or "standard",
         "seed": seed,
@@ -144,9 +150,10 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
 def conduct(session: Session, path: Path) -> tuple[Run, int]:
     """Runs the session with its progress drawn, and returns the run and an exit code.
 
-    Any of `SIGNALS` ends it after the step it is in, with a checkpoint and the command to go on;
-    a second one leaves at once.
+    Any of `SIGNALS` ends it after the step it is in, with a checkpoint; a second one leaves at
+    once. `next_command` is how to go on.
     """
+    session.patient = sys.stderr.isatty()
     drawing = Drawing(session.channel.subscribe())
     with _stopping(session.control) as received:
         try:
@@ -158,14 +165,7 @@ def conduct(session: Session, path: Path) -> tuple[Run, int]:
             raise OSError(f"{error}. When that is mended, go on with: {command}") from error
         finally:
             drawing.finish()
-    code = 128 + received[0] if received else 0
-    if run.state == "finished":
-        if "metrics" not in run.record:
-            notice(f"Not evaluated yet: lumigraph eval {shlex.quote(str(run.folder))}")
-        return run, code
-    notice(f"Stopped at step {run.record['step']} of {run.record['steps']}. To go on:")
-    print(resume_command(path, run.folder), flush=True)
-    return run, code
+    return run, 128 + received[0] if received else 0
 
 
 def resume_command(path: Path, folder: Path) -> str:
@@ -173,7 +173,14 @@ def resume_command(path: Path, folder: Path) -> str:
     return f"lumigraph train {shlex.quote(str(path))} --resume {shlex.quote(str(folder))}"
 
 
-def summary(run: Run) -> dict[str, Any]:
+def next_command(run: Run, path: Path) -> str | None:
+    """What to type next if the run was stopped before it was finished or evaluated."""
+    if run.state != "finished":
+        return resume_command(path, run.folder)
+    return None if "metrics" in run.record else f"lumigraph eval {shlex.quote(str(run.folder))}"
+
+
+def summary(run: Run, path: Path) -> dict[str, Any]:
     """The result of a run as `--json` prints it."""
     record = run.record
     metrics = record.get("metrics") or {}
@@ -186,12 +193,13 @@ def summary(run: Run) -> dict[str, Any]:
         **{key: record.get(key) for key in keys},
         "timings": record.get("timings"),
         "instruction_set": record["versions"].get("instruction_set"),
+        "next": next_command(run, path),
     }
 
 
-def summary_rows(run: Run) -> list[tuple[str, Any]]:
+def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
     """The result of a run as a person reads it; what is not known is None."""
-    facts = summary(run)
+    facts = summary(run, path)
     psnr, ssim, rate = facts["psnr"], facts["ssim"], facts["steps_per_second"]
     return [
         ("PSNR", None if psnr is None else f"{psnr:.2f} dB in {facts['images']} test views"),
@@ -204,6 +212,18 @@ def summary_rows(run: Run) -> list[tuple[str, Any]]:
         ("report", run.folder / "report.html"),
         ("scene", run.folder / "scene.ply"),
     ]
+
+
+def _check_space(folder: Path) -> None:
+    """Warns if the disk may fill up before the run is finished."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < SPACE_WANTED:
+        warn(
+            f"Only {free >> 20} MB are free where the run will lie: a scene of 200,000 splats "
+            f"takes {SPACE_WANTED >> 20} MB with its checkpoints"
+        )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The commands, from outside: what they print, what they leave behind, and how they fail."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -7,14 +8,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from lumigraph.app import cli
+from lumigraph.app.inputs import automatic_downscale, inputs_of
 from lumigraph.app.run_folder import open_run
+from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
+from lumigraph.render import Camera
 
 COMMAND = [sys.executable, "-Pc", "from lumigraph.app.cli import main; main()"]
 STEPS = 300
@@ -197,6 +202,51 @@ def test_a_run_goes_on_only_as_it_was_started(trained, capture):
     folder, _ = trained
     done = lumigraph("train", capture, "--resume", folder)
     assert (done.returncode, "finished" in done.stderr) == (1, True)
+
+
+def test_photos_are_held_out_by_name_or_not_at_all(capture, tmp_path):
+    (tmp_path / "held.txt").write_text("train_003.png\ntrain_001.png\n")
+    options = ["--steps", 2, "--test", tmp_path / "held.txt"]
+    assert call_json("train", capture, "-o", tmp_path / "named", *options)["images"] == 2
+    metrics = call_json("eval", tmp_path / "named", "--data", capture)
+    assert [view["name"] for view in metrics["per_image"]] == ["train_001.png", "train_003.png"]
+
+    (tmp_path / "bare").mkdir()
+    for name in ("images", "sparse"):
+        (tmp_path / "bare" / name).symlink_to(capture / name)
+    options = ["--steps", 2, "--test-every", 0]
+    assert call_json("train", tmp_path / "bare", "-o", tmp_path / "all", *options)["images"] == 0
+    assert call_json("eval", tmp_path / "all")["psnr"] is None
+    assert "no views to evaluate" in call("eval", tmp_path / "all")
+
+
+def test_large_photos_are_made_smaller_unasked(capture):
+    class Large:
+        width, height = 4032, 3024
+
+    frame = dataclasses.replace(load_capture(capture).train[0], camera=cast(Camera, Large))
+    large = dataclasses.replace(load_capture(capture), train=(frame,))
+    assert automatic_downscale(load_capture(capture)) == 1
+    assert automatic_downscale(large) == 3
+
+
+@pytest.mark.parametrize("change", ["camera", "photo", "point"])
+def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, change):
+    shutil.copytree(capture, tmp_path / "capture")
+    before = inputs_of(load_capture(tmp_path / "capture"), tmp_path / "capture")
+    assert inputs_of(load_capture(capture), capture) == before
+    if change == "photo":
+        (tmp_path / "capture" / "images" / "train_000.png").write_bytes(b"other")
+        capture_now = load_capture(capture)
+    else:
+        file, word = {"camera": ("images.txt", 6), "point": ("points3D.txt", 2)}[change]
+        path = tmp_path / "capture" / "sparse" / "0" / file
+        first, rest = path.read_text().split("\n", 1)
+        words = first.split()
+        words[word] = "0.5"
+        path.write_text(" ".join(words) + "\n" + rest)
+        capture_now = load_capture(tmp_path / "capture")
+    assert inputs_of(capture_now, tmp_path / "capture") != before
 
 
 @pytest.mark.parametrize(

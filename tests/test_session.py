@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from lumigraph.app import session as sessions
-from lumigraph.app.channel import Channel, Control, Ended, Progress, Saved, Subscription, Trouble
+from lumigraph.app.channel import (
+    Channel,
+    Control,
+    Ended,
+    Progress,
+    Saved,
+    Scored,
+    Subscription,
+    Trouble,
+)
 from lumigraph.app.metrics_log import read_log
 from lumigraph.app.run_folder import Run, create_run, open_run
 from lumigraph.app.session import Session, checkpoints, resume_session, run_session
@@ -245,6 +254,40 @@ def test_a_stop_that_cannot_be_kept_names_what_is_there(capture, tmp_path, monke
     with pytest.raises(OSError, match=r"00000002\.safetensors is still there"):
         run_session(session)
     assert resume_session(open_run(session.run.folder), capture).fit.step == 2
+
+
+def test_a_result_waits_for_space_where_somebody_can_free_it(plain, capture, tmp_path, monkeypatch):
+    real, tried = sessions.save_scene, []
+
+    def full(scene, path):
+        tried.append(path)
+        if len(tried) < 3:
+            raise OSError(28, "No space left on device", str(path))
+        real(scene, path)
+
+    monkeypatch.setattr(sessions, "save_scene", full)
+    monkeypatch.setattr(sessions, "RETRY_SECONDS", 0.0)
+    session = begin(tmp_path / "run", capture)
+    session.patient = True
+    events = session.channel.subscribe(size=1000)
+    assert_equal(finish(session), plain[1])
+    troubles = [event.message for event in events if isinstance(event, Trouble)]
+    assert len(troubles) == 2
+    assert "scene.safetensors could not be written: No space left" in troubles[0]
+
+
+def test_what_is_told_while_it_evaluates_to_stop_is_finished_but_not_scored(capture, tmp_path):
+    everything = replace(capture, test=capture.train)
+    session = begin(tmp_path / "run", everything)
+
+    class Stopper(Subscription):
+        def put(self, event):
+            if isinstance(event, Scored):
+                session.control.stop()
+
+    session.channel._subscriptions = (Stopper(),)
+    assert run_session(session).state == "finished"
+    assert "metrics" not in open_run(session.run.folder).record
 
 
 def test_a_run_without_test_views_has_no_scores(capture, tmp_path):
