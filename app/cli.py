@@ -10,6 +10,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import errno
+import signal
 import sys
 import warnings
 from enum import StrEnum
@@ -109,6 +110,7 @@ def demo(
     from lumigraph.app import demo as demos
     from lumigraph.app.training import conduct, start
 
+    _loaded()
     capture = demos.demo_capture(size.value)
     order = demos.demo_order(size.value, steps=steps, seed=seed, device=device and device.value)
     run, code = conduct(start(capture, order, output, overwrite=overwrite), capture)
@@ -161,6 +163,7 @@ def train(
     """Reconstruct a scene of splats from a capture."""
     from lumigraph.app.training import Order, conduct, go_on, start
 
+    _loaded()
     changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
     order = Order(
         preset=None if preset is None else preset.value,
@@ -284,6 +287,9 @@ def options(
 def main() -> None:
     """Runs the command line; errors meant for the user become one line and exit code 1."""
     warnings.showwarning = _show_warning
+    # While libraries load, Ctrl-C just ends the process: as an exception it would come out of the
+    # middle of one of them, as something else.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         app()
     except (ValueError, OSError, MemoryError) as error:
@@ -295,6 +301,13 @@ def main() -> None:
         if os.environ.get("LUMIGRAPH_DEBUG") or "allocate memory" not in str(error):
             raise
         _fail(MemoryError())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _loaded() -> None:
+    """From here on Ctrl-C is an exception, so that what it interrupts can tidy up."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fail(error: BaseException) -> NoReturn:
