@@ -4,8 +4,7 @@ from pathlib import Path
 
 from lumigraph.app.terminal import notice
 from lumigraph.app.training import Order
-from lumigraph.datasets.cache import cache_folder
-from lumigraph.datasets.demo import VERSION, DemoSize, make_demo
+from lumigraph.datasets.demo import DemoSize, demo_folder
 
 STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2000}
 """Enough for each size to show what it can, and little enough to wait for."""
@@ -13,12 +12,12 @@ STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2000}
 
 def demo_capture(size: DemoSize) -> Path:
     """The folder of the built-in scene, which is made if this is the first time."""
-    folder = cache_folder() / f"demo-{VERSION}" / f"demo_{size}"
-    if folder.is_dir():
-        notice(f"The built-in scene is in {folder}")
-        return folder
-    notice(f"Making the built-in scene in {folder}, once")
-    return make_demo(folder, size)
+
+    def told(done: int, pictures: int) -> None:
+        if done == 1:
+            notice(f"Making the built-in scene, {pictures} pictures, once")
+
+    return demo_folder(size, progress=told)
 
 
 def demo_order(
@@ -26,4 +25,6 @@ def demo_order(
 ) -> Order:
     """What the demo asks of a run."""
     changes = {"steps": steps or STEPS[size]}
-    return Order(preset="quick", seed=seed, downscale=1, device=device, changes=changes)
+    return Order(
+        preset="quick", seed=seed, downscale=1, device=device, changes=changes, name=f"demo_{size}"
+    )

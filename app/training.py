@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -53,6 +53,7 @@ class Order:
         test_every: One of so many is held out where neither that nor the capture says which.
         device: "auto", "cpu" or "cuda".
         changes: Entries of the plan that differ from the preset.
+        name: Of the capture, in place of its folder's.
     """
 
     preset: Preset | None = None
@@ -62,11 +63,12 @@ class Order:
     test_every: int | None = None
     device: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     @property
     def given(self) -> list[str]:
         """The options by which something was asked for."""
-        own = [f.name for f in fields(self)[:-1] if getattr(self, f.name) is not None]
+        own = [f.name for f in fields(self)[:-2] if getattr(self, f.name) is not None]
         changed = [name for name, value in self.changes.items() if value is not None]
         return own + ["antialiased" if name == "filter" else name for name in changed]
 
@@ -85,10 +87,11 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     began = time.monotonic()
     every = 8 if order.test_every is None else order.test_every
     capture, downscale = open_capture(path, Selection(order.downscale, order.test, every))
+    capture = replace(capture, name=order.name or capture.name or "capture")
     notice(reason)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
-        folder = next_folder(Path("runs") / (capture.name or "capture"))
+        folder = next_folder(Path("runs") / capture.name)
     _check_space(folder)
     asked = {
         "preset": order.preset or "standard",

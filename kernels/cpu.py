@@ -160,9 +160,7 @@ def rasterize(
     if absolute_gradients is not None:
         _check_absolute(absolute_gradients, footprints.means, features)
     inputs = (*(x.contiguous() for x in footprints), features.contiguous())
-    return Raster(
-        *_Rasterize.apply((width, height), background or (), absolute_gradients, *inputs)
-    )
+    return Raster(*_Rasterize.apply((width, height), background or (), absolute_gradients, *inputs))
 
 
 def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:

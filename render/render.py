@@ -40,5 +40,7 @@ def render(
     # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
     depth = torch.where(opacity > 1e-3, raster.features[..., 3] / opacity.clamp_min(1e-3), 0)
     index = raster.median.long()
-    median = torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
+    median = (
+        torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
+    )
     return Rendering(raster.features[..., :3], opacity, depth, median.detach())

@@ -31,9 +31,12 @@ T *checked(const Array<T> &array, const char *name, std::initializer_list<int64_
     }
     if (ok) return array.data();
     std::string wanted, got;
-    for (int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
-    for (size_t i = 0; i < array.ndim(); ++i) got += (i ? ", " : "") + std::to_string(array.shape(i));
-    throw nb::value_error((std::string(name) + " must be [" + wanted + "] but is [" + got + "]").c_str());
+    for (int64_t size : shape)
+        wanted += (wanted.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+    for (size_t i = 0; i < array.ndim(); ++i)
+        got += (i ? ", " : "") + std::to_string(array.shape(i));
+    throw nb::value_error(
+        (std::string(name) + " must be [" + wanted + "] but is [" + got + "]").c_str());
 }
 
 template <typename T>

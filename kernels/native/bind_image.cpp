@@ -35,8 +35,9 @@ double ssim(const In &image, const In &target, const std::optional<Maps> &maps, 
     const auto [height, width, channels] = size_of(image);
     const std::initializer_list<int64_t> shape = {height, width, channels};
     std::vector<double> row_sums(height);
-    Ssim s{int(height), int(width), int(channels), image.data(),
-           checked(target, "target", shape), nullptr, nullptr, nullptr, row_sums.data(), threads};
+    Ssim s{
+        int(height), int(width), int(channels), image.data(),    checked(target, "target", shape),
+        nullptr,     nullptr,    nullptr,       row_sums.data(), threads};
     if (maps) {
         s.map_mean = checked((*maps)[0], "maps[0]", shape);
         s.map_square = checked((*maps)[1], "maps[1]", shape);
@@ -51,11 +52,17 @@ void ssim_backward(const In &image, const In &target, const Maps &maps, float sc
                    const Out &gradient, int threads) {
     const auto [height, width, channels] = size_of(image);
     const std::initializer_list<int64_t> shape = {height, width, channels};
-    const SsimGradient s{int(height), int(width), int(channels), image.data(),
-                         checked(target, "target", shape), checked(maps[0], "maps[0]", shape),
-                         checked(maps[1], "maps[1]", shape), checked(maps[2], "maps[2]", shape),
+    const SsimGradient s{int(height),
+                         int(width),
+                         int(channels),
+                         image.data(),
+                         checked(target, "target", shape),
+                         checked(maps[0], "maps[0]", shape),
+                         checked(maps[1], "maps[1]", shape),
+                         checked(maps[2], "maps[2]", shape),
                          float(scale / (double(height) * width * channels)),
-                         checked(gradient, "gradient", shape), threads};
+                         checked(gradient, "gradient", shape),
+                         threads};
     nb::gil_scoped_release release;
     kernels().ssim_backward(s);
 }
@@ -69,8 +76,7 @@ double l1(const In &image, const In &target, int threads) {
     return mean_of(row_sums, double(height) * width * channels);
 }
 
-void l1_backward(const In &image, const In &target, float scale, const Out &gradient,
-                 int threads) {
+void l1_backward(const In &image, const In &target, float scale, const Out &gradient, int threads) {
     const auto [height, width, channels] = size_of(image);
     const float *other = checked(target, "target", {height, width, channels});
     float *out = checked(gradient, "gradient", {height, width, channels});
@@ -88,9 +94,19 @@ void adam(const Out &parameter, const In &gradient, const Out &first, const Out 
         throw nb::value_error("parameter, gradient and both moments must have the same shape");
     const int64_t rows = parameter.ndim() ? parameter.shape(0) : 1;
     const int64_t columns = rows ? int64_t(parameter.size()) / rows : 0;
-    const Adam a{rows, columns, parameter.data(), first.data(), second.data(), gradient.data(),
-                 checked(use, "rows", {rows}), betas_epsilon[0], betas_epsilon[1],
-                 betas_epsilon[2], rate, root_scale, threads};
+    const Adam a{rows,
+                 columns,
+                 parameter.data(),
+                 first.data(),
+                 second.data(),
+                 gradient.data(),
+                 checked(use, "rows", {rows}),
+                 betas_epsilon[0],
+                 betas_epsilon[1],
+                 betas_epsilon[2],
+                 rate,
+                 root_scale,
+                 threads};
     nb::gil_scoped_release release;
     kernels().adam(a);
 }
@@ -98,16 +114,16 @@ void adam(const Out &parameter, const In &gradient, const Out &first, const Out 
 }  // namespace
 
 void bind_image(nb::module_ &m) {
-    m.def("ssim", &ssim, "image"_a.noconvert(), "target"_a.noconvert(),
-          "maps"_a.noconvert().none(), "threads"_a);
+    m.def("ssim", &ssim, "image"_a.noconvert(), "target"_a.noconvert(), "maps"_a.noconvert().none(),
+          "threads"_a);
     m.def("ssim_backward", &ssim_backward, "image"_a.noconvert(), "target"_a.noconvert(),
           "maps"_a.noconvert(), "scale"_a, "gradient"_a.noconvert(), "threads"_a);
     m.def("l1", &l1, "image"_a.noconvert(), "target"_a.noconvert(), "threads"_a);
     m.def("l1_backward", &l1_backward, "image"_a.noconvert(), "target"_a.noconvert(), "scale"_a,
           "gradient"_a.noconvert(), "threads"_a);
-    m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(),
-          "first"_a.noconvert(), "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a,
-          "root_scale"_a, "rows"_a.noconvert().none(), "threads"_a);
+    m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(), "first"_a.noconvert(),
+          "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a, "root_scale"_a,
+          "rows"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

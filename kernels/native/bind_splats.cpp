@@ -44,10 +44,10 @@ Project project_arguments(const In &means, const In &quaternions, const In &log_
     return p;
 }
 
-void project(const In &means, const In &quaternions, const In &log_scales,
-             const In &opacity_logits, const ViewNumbers &view, Size size, bool antialiased,
-             const Out &centers, const Out &conics, const Out &opacities, const Out &depths,
-             const Out &extents, int threads) {
+void project(const In &means, const In &quaternions, const In &log_scales, const In &opacity_logits,
+             const ViewNumbers &view, Size size, bool antialiased, const Out &centers,
+             const Out &conics, const Out &opacities, const Out &depths, const Out &extents,
+             int threads) {
     Project p = project_arguments(means, quaternions, log_scales, opacity_logits, view, size,
                                   antialiased, threads);
     p.centers = checked(centers, "centers", {p.splats, 2});
@@ -113,8 +113,8 @@ void harmonics(const In &means, const In &base, const In &rest, std::array<float
 
 void harmonics_backward(const In &means, const In &base, const In &rest,
                         std::array<float, 3> position, int degree,
-                        const std::optional<MaskIn> &visible, const Out &colors,
-                        const In &gradient, const std::array<Out, 3> &out, int threads) {
+                        const std::optional<MaskIn> &visible, const Out &colors, const In &gradient,
+                        const std::array<Out, 3> &out, int threads) {
     const Harmonics h =
         harmonics_arguments(means, base, rest, position, degree, visible, colors, threads);
     HarmonicsGradient g{};
@@ -127,8 +127,7 @@ void harmonics_backward(const In &means, const In &base, const In &rest,
 }
 
 std::unique_ptr<TileLists> tile_lists(const In &centers, const In &conics, const In &opacities,
-                                      const In &depths, const In &extents, Size size,
-                                      int threads) {
+                                      const In &depths, const In &extents, Size size, int threads) {
     const int64_t n = centers.ndim() ? centers.shape(0) : 0;
     const FootprintRows rows{n,
                              checked(centers, "means", {n, 2}),
@@ -178,8 +177,7 @@ void blend_backward(TileLists &lists, const In &features, const In &conics, cons
     const float *left = checked(transmittance, "transmittance", {height, width});
     TileLists::Gradients g{};
     g.image = checked(image_gradient, "gradient of image", {height, width, channels});
-    g.transmittance =
-        checked(transmittance_gradient, "gradient of transmittance", {height, width});
+    g.transmittance = checked(transmittance_gradient, "gradient of transmittance", {height, width});
     g.centers = checked(out[0], "means", {n, 2});
     g.conics = checked(out[1], "conics", {n, 3});
     g.opacities = checked(out[2], "opacities", {n});
@@ -198,9 +196,9 @@ void bind_splats(nb::module_ &m) {
           "log_scales"_a.noconvert(), "opacity_logits"_a.noconvert(), "view"_a, "size"_a,
           "antialiased"_a, "centers"_a.noconvert(), "conics"_a.noconvert(),
           "opacities"_a.noconvert(), "depths"_a.noconvert(), "extents"_a.noconvert(), "threads"_a);
-    m.def("project_backward", &project_backward, "means"_a.noconvert(),
-          "quaternions"_a.noconvert(), "log_scales"_a.noconvert(), "opacity_logits"_a.noconvert(),
-          "view"_a, "size"_a, "antialiased"_a, "conics"_a.noconvert(), "extents"_a.noconvert(),
+    m.def("project_backward", &project_backward, "means"_a.noconvert(), "quaternions"_a.noconvert(),
+          "log_scales"_a.noconvert(), "opacity_logits"_a.noconvert(), "view"_a, "size"_a,
+          "antialiased"_a, "conics"_a.noconvert(), "extents"_a.noconvert(),
           "gradients"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
     m.def("harmonics", &harmonics, "means"_a.noconvert(), "base"_a.noconvert(),
           "rest"_a.noconvert(), "position"_a, "degree"_a, "visible"_a.noconvert().none(),

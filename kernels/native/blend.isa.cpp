@@ -53,7 +53,8 @@ inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count,
 #pragma GCC unroll 4
         for (int k = 0; k < BAND; ++k) {
             const Floats exponent = log_alpha(row, r, top + k - r.y);
-            const Mask hit = both(at_least(exponent, fill(LOG_ALPHA_MIN)), above(left[k], finished));
+            const Mask hit =
+                both(at_least(exponent, fill(LOG_ALPHA_MIN)), above(left[k], finished));
             const Floats alpha = smaller(exp2_fast(exponent), fill(ALPHA_MAX));
             const Floats weight = keep(hit, alpha * left[k]);
             for (int c = 0; c < CHANNELS; ++c) sums[c][k] += weight * r.features[c];
@@ -120,9 +121,9 @@ void blend_all(const Blend &b) {
 // The pixels of one tile on the way back. Pixels beyond the image have no gradient.
 template <int CHANNELS>
 struct alignas(64) TilePixels {
-    float left[TILE][TILE];              // transmittance before the current splat
-    float behind[TILE][TILE];            // the loss that this and later splats account for
-    float color[CHANNELS][TILE][TILE];   // gradient by the pixel's channels
+    float left[TILE][TILE];             // transmittance before the current splat
+    float behind[TILE][TILE];           // the loss that this and later splats account for
+    float color[CHANNELS][TILE][TILE];  // gradient by the pixel's channels
 };
 
 template <int CHANNELS>
@@ -238,16 +239,21 @@ void gather_all(const GatherGradient &g) {
             for (int k = 0; k < SLOT; ++k) total[k] += g.slots[int64_t(s) * SLOT + k];
         const Record &r = t.record[i];
         const int64_t n = r.index;
-        for (int c = 0; c < CHANNELS; ++c)
-            g.features[n * g.stride + g.offset + c] = total[6 + c];
+        for (int c = 0; c < CHANNELS; ++c) g.features[n * g.stride + g.offset + c] = total[6 + c];
 
         // log(alpha) = log(opacity) - (xx dx^2 + yy dy^2) / 2 - xy dx dy, d = pixel - centre.
         const float xx = g.conics[3 * n], xy = g.conics[3 * n + 1], yy = g.conics[3 * n + 2];
-        const float geometry[6] = {xx * total[1] + xy * total[3], xy * total[1] + yy * total[3],
-                                   -0.5f * total[2], -total[4], -0.5f * total[5],
+        const float geometry[6] = {xx * total[1] + xy * total[3],
+                                   xy * total[1] + yy * total[3],
+                                   -0.5f * total[2],
+                                   -total[4],
+                                   -0.5f * total[5],
                                    total[0] / r.opacity};
-        float *out[6] = {g.centers + 2 * n, g.centers + 2 * n + 1, g.conic_gradients + 3 * n,
-                         g.conic_gradients + 3 * n + 1, g.conic_gradients + 3 * n + 2,
+        float *out[6] = {g.centers + 2 * n,
+                         g.centers + 2 * n + 1,
+                         g.conic_gradients + 3 * n,
+                         g.conic_gradients + 3 * n + 1,
+                         g.conic_gradients + 3 * n + 2,
                          g.opacities + n};
         for (int k = 0; k < 6; ++k) *out[k] = g.add ? *out[k] + geometry[k] : geometry[k];
         if (g.absolute_centers) {

@@ -20,8 +20,8 @@ constexpr int BLOCK = 480;            // floats of a row at a time: five blurred
 constexpr int MAX_HALO = RADIUS * 4;  // channels at most 4
 
 struct Block {
-    int from, to;      // floats of the row that are wanted
-    int left, right;   // with the halo that the horizontal blur reads, inside the row
+    int from, to;     // floats of the row that are wanted
+    int left, right;  // with the halo that the horizontal blur reads, inside the row
 };
 
 inline Block block_of(int index, int row_floats, int halo) {
@@ -41,8 +41,7 @@ inline void blur_along(const Stretch &in, int halo, int step, int count, float *
     const float *p = in.storage + halo;
     for (int j = 0; j < count; ++j) {
         float value = WINDOW[0] * p[j];
-        for (int k = 1; k <= RADIUS; ++k)
-            value += WINDOW[k] * (p[j - k * step] + p[j + k * step]);
+        for (int k = 1; k <= RADIUS; ++k) value += WINDOW[k] * (p[j - k * step] + p[j + k * step]);
         out[j] = value;
     }
 }

@@ -33,8 +33,8 @@ struct Project {
 };
 
 struct ProjectGradient {
-    const float *centers, *conics, *opacities, *depths;           // in: gradients of the outputs
-    float *means, *quaternions, *log_scales, *opacity_logits;     // out
+    const float *centers, *conics, *opacities, *depths;        // in: gradients of the outputs
+    float *means, *quaternions, *log_scales, *opacity_logits;  // out
 };
 
 struct Harmonics {
@@ -49,21 +49,21 @@ struct Harmonics {
 };
 
 struct HarmonicsGradient {
-    const float *colors;          // in
-    float *means, *base, *rest;   // out; every row is written
+    const float *colors;         // in
+    float *means, *base, *rest;  // out; every row is written
 };
 
 constexpr int TILE = 16;  // pixels along a tile's side
 
 // A splat as the blending loops want it: one cache line, in depth order.
 struct alignas(64) Record {
-    float x, y;               // centre; the centre of the first pixel is 0 here
-    float xx, xy, yy;         // the quadratic form of log2(alpha), negated conic halves
-    float log_opacity;        // log2
+    float x, y;                      // centre; the centre of the first pixel is 0 here
+    float xx, xy, yy;                // the quadratic form of log2(alpha), negated conic halves
+    float log_opacity;               // log2
     float left, right, top, bottom;  // the box where alpha >= ALPHA_MIN
-    float features[4];        // of the group of channels being blended
+    float features[4];               // of the group of channels being blended
     float opacity;
-    int32_t index;            // of the splat in the caller's order
+    int32_t index;  // of the splat in the caller's order
 };
 
 // One splat in one tile: where its record is, and where its gradient goes.
@@ -74,22 +74,22 @@ struct Entry {
 struct Tiles {
     int width, height, columns, rows;
     int64_t records;
-    Record *record;           // [records], nearest first
-    const uint32_t *first;    // [records + 1], slot of each record's first tile
-    const uint32_t *begin;    // [tiles + 1], each tile's entries
+    Record *record;         // [records], nearest first
+    const uint32_t *first;  // [records + 1], slot of each record's first tile
+    const uint32_t *begin;  // [tiles + 1], each tile's entries
     Entry *entries;
-    uint32_t *used;           // [tiles], entries that reached an unfinished pixel
+    uint32_t *used;  // [tiles], entries that reached an unfinished pixel
     int threads;
 };
 
 struct Blend {
     const Tiles *tiles;
-    int channels;                 // in this group: 1 to 4
-    int stride, offset;           // channels of the image, and the first of this group
-    const float *background;      // [channels], or null
-    float *image;                 // [height, width, stride]
-    float *transmittance;         // [height, width]; null when an earlier group wrote it
-    int32_t *median;              // [height, width]; may be null
+    int channels;             // in this group: 1 to 4
+    int stride, offset;       // channels of the image, and the first of this group
+    const float *background;  // [channels], or null
+    float *image;             // [height, width, stride]
+    float *transmittance;     // [height, width]; null when an earlier group wrote it
+    int32_t *median;          // [height, width]; may be null
 };
 
 constexpr int SLOT = 12;  // floats of a slot: six moments, four channels, two absolute sums
@@ -97,22 +97,22 @@ constexpr int SLOT = 12;  // floats of a slot: six moments, four channels, two a
 struct BlendGradient {
     const Tiles *tiles;
     int channels, stride, offset;
-    const float *image, *transmittance;            // from the forward pass, background included
-    const float *image_gradient;                   // [height, width, stride]
-    const float *transmittance_gradient;           // [height, width], or null in later groups
-    float *slots;                                  // [entries, SLOT]
-    bool absolute;                                 // also sum the absolute gradients of the mean
+    const float *image, *transmittance;   // from the forward pass, background included
+    const float *image_gradient;          // [height, width, stride]
+    const float *transmittance_gradient;  // [height, width], or null in later groups
+    float *slots;                         // [entries, SLOT]
+    bool absolute;                        // also sum the absolute gradients of the mean
 };
 
 struct GatherGradient {
     const Tiles *tiles;
     int channels, stride, offset;
     const float *slots;
-    const float *conics;                             // rows of 3
-    bool add;                                        // to what an earlier group wrote
-    float *centers, *conic_gradients, *opacities;    // out, rows of 2, 3, 1
-    float *features;                                 // out, rows of stride
-    float *absolute_centers;                         // added to, rows of 2; or null
+    const float *conics;                           // rows of 3
+    bool add;                                      // to what an earlier group wrote
+    float *centers, *conic_gradients, *opacities;  // out, rows of 2, 3, 1
+    float *features;                               // out, rows of stride
+    float *absolute_centers;                       // added to, rows of 2; or null
 };
 
 struct Ssim {
@@ -136,10 +136,10 @@ struct Adam {
     int64_t rows, columns;
     float *parameter, *first, *second;
     const float *gradient;
-    const bool *use;              // which rows, or null: all
+    const bool *use;  // which rows, or null: all
     float beta1, beta2, epsilon;
-    float rate;                   // learning rate over the first mean's bias correction
-    float root_scale;             // one over the root of the second mean's bias correction
+    float rate;        // learning rate over the first mean's bias correction
+    float root_scale;  // one over the root of the second mean's bias correction
     int threads;
 };
 
@@ -166,7 +166,8 @@ struct Kernels {
     void (*adam)(const Adam &);
 };
 
-#define X(level) namespace level { extern const Kernels kernels; }
+#define X(level) \
+    namespace level { extern const Kernels kernels; }
 #ifdef LUMIGRAPH_LEVELS
 LUMIGRAPH_LEVELS
 #endif

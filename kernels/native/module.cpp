@@ -20,14 +20,18 @@ NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels; call them through lumigraph.kernels.";
     m.def("active_level", &lumigraph::active_level,
           "The instruction set in use: baseline, avx2 or avx512.");
-    m.def("select_level", [](const std::string &name) { lumigraph::select_level(name.c_str()); },
-          "name"_a, "Use another instruction set from now on; for tests and benchmarks.");
-    m.def("available_levels", [] {
-        std::vector<std::string> names;
-        for (const char *const *name = lumigraph::available_levels(); *name; ++name)
-            names.emplace_back(*name);
-        return names;
-    }, "The instruction sets this processor can run, slowest first.");
+    m.def(
+        "select_level", [](const std::string &name) { lumigraph::select_level(name.c_str()); },
+        "name"_a, "Use another instruction set from now on; for tests and benchmarks.");
+    m.def(
+        "available_levels",
+        [] {
+            std::vector<std::string> names;
+            for (const char *const *name = lumigraph::available_levels(); *name; ++name)
+                names.emplace_back(*name);
+            return names;
+        },
+        "The instruction sets this processor can run, slowest first.");
     lumigraph::bind_splats(m);
     lumigraph::bind_image(m);
     lumigraph::bind_trace(m);

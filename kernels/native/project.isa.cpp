@@ -25,14 +25,14 @@ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 struct Splat {
     float z, inverse_z, slope_x, slope_y;  // slopes x/z and y/z, clamped to the field of view
     bool clamped_x, clamped_y;
-    float x, y;                            // in the camera's frame
-    float w, i, j, k, length;              // unit quaternion, and its length before
-    Vec rotation[3];                       // rows of the splat's rotation
+    float x, y;                // in the camera's frame
+    float w, i, j, k, length;  // unit quaternion, and its length before
+    Vec rotation[3];           // rows of the splat's rotation
     Vec scales;
-    Vec axes[3];                           // rows of W R S
-    Vec row_x, row_y;                      // of J W R S
+    Vec axes[3];       // rows of W R S
+    Vec row_x, row_y;  // of J W R S
     float xx, xy, yy, sharp, determinant;
-    float opacity, filter;                 // sigmoid, and what the filter makes of it
+    float opacity, filter;  // sigmoid, and what the filter makes of it
 };
 
 struct Limits {
@@ -41,8 +41,8 @@ struct Limits {
 
 inline Limits limits_of(const View &v) {
     const float margin_x = 0.15f * v.width / v.fx, margin_y = 0.15f * v.height / v.fy;
-    return {-v.cx / v.fx - margin_x, (v.width - v.cx) / v.fx + margin_x,
-            -v.cy / v.fy - margin_y, (v.height - v.cy) / v.fy + margin_y};
+    return {-v.cx / v.fx - margin_x, (v.width - v.cx) / v.fx + margin_x, -v.cy / v.fy - margin_y,
+            (v.height - v.cy) / v.fy + margin_y};
 }
 
 // False if the splat is not in front of the camera.
@@ -70,8 +70,8 @@ inline bool see(const Project &p, const Limits &limits, int64_t n, Splat &s) {
     const float *l = p.log_scales + 3 * n;
     s.scales = {expf(l[0]), expf(l[1]), expf(l[2])};
     for (int r = 0; r < 3; ++r) {
-        const Vec row = m[4 * r] * s.rotation[0] + m[4 * r + 1] * s.rotation[1] +
-                        m[4 * r + 2] * s.rotation[2];
+        const Vec row =
+            m[4 * r] * s.rotation[0] + m[4 * r + 1] * s.rotation[1] + m[4 * r + 2] * s.rotation[2];
         s.axes[r] = {row.x * s.scales.x, row.y * s.scales.y, row.z * s.scales.z};
     }
 
@@ -170,10 +170,8 @@ inline void backward_one(const Project &p, const ProjectGradient &g, const Limit
 
     // Covariance to the rows of J W R S.
     const Vec normal = cross(s.row_x, s.row_y);
-    const Vec d_row_x =
-        2 * d_xx * s.row_x + d_xy * s.row_y + 2 * d_sharp * cross(s.row_y, normal);
-    const Vec d_row_y =
-        2 * d_yy * s.row_y + d_xy * s.row_x + 2 * d_sharp * cross(normal, s.row_x);
+    const Vec d_row_x = 2 * d_xx * s.row_x + d_xy * s.row_y + 2 * d_sharp * cross(s.row_y, normal);
+    const Vec d_row_y = 2 * d_yy * s.row_y + d_xy * s.row_x + 2 * d_sharp * cross(normal, s.row_x);
     const float by_x = p.view.fx * s.inverse_z, by_y = p.view.fy * s.inverse_z;
     const Vec d_axes[3] = {by_x * d_row_x, by_y * d_row_y,
                            -by_x * s.slope_x * d_row_x - by_y * s.slope_y * d_row_y};
@@ -181,14 +179,13 @@ inline void backward_one(const Project &p, const ProjectGradient &g, const Limit
     // The camera-frame mean: from the centre, the depth, and J.
     const float gx = by_x * g.centers[2 * n], gy = by_y * g.centers[2 * n + 1];
     float d_x = gx, d_y = gy;
-    float d_z = g.depths[n] - (gx * s.x + gy * s.y + dot(d_row_x, s.row_x) +
-                               dot(d_row_y, s.row_y)) * s.inverse_z;
+    float d_z = g.depths[n] -
+                (gx * s.x + gy * s.y + dot(d_row_x, s.row_x) + dot(d_row_y, s.row_y)) * s.inverse_z;
     const float d_slope_x = -by_x * dot(d_row_x, s.axes[2]) * s.inverse_z;
     const float d_slope_y = -by_y * dot(d_row_y, s.axes[2]) * s.inverse_z;
     if (!s.clamped_x) d_x += d_slope_x, d_z -= d_slope_x * s.slope_x;
     if (!s.clamped_y) d_y += d_slope_y, d_z -= d_slope_y * s.slope_y;
-    for (int r = 0; r < 3; ++r)
-        g.means[3 * n + r] = m[r] * d_x + m[4 + r] * d_y + m[8 + r] * d_z;
+    for (int r = 0; r < 3; ++r) g.means[3 * n + r] = m[r] * d_x + m[4 + r] * d_y + m[8 + r] * d_z;
 
     // W R S to rotation and scales.
     Vec d_rotation[3];

@@ -216,8 +216,7 @@ void TileLists::blend(const float *features, int channels, const float *backgrou
 }
 
 void TileLists::blend_backward(const float *features, const float *conics, int channels,
-                               const float *image, const float *transmittance,
-                               const Gradients &g) {
+                               const float *image, const float *transmittance, const Gradients &g) {
     float *slots = work_->slots.resize(entries_ * SLOT);
     const bool absolute = g.absolute_centers != nullptr;
     for (int offset = 0; offset < channels; offset += GROUP) {

@@ -33,8 +33,7 @@ class TileLists {
     };
     // `image` and `transmittance` are what blend made.
     void blend_backward(const float *features, const float *conics, int channels,
-                        const float *image, const float *transmittance,
-                        const Gradients &gradients);
+                        const float *image, const float *transmittance, const Gradients &gradients);
 
     int64_t splats() const { return splats_; }
     int width() const { return tiles_.width; }

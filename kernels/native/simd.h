@@ -95,13 +95,16 @@ inline Floats reciprocal(Floats a) {
 }
 #else
 inline bool any(Mask m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
-inline Floats smaller(Floats a, Floats b) { return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+inline Floats smaller(Floats a, Floats b) {
+    return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b);
+}
 inline Floats reciprocal(Floats a) { return 1.0f / a; }
 #endif
 
 #endif
 
-// 2^x to 3e-6 relative (a minimax polynomial of degree 4 on [-1/2, 1/2]), for -126 < x < 127; garbage beyond, which callers mask away.
+// 2^x to 3e-6 relative (a minimax polynomial of degree 4 on [-1/2, 1/2]), for -126 < x < 127;
+// garbage beyond, which callers mask away.
 inline Floats exp2_fast(Floats x) {
     const Floats magic = fill(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     const Floats shifted = x + magic;

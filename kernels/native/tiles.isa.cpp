@@ -11,9 +11,9 @@ namespace {
 // The ellipse xx dx^2 + 2 xy dx dy + yy dy^2 <= level, with what its spans need.
 struct Ellipse {
     float x, y, half_width, half_height;
-    float tilt;               // dy of the rightmost point; the leftmost has -tilt
-    float lean;               // dx of the middle of a row's span, per dy
-    float a, b;               // a row's half span is sqrt(a - b dy^2)
+    float tilt;  // dy of the rightmost point; the leftmost has -tilt
+    float lean;  // dx of the middle of a row's span, per dy
+    float a, b;  // a row's half span is sqrt(a - b dy^2)
     float left, right;
 };
 
