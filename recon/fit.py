@@ -1,10 +1,11 @@
 """Fitting Gaussian splats to a capture (3DGS, arXiv 2308.04079, algorithm 1)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import Footprints, backend_for
@@ -45,11 +46,6 @@ class SplatFit:
     def scene(self) -> Splats:
         """A copy of the scene in the capture's frame."""
         return self.splats[torch.arange(len(self.splats))].moved(self.similarity.inverse())
-
-    @property
-    def degree(self) -> int:
-        """Of the harmonics in use at this step."""
-        return min(self.splats.degree, self.step // self.plan.degree_interval)
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,10 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
         loss = _optimize(fit, frame)
         fit.step += 1
         _control_density(fit, generator)
+        if fit.step % fit.plan.degree_interval == 0:
+            _grow_harmonics(fit)
         fit.random = generator.get_state()
-        yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.degree, fit)
+        yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.splats.degree, fit)
 
 
 def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> Frame:
@@ -138,7 +136,7 @@ def _optimize(fit: SplatFit, frame: Frame) -> float:
         splats.base,
         splats.rest,
         view=camera.view,
-        degree=fit.degree,
+        degree=splats.degree,
         visible=footprints.extents[:, 0] > 0,
     )
     raster = backend.rasterize(
@@ -191,6 +189,20 @@ def learning_rates(plan: Plan, step: int) -> dict[str, float]:
 
 def _is_watching(fit: SplatFit) -> bool:
     return fit.step < fit.plan.refine_stop
+
+
+def _grow_harmonics(fit: SplatFit) -> None:
+    """Adds a degree to the harmonics, until they have the plan's: colours first, then shine."""
+    degree = fit.splats.degree + 1
+    if degree > fit.plan.degree:
+        return
+
+    def grown(rest: Tensor) -> Tensor:
+        return functional.pad(rest, (0, 0, 0, (degree + 1) ** 2 - 1 - rest.shape[1]))
+
+    fit.splats = replace(fit.splats, rest=grown(fit.splats.rest))
+    for moments in (fit.first, fit.second):
+        moments["rest"] = grown(moments["rest"])
 
 
 def _control_density(fit: SplatFit, generator: torch.Generator) -> None:

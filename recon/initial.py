@@ -31,12 +31,12 @@ def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator
 
 
 def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
-    """Round splats that just touch their neighbours.
+    """Round splats of plain colours that just touch their neighbours.
 
     Args:
         points: [splats, 3]
         colors: In [0, 1]. [splats, 3]
-        plan: Gives the degree of the harmonics and the filter.
+        plan: Gives the filter.
     """
     count = len(points)
     quaternions = torch.zeros(count, 4)
@@ -47,7 +47,7 @@ def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
         log_scales=neighbor_distances(points).log()[:, None].repeat(1, 3),
         opacity_logits=torch.full((count,), math.log(OPACITY / (1 - OPACITY))),
         base=(colors - 0.5) / (0.5 / math.sqrt(math.pi)),
-        rest=torch.zeros(count, (plan.degree + 1) ** 2 - 1, 3),
+        rest=torch.zeros(count, 0, 3),
         filter=plan.filter,
     )
 
