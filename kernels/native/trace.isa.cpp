@@ -236,15 +236,17 @@ void picture(const TraceScene &s, const TraceCamera &camera, uint8_t *image, int
 void surfaces(const TraceScene &s, const TraceCamera &camera, float *depth, float *normals,
               int32_t *shapes, int threads) {
     const Scene scene = scene_of(s, camera);
-    int16_t all[MAX_SHAPES];
-    for (int i = 0; i < scene.count; ++i) all[i] = int16_t(i);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int y = 0; y < camera.height; ++y)
         for (int x = 0; x < camera.width; x += LANES) {
             F px;
             for (int i = 0; i < LANES; ++i) px[i] = float(x + i) + 0.5f;
             const Rays rays = rays_through(camera, px, fill(float(y) + 0.5f));
-            const Hits hits = nearest(scene, rays, all, scene.count, nullptr);
+            const Box box = {float(x), float(x + LANES), float(y), float(y + 1)};
+            int16_t list[MAX_SHAPES];
+            const int count = meeting(scene.screen, scene.count, box, 0, list);
+            sort(list, count, scene.screen.from);
+            const Hits hits = nearest(scene, rays, list, count, scene.screen.from);
             const I met = hits.t < FAR;
             const Surface at = surface_at(scene, rays, hits, met, fill(1));
             for (int i = 0; i < LANES && x + i < camera.width; ++i) {
