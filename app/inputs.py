@@ -40,17 +40,18 @@ class Selection:
         )
 
 
-def open_capture(path: Path, selection: Selection) -> tuple[Capture, int]:
-    """The capture and how many times smaller its photos are made; says what is to know of it.
+def open_capture(path: Path, selection: Selection) -> tuple[Capture, Selection]:
+    """The capture, and the selection with every choice made; says what is to know of it.
 
-    Without a `downscale` it is the smallest that brings the longer side down to `SIDE_WANTED`.
+    Without a `downscale` it is the smallest that brings the longer side down to `SIDE_WANTED`, and
+    a file of test views becomes the names in it.
     """
-    capture, downscale = selection.load(path), selection.downscale
-    if downscale is None:
-        downscale = automatic_downscale(capture)
+    capture = selection.load(path)
+    if selection.downscale is None:
+        longest, downscale = longest_side(capture), automatic_downscale(capture)
+        selection = replace(selection, downscale=downscale)
         if downscale > 1:
-            longest = longest_side(capture)
-            capture = replace(selection, downscale=downscale).load(path)
+            capture = selection.load(path)
             notice(
                 f"The photos are {longest} pixels along the longer side: made {downscale} times "
                 "smaller (--downscale 1 keeps them as they are)"
@@ -61,7 +62,9 @@ def open_capture(path: Path, selection: Selection) -> tuple[Capture, int]:
         warn("The capture has masks, which are not used yet: what they hide is learned too")
     if not capture.test:
         warn("No views are held out, so the result will not be evaluated")
-    return capture, downscale
+    if selection.test is not None:
+        selection = replace(selection, test=[frame.name for frame in capture.test])
+    return capture, selection
 
 
 def automatic_downscale(capture: Capture) -> int:

@@ -66,6 +66,12 @@ class Order:
     name: str | None = None
 
     @property
+    def selection(self) -> Selection:
+        """Which photos to use."""
+        every = 8 if self.test_every is None else self.test_every
+        return Selection(self.downscale, self.test, every)
+
+    @property
     def given(self) -> list[str]:
         """The options by which something was asked for."""
         own = [f.name for f in fields(self)[:-2] if getattr(self, f.name) is not None]
@@ -85,23 +91,13 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     device, reason = chosen_device(order.device or "auto")
     seed = order.seed or 0
     began = time.monotonic()
-    every = 8 if order.test_every is None else order.test_every
-    capture, downscale = open_capture(path, Selection(order.downscale, order.test, every))
+    capture, selection = open_capture(path, order.selection)
     capture = replace(capture, name=order.name or capture.name or "capture")
     notice(reason)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(Path("runs") / capture.name)
     _check_space(folder)
-    asked = {
-        "preset": order.preset or "standard",
-        "seed": seed,
-        "downscale": downscale,
-        "test": None if order.test is None else [frame.name for frame in capture.test],
-        "test_every": every,
-        "device": device,
-        **{name: value for name, value in order.changes.items() if value is not None},
-    }
     run = create_run(
         folder,
         capture=capture,
@@ -109,7 +105,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
         record={
             "capture": capture.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "asked": asked,
+            "asked": _asked(order, seed, device, selection),
             "plan": plan_to_json(plan),
             "step": 0,
             "steps": plan.steps,
@@ -215,6 +211,19 @@ def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
         ("report", run.folder / "report.html"),
         ("scene", run.folder / "scene.ply"),
     ]
+
+
+def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[str, Any]:
+    """What run.json says was asked, with our choices where it was left to us."""
+    return {
+        "preset": order.preset or "standard",
+        "seed": seed,
+        "downscale": selection.downscale,
+        "test": selection.test,
+        "test_every": selection.test_every,
+        "device": device,
+        **{name: value for name, value in order.changes.items() if value is not None},
+    }
 
 
 def _check_space(folder: Path) -> None:
