@@ -1,7 +1,6 @@
 """Photos developed: undistorted and made smaller once, then read from a cache on disk."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lumigraph.datasets.cache import cache_folder
 from lumigraph.datasets.images import (
     ImageCache,
     decode_mask,
@@ -93,11 +93,8 @@ def load_mask(cache: ImageCache, photo: Photo) -> Tensor:
 
 
 def disk_cache() -> Path:
-    """The folder of developed photos: $LUMIGRAPH_CACHE, else that of the user's caches."""
-    if own := os.environ.get("LUMIGRAPH_CACHE"):
-        return Path(own) / "photos"
-    users = os.environ.get("XDG_CACHE_HOME")
-    return (Path(users) if users else Path.home() / ".cache") / "lumigraph" / "photos"
+    """The folder of developed photos; it holds nothing that cannot be made again."""
+    return cache_folder() / "photos"
 
 
 def _developed(photo: Photo, kind: str) -> np.ndarray:
