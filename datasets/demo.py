@@ -28,7 +28,7 @@ DemoSize = Literal["tiny", "small", "full"]
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and of how many."""
 
-VERSION = 2
+VERSION = 3
 """Part of the cached scene's name: raise it whenever the pictures change."""
 
 FOCAL = 460 / 480

@@ -57,10 +57,10 @@ def _light(color: str) -> Point:
 PAINTS: dict[str, Row] = {
     "terrace": paint(
         "mosaic",
-        first="dcd2be",
-        second="8d9294",
-        base="aba290",
-        size=0.095,
+        first="d6ccb9",
+        second="9c9f9d",
+        base="b0a794",
+        size=0.125,
         dot=0.53,
         jitter=0.02,
         variation=0.08,
@@ -75,7 +75,7 @@ PAINTS: dict[str, Row] = {
         second="86a845",
         third="dfe0b8",
         base="668f45",
-        size=0.17,
+        size=0.22,
         dot=0.40,
         jitter=0.10,
         variation=0.08,
@@ -85,8 +85,8 @@ PAINTS: dict[str, Row] = {
     "wall": paint(
         "tiles",
         first="ece2cd",
-        second="6f9cbd",
-        third="dfb25c",
+        second="7fa6c1",
+        third="dfba74",
         base="bf7a56",
         size=0.46,
         dot=0.025,
@@ -95,18 +95,18 @@ PAINTS: dict[str, Row] = {
     "curb": paint(
         "bricks", first="d8cdb8", second="c3b59b", base="7c705f", size=0.12, aspect=3.2, dot=0.05
     ),
-    "step": paint("checker", first="e6d8c2", second="cc947a", size=0.18, count=30),
+    "step": paint("checker", first="e6d8c2", second="d3a48c", size=0.20, count=28),
     "marble": paint("plain", first="efe7d9"),
     "column": paint("gores", first="efe6d6", second="d6c7af", count=10),
     "capital": paint("plain", first="d9a441", shine=0.12),
     "frieze": paint(
-        "tiles", first="ece0c8", second="5f9a97", third="d99a5c", base="ece0c8", size=0.16, dot=0.04
+        "tiles", first="ece0c8", second="74a6a2", third="d9a670", base="ece0c8", size=0.16, dot=0.04
     ),
     "lattice": paint("plain", first="f2ebdd"),
     "gold": paint("plain", first="d8a23a", shine=0.35),
     "ball": paint("plain", first="0f4f63", shine=0.10),
     "ruby": paint("plain", first="a3202c", shine=0.08),
-    "drum": paint("rings", first="ece0cb", second="6d8ea3", size=0.12),
+    "drum": paint("rings", first="ece0cb", second="7f9cae", size=0.12),
     "pot": paint("rings", first="c0683f", second="9c4a2a", size=0.10),
     "rim": paint("plain", first="cf7a4e"),
     "box tree": paint(
@@ -115,7 +115,7 @@ PAINTS: dict[str, Row] = {
         second="98b655",
         third="f0ead2",
         base="47703a",
-        size=0.075,
+        size=0.10,
         dot=0.50,
         jitter=0.06,
         variation=0.15,
@@ -127,7 +127,7 @@ PAINTS: dict[str, Row] = {
         second="7fa54a",
         third="ebc04a",
         base="40683a",
-        size=0.085,
+        size=0.115,
         dot=0.52,
         jitter=0.05,
         variation=0.15,
@@ -146,7 +146,7 @@ PAINTS: dict[str, Row] = {
         rare=0.15,
     ),
     "bark": paint("plain", first="7a5a3c"),
-    "vase": paint("gores", first="efe5d2", second="5589b2", count=10, shine=0.05),
+    "vase": paint("gores", first="efe5d2", second="6794b6", count=10, shine=0.05),
     "jar": paint("rings", first="e6b13e", second="b5482c", size=0.11, shine=0.05),
     "bench": paint(
         "bricks", first="c98f52", second="a86f3a", base="5f3d20", size=0.10, aspect=7, dot=0.06

@@ -64,7 +64,8 @@ class Raster(NamedTuple):
     transmittance: Tensor
     """What comes through from behind the last splat. [height, width]"""
     median: Tensor
-    """Index of the splat at which transmittance falls to one half, or -1. int32 [height, width]"""
+    """Index of the splat at which transmittance falls to one half, or -1; empty where it was not
+    asked for. int32 [height, width]"""
 
 
 class Backend(Protocol):
@@ -130,6 +131,7 @@ class Backend(Protocol):
         height: int,
         background: tuple[float, ...] | None = None,
         absolute_gradients: Tensor | None = None,
+        median: bool = True,
     ) -> Raster:
         """Blend the footprints front to back (3DGS, eq. 3).
 
@@ -145,6 +147,7 @@ class Backend(Protocol):
             absolute_gradients: If given, backward adds to it the sum over pixels of the absolute
                 gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8). It is summed over the
                 channels before the absolute value, so there may be at most 4. [splats, 2]
+            median: False spares the time to find the median splats.
         """
         ...
 

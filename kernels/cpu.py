@@ -107,6 +107,7 @@ class _Rasterize(torch.autograd.Function):
         size: tuple[int, int],
         background: tuple[float, ...],
         absolute: Tensor | None,
+        with_median: bool,
         *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
         *footprints, features = inputs
@@ -114,8 +115,10 @@ class _Rasterize(torch.autograd.Function):
         width, height = size
         image = features.new_empty(height, width, features.shape[1])
         transmittance = features.new_empty(height, width)
-        median = torch.empty(height, width, dtype=torch.int32)
-        _native.blend(ctx.lists, features, background, image, transmittance, median)
+        median = torch.empty((height, width) if with_median else (0, 0), dtype=torch.int32)
+        _native.blend(
+            ctx.lists, features, background, image, transmittance, median if with_median else None
+        )
         ctx.absolute = absolute
         ctx.save_for_backward(footprints[1], features, image, transmittance)
         ctx.mark_non_differentiable(median)
@@ -144,7 +147,7 @@ class _Rasterize(torch.autograd.Function):
             ctx.absolute,
         )
         means, conics, opacities, features = out
-        return (None, None, None, means, conics, opacities, None, None, features)
+        return (None, None, None, None, means, conics, opacities, None, None, features)
 
 
 def rasterize(
@@ -155,12 +158,15 @@ def rasterize(
     height: int,
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
+    median: bool = True,
 ) -> Raster:
     """See `Backend.rasterize`."""
     if absolute_gradients is not None:
         _check_absolute(absolute_gradients, footprints.means, features)
     inputs = (*(x.contiguous() for x in footprints), features.contiguous())
-    return Raster(*_Rasterize.apply((width, height), background or (), absolute_gradients, *inputs))
+    return Raster(
+        *_Rasterize.apply((width, height), background or (), absolute_gradients, median, *inputs)
+    )
 
 
 def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:

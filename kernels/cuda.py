@@ -141,6 +141,7 @@ def rasterize(
     height: int,
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
+    median: bool = True,
 ) -> Raster:
     """See `Backend.rasterize`; up to 512 channels."""
     if len(features) == 0 or _falls_back("rasterize", len(features), width * height):
@@ -151,8 +152,14 @@ def rasterize(
             height=height,
             background=background,
             absolute_gradients=absolute_gradients,
+            median=median,
         )
-    return _rasterize(footprints, features, width, height, background, absolute_gradients)
+    image, transmittance, tiles = _rasterize(
+        footprints, features, width, height, background, absolute_gradients
+    )
+    none = torch.empty(0, 0, dtype=torch.int32, device=transmittance.device)
+    halfway = _median(footprints, transmittance, *tiles) if median else none
+    return Raster(image, transmittance, halfway)
 
 
 def _rasterize(
@@ -162,7 +169,8 @@ def _rasterize(
     height: int,
     background: tuple[float, ...] | None,
     absolute_gradients: Tensor | None,
-) -> Raster:
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """The image, what comes through it, and the tile lists as their starts and their order."""
     gsplat = _gsplat()
     means = footprints.means[None].contiguous()
     radii = footprints.extents.detach().ceil().int()[None]
@@ -190,8 +198,7 @@ def _rasterize(
 
     if absolute_gradients is not None and means.requires_grad:
         means.register_hook(add_absolute)
-    transmittance = 1 - opacity[0, ..., 0]
-    return Raster(image[0], transmittance, _median(footprints, transmittance, starts[0], order))
+    return image[0], 1 - opacity[0, ..., 0], (starts[0], order)
 
 
 @torch.no_grad()

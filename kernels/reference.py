@@ -151,6 +151,7 @@ def rasterize(
     height: int,
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
+    median: bool = True,
     alpha_min: float = ALPHA_MIN,
     alpha_max: float = ALPHA_MAX,
     transmittance_min: float = TRANSMITTANCE_MIN,
@@ -192,11 +193,11 @@ def rasterize(
     image, left, found, index = (torch.cat(column) for column in zip(*parts, strict=True))
     if background is not None:
         image = image + left[:, None] * image.new_tensor(background)
-    median = torch.where(found, functional.pad(order, (0, 1))[index], -1)
+    halfway = torch.where(found, functional.pad(order, (0, 1))[index], -1).int()
     return Raster(
         image.view(height, width, -1),
         left.view(height, width),
-        median.view(height, width).int(),
+        halfway.view(height, width) if median else halfway.new_empty(0, 0),
     )
 
 

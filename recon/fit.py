@@ -145,6 +145,7 @@ def _optimize(fit: SplatFit, frame: Frame) -> float:
         width=camera.width,
         height=camera.height,
         absolute_gradients=absolute,
+        median=False,
     )
     photo = frame.image().to(splats.means.device).float().div_(255)
     loss = (1 - plan.ssim_weight) * backend.l1(raster.features, photo)

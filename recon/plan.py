@@ -47,6 +47,7 @@ class Plan:
     """Splats larger than this part of the scene are removed after the first opacity reset."""
 
 
+# A short fit moves twice as far in a step, and grows fewer splats than it has no time to place.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=2_000,
@@ -54,6 +55,11 @@ PRESETS: dict[Preset, Plan] = {
         refine_start=200,
         refine_stop=1_400,
         refine_interval=100,
+        grow_gradient=1.4e-3,
+        means_rate=3.2e-4,
+        base_rate=5e-3,
+        rest_rate=2.5e-4,
+        scale_rate=1e-2,
     ),
     "standard": Plan(
         steps=7_000,
