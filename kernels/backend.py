@@ -140,7 +140,7 @@ class Backend(Protocol):
 
         Args:
             footprints: From `project`.
-            features: What each splat shows; any number of channels. [splats, channels]
+            features: What each splat shows; at least one channel. [splats, channels]
             width: Of the image, in pixels.
             height: Of the image, in pixels.
             background: One value for each channel, or None for zeros.

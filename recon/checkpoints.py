@@ -1,7 +1,7 @@
 """A fit on disk: everything that going on to the bit needs."""
 
 import json
-from dataclasses import fields
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lumigraph.recon.density import Statistics
 from lumigraph.recon.files.atomic import atomic
+from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
@@ -19,7 +20,7 @@ from lumigraph.render import Similarity, Splats
 VERSION = "1"
 """Of the layout; a reader refuses the ones it does not know."""
 
-_NAMES = [field.name for field in fields(Splats) if field.name != "filter"]
+_NAMES = [*SHAPES, "rest"]
 _GROUPS = ("splats", "first", "second")
 
 
@@ -40,7 +41,6 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
     }
     state = {
         "plan": plan_to_json(fit.plan),
-        "seed": fit.seed,
         "step": fit.step,
         "scale": fit.similarity.scale,
     }
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> SplatF
         return _fit_from(metadata, tensors, device)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a sound safetensors file ({error})") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{path} is not a checkpoint that this version can go on from ({error}): start the "
             "run again, or use the version of lumigraph that wrote it"
@@ -80,33 +80,49 @@ def _fit_from(
         raise ValueError(f"it does not say that it is a splat fit of version {VERSION}")
     state: dict[str, Any] = json.loads(metadata["state"])
     plan: Plan = plan_from_json(state["plan"])
+    step, scale = int(state["step"]), float(state["scale"])
+    if not 0 <= step <= plan.steps or not 0 < scale < math.inf:
+        raise ValueError(f"step {step} of {plan.steps} and scale {scale} cannot be")
+    _check_tensors(tensors)
     groups = {
         group: {name: tensors[f"{group}.{name}"].to(device) for name in _NAMES} for group in _GROUPS
     }
-    _check_shapes(tensors)
     return SplatFit(
         plan=plan,
-        seed=int(state["seed"]),
-        step=int(state["step"]),
+        step=step,
         splats=Splats(**groups["splats"], filter=plan.filter),
         first=groups["first"],
         second=groups["second"],
         statistics=Statistics(
             tensors["statistics.gradient"].to(device), tensors["statistics.views"].to(device)
         ),
-        similarity=Similarity(tensors["similarity.origin"], float(state["scale"])),
+        similarity=Similarity(tensors["similarity.origin"], scale),
         order=tensors["order"],
         random=tensors["random"],
     )
 
 
-def _check_shapes(tensors: dict[str, Tensor]) -> None:
-    """Refuses tensors that do not belong together."""
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    """Refuses tensors that do not make the state of a fit."""
     count = tensors["splats.means"].shape[0]
-    for name in _NAMES:
-        shapes = {tuple(tensors[f"{group}.{name}"].shape) for group in _GROUPS}
-        if len(shapes) != 1 or next(iter(shapes))[0] != count:
-            raise ValueError(f"{name} has shapes {sorted(shapes)} for {count} splats")
-    for name in ("statistics.gradient", "statistics.views"):
-        if tuple(tensors[name].shape) != (count,):
-            raise ValueError(f"{name} has the shape {list(tensors[name].shape)}, not [{count}]")
+    rest = tensors["splats.rest"].shape[1]
+    if rest not in [(degree + 1) ** 2 - 1 for degree in range(4)]:
+        raise ValueError(f"{rest} harmonics are those of no degree")
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        f"{group}.{name}": ((count, *shape), torch.float32)
+        for group in _GROUPS
+        for name, shape in {**SHAPES, "rest": (rest, 3)}.items()
+    }
+    expected |= {
+        "statistics.gradient": ((count,), torch.float32),
+        "statistics.views": ((count,), torch.float32),
+        "similarity.origin": ((3,), torch.float64),
+        "order": (tuple(tensors["order"].shape[:1]), torch.int64),
+        "random": (tuple(torch.Generator().get_state().shape), torch.uint8),
+    }
+    for name, (shape, dtype) in expected.items():
+        found = tensors[name]
+        if tuple(found.shape) != shape or found.dtype != dtype:
+            raise ValueError(
+                f"{name} is {found.dtype} {list(found.shape)}, not {dtype} {list(shape)}"
+            )

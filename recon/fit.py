@@ -13,6 +13,7 @@ from lumigraph.recon.density import Statistics, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Similarity, Splats
+from lumigraph.render.render import project_splats
 
 
 @dataclass
@@ -21,7 +22,6 @@ class SplatFit:
 
     Attributes:
         plan: What the fit was told.
-        seed: That everything random follows from.
         step: Steps done.
         splats: The scene now, in the frame that `similarity` leads to.
         first: Adam's running means of the gradients, named as in `Splats.tensors`.
@@ -33,7 +33,6 @@ class SplatFit:
     """
 
     plan: Plan
-    seed: int
     step: int
     splats: Splats
     first: dict[str, Tensor]
@@ -44,8 +43,12 @@ class SplatFit:
     random: Tensor
 
     def scene(self) -> Splats:
-        """A copy of the scene in the capture's frame."""
-        return self.splats[torch.arange(len(self.splats))].moved(self.similarity.inverse())
+        """A copy of the scene in the fit's frame, where float32 loses nothing.
+
+        `scene.moved(similarity.inverse())` is it in the capture's frame, and
+        `similarity.camera(camera)` a camera of the capture that looks at it.
+        """
+        return self.splats[torch.arange(len(self.splats))]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,6 @@ def start_fit(
     tensors = splats.tensors
     return SplatFit(
         plan=plan,
-        seed=seed,
         step=0,
         splats=splats,
         first={name: torch.zeros_like(value) for name, value in tensors.items()},
@@ -93,12 +95,23 @@ def start_fit(
 
 
 def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
-    """Takes the steps of the plan that are left, one at a time, and tells of each."""
+    """Takes the steps of the plan that are left, one at a time, and tells of each.
+
+    Raises:
+        ValueError: The fit was begun with another capture.
+    """
+    if len(fit.order) and not 0 <= int(fit.order.min()) <= int(fit.order.max()) < len(
+        capture.train
+    ):
+        raise ValueError(
+            f"{capture.name} has {len(capture.train)} photos to learn from, but the fit was begun "
+            f"with at least {int(fit.order.max()) + 1}: go on with the capture it was begun with"
+        )
     generator = torch.Generator()
     generator.set_state(fit.random)
     while fit.step < fit.plan.steps:
         frame = _next_frame(capture, fit, generator)
-        loss = _optimize(fit, frame)
+        loss = _optimize(fit, frame, capture.background)
         fit.step += 1
         _control_density(fit, generator)
         if fit.step % fit.plan.degree_interval == 0:
@@ -115,7 +128,7 @@ def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> 
     return capture.train[index]
 
 
-def _optimize(fit: SplatFit, frame: Frame) -> float:
+def _optimize(fit: SplatFit, frame: Frame, background: tuple[float, float, float]) -> float:
     """One gradient step towards one photo; returns the loss."""
     plan, splats = fit.plan, fit.splats
     camera = fit.similarity.camera(frame.camera)
@@ -123,27 +136,13 @@ def _optimize(fit: SplatFit, frame: Frame) -> float:
     parameters = {name: value.requires_grad_() for name, value in splats.tensors.items()}
     absolute = torch.zeros_like(splats.means[:, :2]) if _is_watching(fit) else None
 
-    footprints = backend.project(
-        splats.means,
-        splats.quaternions,
-        splats.log_scales,
-        splats.opacity_logits,
-        view=camera.view,
-        filter=splats.filter,
-    )
-    colors = backend.harmonics(
-        splats.means,
-        splats.base,
-        splats.rest,
-        view=camera.view,
-        degree=splats.degree,
-        visible=footprints.extents[:, 0] > 0,
-    )
+    footprints, colors = project_splats(splats, camera)
     raster = backend.rasterize(
         footprints,
         colors,
         width=camera.width,
         height=camera.height,
+        background=background,
         absolute_gradients=absolute,
         median=False,
     )

@@ -1,8 +1,9 @@
 """Scenes seen by cameras."""
 
 import torch
+from torch import Tensor
 
-from lumigraph.kernels import backend_for
+from lumigraph.kernels import Footprints, backend_for
 from lumigraph.render.camera import Camera
 from lumigraph.render.rendering import Rendering
 from lumigraph.render.splats import Splats
@@ -12,6 +13,29 @@ def render(
     scene: Splats, camera: Camera, *, background: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Rendering:
     """What `camera` sees of `scene`, differentiable to every parameter but through median depth."""
+    footprints, colors = project_splats(scene, camera)
+    raster = backend_for(scene.means.device).rasterize(
+        footprints,
+        torch.cat([colors, footprints.depths[:, None]], dim=1),
+        width=camera.width,
+        height=camera.height,
+        background=(*background, 0.0),
+    )
+    opacity = 1 - raster.transmittance
+    # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
+    depth = torch.where(opacity > 1e-3, raster.features[..., 3] / opacity.clamp_min(1e-3), 0)
+    index = raster.median.long()
+    median = (
+        torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
+    )
+    return Rendering(raster.features[..., :3], opacity, depth, median.detach())
+
+
+def project_splats(scene: Splats, camera: Camera) -> tuple[Footprints, Tensor]:
+    """The splats on the camera's image, and the colours they show to it. [splats, 3]
+
+    Differentiable to every parameter.
+    """
     backend = backend_for(scene.means.device)
     footprints = backend.project(
         scene.means,
@@ -29,18 +53,4 @@ def render(
         degree=scene.degree,
         visible=footprints.extents[:, 0] > 0,
     )
-    raster = backend.rasterize(
-        footprints,
-        torch.cat([colors, footprints.depths[:, None]], dim=1),
-        width=camera.width,
-        height=camera.height,
-        background=(*background, 0.0),
-    )
-    opacity = 1 - raster.transmittance
-    # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
-    depth = torch.where(opacity > 1e-3, raster.features[..., 3] / opacity.clamp_min(1e-3), 0)
-    index = raster.median.long()
-    median = (
-        torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
-    )
-    return Rendering(raster.features[..., :3], opacity, depth, median.detach())
+    return footprints, colors

@@ -620,7 +620,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def everything() -> list[Tensor]:
     """All that the CPU backend computes for one scene of several tiles, values and gradients."""
-    scene = scatter(10_000, size=(75, 50), scale=-3.0)
+    scene = scatter(10_000, size=(97, 75), scale=-3.0)
     inputs = leaves((*parameters(scene), scene.base, scene.rest))
     footprints = cpu.project(*inputs[:4], view=scene.view, filter="antialiased")
     visible = footprints.extents[:, 0] > 0
@@ -631,20 +631,36 @@ def everything() -> list[Tensor]:
     raster = cpu.rasterize(
         footprints,
         torch.cat([colors, footprints.depths[:, None]], 1),
-        width=75,
-        height=50,
+        width=97,
+        height=75,
         background=(0.1, 0.2, 0.3, 0),
         absolute_gradients=absolute,
     )
-    target = noise(50, 75, 3).sigmoid().float()
+    target = noise(75, 97, 3).sigmoid().float()
     image = raster.features[..., :3].contiguous()
     losses = [cpu.ssim(image, target), cpu.l1(image, target)]
     losses.append((raster.transmittance * raster.features[..., 3]).mean())
     derived = list(torch.autograd.grad(sum(losses, torch.zeros(())), inputs))
     state = [t.detach().clone() for t in (inputs[5], 0.1 * derived[5], derived[5].square())]
     cpu.adam(state[0], derived[5], *state[1:], step=7, learning_rate=0.01, rows=visible)
+    cpu.adam(state[0], derived[5], *state[1:], step=8, learning_rate=0.01)
     values = [*footprints, colors, *raster, *losses, *derived, absolute, *state]
     return [tensor.detach() for tensor in values]
+
+
+def test_a_median_that_is_not_asked_for_changes_nothing_else():
+    footprints, features = blend_inputs("seventeen", 3)
+    for machine in (cpu, reference):
+        whole = machine.rasterize(footprints, features, width=33, height=17)
+        spared = machine.rasterize(footprints, features, width=33, height=17, median=False)
+        assert spared.median.numel() == 0
+        assert torch.equal(spared.features, whole.features)
+
+
+def test_features_without_channels_are_refused():
+    footprints, features = blend_inputs("seventeen", 3)
+    with pytest.raises(ValueError, match="at least one channel"):
+        cpu.rasterize(footprints, features[:, :0], width=33, height=17)
 
 
 def test_the_number_of_threads_changes_no_bit(level: str):

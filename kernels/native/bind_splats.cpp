@@ -152,6 +152,7 @@ void blend(TileLists &lists, const In &features, const std::vector<float> &backg
            const Out &image, const Out &transmittance,
            const std::optional<Array<int32_t>> &median) {
     const int64_t channels = image.ndim() == 3 ? image.shape(2) : 0;
+    if (channels < 1) throw nb::value_error("features must have at least one channel");
     const int64_t height = transmittance.ndim() ? transmittance.shape(0) : 0;
     const int64_t width = transmittance.ndim() > 1 ? transmittance.shape(1) : 0;
     if (width != lists.width() || height != lists.height())
