@@ -1,6 +1,7 @@
 """Sequences of pictures of a scene, and the film they make."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lumigraph.app.files import write_bytes
 from lumigraph.app.pictures import depth_colors, picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.render import Camera, Splats, interpolate, look_at, orbit, render, to_bytes
@@ -23,6 +25,12 @@ degrees, near to what phones see."""
 
 RANGE_PROBES = 8
 """Views that decide which depths a sequence shows: one range for all, so that nothing flickers."""
+
+MARKER = ".lumigraph-render"
+"""Lies in every folder of pictures that we made: elsewhere nothing is removed or written over."""
+
+OURS = re.compile(r"\d{4,}(_[A-Za-z0-9_-]*)?\.png")
+"""Names of our pictures."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,11 @@ def render_sequence(
     depth: bool = False,
     told: Callable[[int], None] = lambda done: None,
 ) -> list[Path]:
-    """Writes a PNG of what each camera sees into `folder`, whose older PNGs go, and their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
+    """The paths of new PNGs in `folder`, of what each camera sees; those of before are gone.
+
+    Raises FileExistsError or ValueError, as `claim` does.
+    """
+    claim(folder)
     near, far = _depth_range(scene, sequence.cameras) if depth else (0.0, 1.0)
     paths = []
     for camera, name in zip(sequence.cameras, sequence.names, strict=True):
@@ -97,6 +106,31 @@ def render_sequence(
         write_picture(paths[-1], pixels.cpu())
         told(len(paths))
     return paths
+
+
+def claim(folder: Path) -> None:
+    """Makes the folder one for our pictures: it is there, marked, and free of older ones.
+
+    Raises:
+        FileExistsError: It holds something and no sequence of pictures was ever made in it.
+        ValueError: It is a link.
+    """
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and pictures are not written through one: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_ours(folder) and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds files that `lumigraph render` did not make: choose another folder "
+            "with -o"
+        )
+    write_bytes(folder / MARKER, b"Pictures made by `lumigraph render`, which replaces them.\n")
+    for old in [path for path in folder.iterdir() if OURS.fullmatch(path.name)]:
+        old.unlink()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a sequence of pictures was made in the folder before."""
+    return (folder / MARKER).is_file()
 
 
 def ffmpeg() -> str | None:

@@ -10,6 +10,7 @@ from lumigraph.app.film import (
     Shots,
     Views,
     ffmpeg,
+    is_ours,
     make_film,
     render_sequence,
     views_around,
@@ -74,23 +75,26 @@ def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
 
 def film_run(path: Path, filming: Filming, output: Path | None) -> dict[str, Any]:
     """Pictures, and a film, of the scene in a run folder or a PLY file; says where they are."""
+    name = filming.views + ("_depth" if filming.depth else "")
     if path.suffix.lower() == ".ply":
         scene = load_ply(path)
         if filming.views != "orbit":
             raise ValueError(f"{path} has no cameras: only --views orbit can be made of it")
         shots = views_around(scene, filming.count)
-        parent = output or path.with_name(f"{path.stem}_renders")
+        folder = (output or path.with_name(f"{path.stem}_renders")) / name
     else:
         run = open_run(path)
         scene = run.scene()
         shots = views_of(run, filming.views, filming.count)
-        parent = output or run.part("renders")
+        folder = run.part(f"renders/{name}") if output is None else output / name
     shots = Shots([_scaled(camera, filming.scale) for camera in shots.cameras], shots.names)
-    name = filming.views + ("_depth" if filming.depth else "")
-    paths = render_sequence(scene, shots, parent / name, depth=filming.depth)
-    film = _film(parent, name, filming) if filming.fps else None
+    film = folder.with_name(f"{name}.mp4")
+    if filming.fps and film.exists() and not is_ours(folder):
+        raise FileExistsError(f"{film} is there already and not ours: choose another -o")
+    paths = render_sequence(scene, shots, folder, depth=filming.depth)
+    film = _film(folder, film, filming)
     return {
-        "folder": str(parent / name),
+        "folder": str(folder),
         "images": len(paths),
         "film": None if film is None else str(film),
     }
@@ -130,7 +134,7 @@ def _scaled(camera: Camera, scale: float) -> Camera:
     return camera.resized(max(1, width), max(1, height))
 
 
-def _film(parent: Path, name: str, filming: Filming) -> Path | None:
+def _film(folder: Path, film: Path, filming: Filming) -> Path | None:
     """The film of a numbered sequence; None where there is no ffmpeg or no order to film."""
     if filming.views not in ("orbit", "path") or filming.fps is None:
         return None
@@ -138,6 +142,5 @@ def _film(parent: Path, name: str, filming: Filming) -> Path | None:
     if program is None:
         notice('No film: ffmpeg was not found (install it, or "lumigraph[video]")')
         return None
-    film = parent / f"{name}.mp4"
-    make_film(program, parent / name, film, fps=filming.fps)
+    make_film(program, folder, film, fps=filming.fps)
     return film

@@ -60,11 +60,13 @@ class Run:
         return self.record["asked"]
 
     def part(self, name: str) -> Path:
-        """A folder inside the run, made if it is absent; ValueError if it leads out of the run."""
-        path = self.folder / name
-        path.mkdir(parents=True, exist_ok=True)
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise ValueError(f"{path} is a link that leads out of the run: remove it")
+        """A folder inside the run, made if it is absent; ValueError if a link is on the way."""
+        path = self.folder
+        for step in Path(name).parts:
+            path = path / step
+            if path.is_symlink() or step == "..":
+                raise ValueError(f"{path} leads elsewhere: remove that link")
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def with_record(self, **changes: Any) -> "Run":

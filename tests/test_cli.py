@@ -130,6 +130,18 @@ def test_a_moved_run_is_rendered_and_filmed(trained, tmp_path):
     assert made["film"] is None
 
 
+def test_pictures_are_not_made_among_photos(trained, tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "0000_test_000.png").write_bytes(b"a photo")
+    done = lumigraph("render", trained[0], "-o", tmp_path, "--views", "test")
+    assert (done.returncode, "choose another folder" in done.stderr) == (1, True)
+    (tmp_path / "orbit.mp4").write_bytes(b"a film")
+    done = lumigraph("render", trained[0], "-o", tmp_path, "--frames", 2)
+    assert (done.returncode, "orbit.mp4 is there already" in done.stderr) == (1, True)
+    assert (tmp_path / "test" / "0000_test_000.png").read_bytes() == b"a photo"
+    assert (tmp_path / "orbit.mp4").read_bytes() == b"a film"
+
+
 def test_a_moved_run_is_exported_and_the_file_rendered(trained, tmp_path):
     folder, printed = trained
     made = call_json("export", folder, "-o", tmp_path / "scene.ply")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lumigraph.app.files import finite, printable
+from lumigraph.app.film import claim
 from lumigraph.app.metrics_log import open_log, read_log, rewind_log
 from lumigraph.app.pictures import colored, depth_colors, picture_name, read_picture, write_picture
 from lumigraph.app.run_folder import Run, clear_run, create_run, next_folder, open_run
@@ -178,11 +179,48 @@ def test_a_photo_of_another_size_is_refused(run):
         ].image()
 
 
-def test_a_link_that_leads_out_is_refused(run, tmp_path):
+@pytest.mark.parametrize("link", ["renders", "renders/orbit"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_links_in_a_run_are_refused(run, tmp_path, link, inside):
     (run.folder / "renders").rmdir()
-    (run.folder / "renders").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="leads out of the run"):
-        run.part("renders")
+    target = run.folder / "eval/photos" if inside else tmp_path
+    (run.folder / link).parent.mkdir(exist_ok=True)
+    (run.folder / link).symlink_to(target)
+    before = sorted(target.iterdir())
+    with pytest.raises(ValueError, match="remove that link"):
+        run.part("renders/orbit")
+    assert sorted(target.iterdir()) == before
+
+
+def test_no_name_leads_out_of_a_run(run):
+    with pytest.raises(ValueError, match="leads elsewhere"):
+        run.part("renders/../../elsewhere")
+
+
+def test_pictures_replace_only_what_is_ours(tmp_path):
+    claim(tmp_path / "new" / "orbit")
+    folder = tmp_path / "new" / "orbit"
+    for name in ("0000.png", "0001_a-b.png", "mine.png", "0001.txt", "x0001.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "0002.png").symlink_to(folder / "mine.png")
+    claim(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        ".lumigraph-render",
+        "mine.png",
+        "0001.txt",
+        "x0001.png",
+    }
+
+
+def test_pictures_are_not_written_where_others_lie(tmp_path):
+    (tmp_path / "0000.png").write_bytes(b"photo")
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        claim(tmp_path)
+    assert (tmp_path / "0000.png").read_bytes() == b"photo"
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    with pytest.raises(ValueError, match="is a link"):
+        claim(tmp_path / "link")
 
 
 def test_names_of_frames_cannot_choose_where_files_go():
