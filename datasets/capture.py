@@ -38,6 +38,8 @@ class Capture:
         up: Direction away from the ground, if the format tells it. float64 [3]
         similarity: From the capture's frame to one in which the scene is of size one about zero.
         notes: What loading found that the user should know, one sentence each.
+        background: What lies behind the scene, a colour in [0, 1]: white where photos with
+            transparency were laid over white.
     """
 
     name: str
@@ -48,3 +50,4 @@ class Capture:
     similarity: Similarity
     up: Tensor | None = None
     notes: tuple[str, ...] = ()
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)

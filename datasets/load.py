@@ -68,7 +68,13 @@ def load_capture(
     notes = [*_absent_note(listing), *listing.notes]
     names = _names(listing, path)
     shots = sorted(zip(names, listing.shots, strict=True), key=lambda pair: pair[0])
-    frames = [(_frame(name, shot, downscale, cache, notes), shot) for name, shot in shots]
+    photos = [photo_from(shot.path, shot.lens, downscale, shot.mask) for _, shot in shots]
+    if transparent := any(alpha for _, alpha in photos):
+        notes.append("Photos with transparency are laid over white")
+    frames = [
+        (_frame(name, shot, photo, cache), shot)
+        for (name, shot), (photo, _) in zip(shots, photos, strict=True)
+    ]
     similarity = similarity_for([frame.camera for frame, _ in frames], listing.points)
     frames = [(_with_near(frame, NEAR / similarity.scale), shot) for frame, shot in frames]
     if test is None and test_every > 0 and (folder / TEST_LIST).is_file():
@@ -86,6 +92,7 @@ def load_capture(
         similarity=similarity,
         up=listing.up,
         notes=tuple(dict.fromkeys(notes)),
+        background=(1.0, 1.0, 1.0) if transparent else (0.0, 0.0, 0.0),
     )
 
 
@@ -128,10 +135,7 @@ def _names(listing: Listing, path: Path) -> list[str]:
     return [os.path.relpath(name, common) if common else name for name in listed]
 
 
-def _frame(name: str, shot: Shot, downscale: int, cache: ImageCache, notes: list[str]) -> Frame:
-    photo, alpha = photo_from(shot.path, shot.lens, downscale, shot.mask)
-    if alpha:
-        notes.append("Photos with transparency are laid over white")
+def _frame(name: str, shot: Shot, photo: Photo, cache: ImageCache) -> Frame:
     return Frame(
         name=name,
         camera=_camera(photo, shot),

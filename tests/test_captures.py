@@ -205,6 +205,7 @@ def test_points_and_colors_of_colmap(tmp_path):
     assert capture.points.dtype == torch.float64
     assert np.allclose(capture.points, expected)
     assert capture.colors.unique(dim=0).tolist() == [[10, 20, 30]]
+    assert capture.background == (0, 0, 0)
 
 
 def test_rigs_give_every_sensor_its_own_pose(tmp_path):
@@ -411,6 +412,7 @@ def test_blender_is_laid_over_white_and_keeps_its_split(tmp_path):
     assert image[31, 0].tolist() == [255, 255, 255]
     assert image[20, 0].tolist() == pytest.approx([227, 127, 127], abs=1)
     assert any("over white" in note for note in capture.notes)
+    assert capture.background == (1, 1, 1)
     assert any("transforms_val.json is not used" in note for note in capture.notes)
 
 
