@@ -1,6 +1,7 @@
 """Events out of a session and commands into it; neither side ever waits for the other."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,47 +118,56 @@ class Channel:
             subscription.close()
 
 
+POLL_SECONDS = 0.05
+"""Between two looks at the commands while a training holds."""
+
+
 class Control:
-    """Commands for a session, given from any thread or signal handler, read between steps."""
+    """Commands for a session, given from any thread or signal handler, read between steps.
+
+    Plain attributes: a signal handler that took a lock would wait for ever for the very thread
+    that it interrupts.
+    """
 
     def __init__(self) -> None:
         """No command given."""
-        self._stop = threading.Event()
-        self._pause = threading.Event()
-        self._checkpoint = threading.Event()
+        self._stop = False
+        self._pause = False
+        self._checkpoint = False
 
     def pause(self) -> None:
         """Holds the training after the step it is in."""
-        self._pause.set()
+        self._pause = True
 
     def resume(self) -> None:
         """Lets a paused training go on."""
-        self._pause.clear()
+        self._pause = False
 
     def stop(self) -> None:
         """Ends the training after the step it is in, with a checkpoint."""
-        self._stop.set()
+        self._stop = True
 
     def checkpoint(self) -> None:
         """Asks for a checkpoint after the step the training is in."""
-        self._checkpoint.set()
+        self._checkpoint = True
 
     @property
     def paused(self) -> bool:
         """Whether the training is to hold."""
-        return self._pause.is_set()
+        return self._pause
 
     @property
     def stopped(self) -> bool:
         """Whether the training is to end."""
-        return self._stop.is_set()
+        return self._stop
 
     def take_checkpoint(self) -> bool:
         """Whether a checkpoint was asked for since the last call."""
-        asked = self._checkpoint.is_set()
-        self._checkpoint.clear()
+        asked, self._checkpoint = self._checkpoint, False
         return asked
 
     def wait(self, seconds: float) -> None:
-        """Returns after so many seconds, or at once when told to stop."""
-        self._stop.wait(seconds)
+        """Returns after so many seconds, or soon when told to stop."""
+        end = time.monotonic() + seconds
+        while not self._stop and time.monotonic() < end:
+            time.sleep(min(POLL_SECONDS, seconds))

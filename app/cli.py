@@ -289,7 +289,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     # While libraries load, Ctrl-C just ends the process: as an exception it would come out of the
     # middle of one of them, as something else.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = _on_interrupt(signal.SIG_DFL)
     try:
         app()
     except (ValueError, OSError, MemoryError) as error:
@@ -302,12 +302,23 @@ def main() -> None:
             raise
         _fail(MemoryError())
     finally:
-        signal.signal(signal.SIGINT, before)
+        _on_interrupt(before)
 
 
 def _loaded() -> None:
     """From here on Ctrl-C is an exception, so that what it interrupts can tidy up."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _on_interrupt(signal.default_int_handler)
+
+
+def _on_interrupt(handler: Any) -> Any:
+    """Sets what Ctrl-C does and returns what it did; where it is ignored it stays so.
+
+    Shells start background jobs like that. None is a handler that Python knows nothing of.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, handler)
+    return before
 
 
 def _fail(error: BaseException) -> NoReturn:

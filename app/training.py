@@ -154,7 +154,7 @@ def conduct(session: Session, path: Path) -> tuple[Run, int]:
     """
     session.patient = sys.stderr.isatty()
     drawing = Drawing(session.channel.subscribe())
-    with _stopping(session.control) as received:
+    with stopping(session.control) as received:
         try:
             run = run_session(session)
         except OSError as error:
@@ -167,16 +167,27 @@ def conduct(session: Session, path: Path) -> tuple[Run, int]:
     return run, 128 + received[0] if received else 0
 
 
+def program() -> list[str]:
+    """The words that call Lumigraph again as it was called, in the same folder and shell."""
+    called = Path(sys.argv[0])
+    if called.name != "lumigraph" or not called.is_file():  # run by Python itself
+        return [sys.executable, "-Pm", "lumigraph.app.cli"]
+    found = shutil.which("lumigraph")
+    if found is not None and os.path.samefile(found, called):
+        return ["lumigraph"]
+    return [str(called.absolute())]
+
+
 def resume_command(path: Path, folder: Path) -> str:
     """What to type to go on with a run."""
-    return f"lumigraph train {shlex.quote(str(path))} --resume {shlex.quote(str(folder))}"
+    return shlex.join([*program(), "train", str(path), "--resume", str(folder)])
 
 
 def next_command(run: Run, path: Path) -> str | None:
     """What to type next if the run was stopped before it was finished or evaluated."""
     if run.state != "finished":
         return resume_command(path, run.folder)
-    return None if "metrics" in run.record else f"lumigraph eval {shlex.quote(str(run.folder))}"
+    return None if "metrics" in run.record else shlex.join([*program(), "eval", str(run.folder)])
 
 
 def summary(run: Run, path: Path) -> dict[str, Any]:
@@ -239,10 +250,15 @@ def _check_space(folder: Path) -> None:
 
 
 @contextmanager
-def _stopping(control: Control) -> Iterator[list[int]]:
-    """While inside, the first signal to end stops the session and the second the process."""
+def stopping(control: Control) -> Iterator[list[int]]:
+    """While inside, the first signal to end stops the session and the second the process.
+
+    Signals that are ignored stay so: `nohup` and shells that start background jobs want that.
+    """
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # None is a handler that Python knows nothing of and could not put back.
+    before = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)

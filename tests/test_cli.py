@@ -3,20 +3,24 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lumigraph.app import cli
+from lumigraph.app.channel import Control
 from lumigraph.app.inputs import automatic_downscale, inputs_of
 from lumigraph.app.run_folder import open_run
+from lumigraph.app.session import checkpoints
+from lumigraph.app.training import program, resume_command, stopping
 from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
 from lumigraph.render import Camera
@@ -64,20 +68,6 @@ def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     shutil.rmtree(home / "photos")
     shutil.move(home / "run", home / "moved run")
     return home / "moved run", printed
-
-
-def test_help_loads_nothing_heavy():
-    program = (
-        "import sys; sys.argv = ['lumigraph', '--help']\n"
-        "from lumigraph.app.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'viser', 'PIL', 'rich') if m in sys.modules])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-Pc", program], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_waiting_threads_sleep_unless_told_otherwise():
@@ -174,26 +164,88 @@ def test_the_doctor_says_what_was_chosen():
     assert call("doctor")
 
 
-def test_what_is_interrupted_goes_on_to_the_bit_by_the_command_it_prints(
-    trained, capture, tmp_path
-):
-    command = [*COMMAND, "train", str(capture), "-o", str(tmp_path / "run"), "--steps", str(STEPS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Children heed Ctrl-C, even where these tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def until(process: subprocess.Popen[str], word: str) -> None:
+    """Reads what the process says until a line begins with the word."""
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("step "):
-            break
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert open_run(tmp_path / "run").state == "stopped"
+        if line.startswith(word):
+            return
+    pytest.fail(f"it ended without saying {word}")
 
-    (words,) = [line.split() for line in output.splitlines() if line.startswith("lumigraph train")]
-    done = lumigraph(*words[1:])
-    assert done.returncode == 0, done.stderr
-    whole, parts = open_run(trained[0]).scene(), open_run(tmp_path / "run").scene()
-    for name, value in whole.tensors.items():
-        assert torch.equal(value, parts.tensors[name]), name
+
+def test_what_is_interrupted_goes_on_by_the_command_it_prints(heeded, capture, tmp_path):
+    folder = tmp_path / "a run"
+    command = [*COMMAND, "train", str(capture), "-o", str(folder), "--steps", "1000000"]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        until(process, "step ")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    run = open_run(folder)
+    assert run.state == "stopped"
+    assert checkpoints(run)[-1].name == f"{run.record['step']:08d}.safetensors"
+
+    with subprocess.Popen(output, shell=True, start_new_session=True, **pipes) as process:
+        until(process, "Going on at step")
+        until(process, "step ")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert open_run(folder).record["step"] > run.record["step"]
+
+
+def test_the_program_is_named_as_it_was_called(monkeypatch, tmp_path):
+    script, other = tmp_path / "my env" / "lumigraph", tmp_path / "other" / "lumigraph"
+    for path in (script, other):
+        path.parent.mkdir()
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for called, search, words in [
+        (script, other.parent, [str(script)]),
+        (script, script.parent, ["lumigraph"]),
+        (script, tmp_path, [str(script)]),
+        ("my env/lumigraph", tmp_path, [str(script)]),
+        ("-c", script.parent, [sys.executable, "-Pm", "lumigraph.app.cli"]),
+        ("cli.py", script.parent, [sys.executable, "-Pm", "lumigraph.app.cli"]),
+    ]:
+        monkeypatch.setattr(sys, "argv", [str(called)])
+        monkeypatch.setenv("PATH", str(search))
+        assert program() == words
+    monkeypatch.setattr(sys, "argv", [str(other)])
+    line = resume_command(Path("a photo's folder"), Path("run"))
+    assert shlex.split(line) == [str(other), "train", "a photo's folder", "--resume", "run"]
+
+
+@pytest.mark.parametrize("kept", [signal.SIGHUP, signal.SIGINT])
+def test_signals_that_are_ignored_stay_so(kept, capture, tmp_path):
+    before = signal.signal(kept, signal.SIG_IGN)
+    try:
+        call("train", capture, "-o", tmp_path / "run", "--steps", 1)
+        assert signal.getsignal(kept) is signal.SIG_IGN
+        with stopping(Control()) as received:
+            os.kill(os.getpid(), kept)
+            assert not received
+    finally:
+        signal.signal(kept, before)
+
+
+def test_the_first_signal_stops_the_session():
+    control = Control()
+    before = signal.getsignal(signal.SIGHUP)
+    with stopping(control) as received:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert control.stopped
+        assert received == [signal.SIGHUP]
+    assert signal.getsignal(signal.SIGHUP) is before
 
 
 def test_nothing_that_is_there_is_written_over_unasked(trained, capture):
