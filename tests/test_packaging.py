@@ -1,19 +1,32 @@
 """What a user gets: a wheel that works in an environment and a folder of its own."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Iterator
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {"app", "datasets", "kernels", "recon", "render", "uncertainty"}
+IMPORTED_AS = {"pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}
+PRESCRIBED = {
+    "imageio": "part of every install by design, for films and depth images; nothing uses it yet",
+    "viser": "part of every install by design, for the page in the browser; nothing uses it yet",
+}
+"""Requirements of every install that no file imports, and why they are there all the same."""
+FULL_INSTALL = "LUMIGRAPH_FULL_INSTALL"
+"""Where this is set, as `.ci/run` does, pip fetches the wheel's dependencies by its metadata."""
 OBJECTS = sorted(ROOT.glob("build/*/CMakeFiles/kernels_*.dir/native/*.o"))
 
 
@@ -37,20 +50,61 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment outside the clone with the wheel in it; it sees our dependencies, not us.
+def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder outside the clone with the wheel installed in its `env`.
 
-    A .pth file appends this environment's packages to its path, but the .pth files among those,
-    which make this clone importable, are not read.
+    Its dependencies are fetched by pip if `FULL_INSTALL` is set. Else those of this environment
+    are lent to it by a .pth file, which adds this environment's packages to its path; the .pth
+    files among them, which make this clone importable, are not read.
     """
     folder = tmp_path_factory.mktemp("home")
     venv.create(folder / "env")
-    python = folder / "env/bin/python"
-    install = ("-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps")
-    run(sys.executable, *install, wheel, cwd=folder)
-    (packages,) = folder.glob("env/lib/python*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder
+    pip = ("-m", "pip", "--python", folder / "env/bin/python", "install", "--quiet")
+    if os.environ.get(FULL_INSTALL):
+        run(sys.executable, *pip, "--constraint", ROOT / "constraints.txt", wheel, cwd=folder)
+    else:
+        run(sys.executable, *pip, "--no-index", "--no-deps", wheel, cwd=folder)
+        (packages,) = folder.glob("env/lib/python*/site-packages")
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    yield folder
+    shutil.rmtree(folder / "env")  # more than a GB if dependencies were fetched
+
+
+def text_in(wheel: Path, pattern: str) -> dict[str, str]:
+    """The text files of a wheel whose names match, by name."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if re.search(pattern, name)]
+        return {name: archive.read(name).decode() for name in names}
+
+
+def required(wheel: Path) -> tuple[set[str], set[str]]:
+    """The distributions that the wheel's metadata asks for: in every install, and by extras."""
+    (metadata,) = text_in(wheel, r"\.dist-info/METADATA$").values()
+    lines = message_from_string(metadata).get_all("Requires-Dist", [])
+    requirements = [Requirement(line) for line in lines]
+    core = {r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})}
+    return core, {r.name for r in requirements} - core
+
+
+def libraries(code: ast.AST, *, in_functions: bool) -> set[str]:
+    """The libraries that code imports, by statement or `import_module`; Python's own do not count.
+
+    Without those in functions it is what the file cannot be imported without.
+    """
+    names, nodes = set(), [code]
+    while nodes:
+        node = nodes.pop()
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(module)):
+                names.add(module)
+            case ast.Call(func=ast.Name("import_module"), args=[ast.Constant(value=str(name))]):
+                names.add(name)
+            case ast.FunctionDef() if not in_functions:
+                continue
+        nodes += ast.iter_child_nodes(node)
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"lumigraph"}
 
 
 def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path):
@@ -66,6 +120,30 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path):
     sources = {path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     expected = {f"lumigraph/{path.relative_to(ROOT).as_posix()}" for path in sources}
     assert {name for name in inside if name.endswith(".py")} == expected
+
+
+def test_the_wheel_requires_what_its_code_imports(wheel: Path):
+    core, extra = ({IMPORTED_AS.get(n, n) for n in names} for names in required(wheel))
+    for name, source in text_in(wheel, r"\.py$").items():
+        code = ast.parse(source)
+        assert libraries(code, in_functions=False) <= core, f"{name} would not import by itself"
+        assert libraries(code, in_functions=True) <= core | extra, f"{name} needs what none brings"
+
+
+def test_every_install_brings_only_what_is_used_or_prescribed(wheel: Path):
+    sources = text_in(wheel, r"\.py$").values()
+    used = {n for source in sources for n in libraries(ast.parse(source), in_functions=True)}
+    core, _ = required(wheel)
+    unused = {name for name in core if IMPORTED_AS.get(name, name) not in used}
+    assert unused == set(PRESCRIBED), "say why in PRESCRIBED, and take off it what is used by now"
+
+
+def test_the_third_party_page_lists_what_the_wheel_requires(wheel: Path):
+    (page,) = text_in(wheel, r"/THIRD_PARTY\.md$").values()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("|")]
+    listed = {name for row in rows for cell in row[1:3] for name in re.findall(r"[\w-]+", cell)}
+    core, extra = required(wheel)
+    assert (core | extra) - listed == set()
 
 
 def test_the_installed_wheel_is_what_is_imported(home: Path):
