@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +42,7 @@ def opened(path: Path) -> Iterator["Image.Image"]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} claims more pixels than a photo has: {error}") from error
-    except (OSError, SyntaxError, EOFError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise ValueError(
             f"{path} is not an image that can be read: replace it or remove it ({error})"
         ) from error
@@ -67,16 +68,17 @@ def decode_rgb(path: Path, turned: bool = False) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with opened(path) as image:
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise ValueError(
-                f"{path} has grey values of more than 8 bits, expected an 8-bit photo: convert it"
-            )
-        if turned:
-            image = ImageOps.exif_transpose(image)
-        if _has_alpha(image):
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.array(image.convert("RGB"))
+        deep = image.mode in ("I", "F") or image.mode.startswith("I;")
+        if not deep:
+            if turned:
+                image = ImageOps.exif_transpose(image)
+            if _has_alpha(image):
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image.convert("RGB"))
+    raise ValueError(
+        f"{path} has grey values of more than 8 bits, expected an 8-bit photo: convert it"
+    )
 
 
 def decode_mask(path: Path, turned: bool = False) -> np.ndarray:
@@ -102,6 +104,25 @@ def shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
         return pixels
     height, width = (side // factor * factor for side in pixels.shape[:2])
     return np.array(Image.fromarray(pixels[:height, :width]).reduce(factor))
+
+
+def stretched(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The mask at another size, each pixel that of the nearest before. [height, width]"""
+    from PIL import Image
+
+    return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def saved_png(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """What `save_png` wrote there; None if it is absent, damaged or of another shape."""
+    mode = "RGB" if len(shape) == 3 else "L"
+    try:
+        with opened(path) as image:
+            # The size is looked at first: a damaged one may be too large for the memory.
+            fits = (image.height, image.width) == shape[:2] and image.mode == mode
+            return np.array(image) if fits else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lumigraph.datasets.cache import cache_folder
@@ -17,7 +16,9 @@ from lumigraph.datasets.images import (
     exif_turned,
     image_header,
     save_png,
+    saved_png,
     shrunk,
+    stretched,
 )
 from lumigraph.datasets.lens import Lens, colmap, is_pinhole, pinhole_of, rescaled, undistort
 
@@ -102,14 +103,10 @@ def _developed(photo: Photo, kind: str) -> np.ndarray:
     if photo.downscale == 1 and is_pinhole(photo.lens):
         return _decoded(photo, kind)  # Nothing to do that would be worth remembering.
     path = disk_cache() / f"{_key(photo, kind)}.png"
-    size = (photo.pinhole.width, photo.pinhole.height)
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image)
-        if image.size == size:
-            return pixels
-    except (OSError, SyntaxError):
-        pass  # Not made yet, or damaged: both are mended by making it.
+    shape = (photo.pinhole.height, photo.pinhole.width)
+    made = saved_png(path, (*shape, 3) if kind == "photo" else shape)
+    if made is not None:
+        return made
     pixels = _decoded(photo, kind)
     if not is_pinhole(photo.lens):
         pixels = undistort(pixels, photo.lens)
@@ -144,8 +141,7 @@ def _fitted(mask: np.ndarray, lens: Lens) -> np.ndarray:
     height, width = mask.shape
     if (width, height) == (lens.width, lens.height) or not _same_shape(width, height, lens):
         return mask
-    size = (lens.width, lens.height)
-    return np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return stretched(mask, lens.width, lens.height)
 
 
 def _key(photo: Photo, kind: str) -> str:

@@ -1,7 +1,9 @@
 """Images are decoded once, made smaller exactly, and kept within bounds."""
 
 import pickle
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,55 @@ def test_a_damaged_entry_on_disk_is_made_anew(file):
     assert torch.equal(load_photo(ImageCache(), photo), first)
     entry.write_bytes(b"")
     assert torch.equal(load_photo(ImageCache(), photo), first)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file, with its length and its checksum."""
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+HEADER_END = 33
+"""Bytes: the signature of a PNG and its first part, which tells the size."""
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda png: (
+            png[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 1 << 20, 1 << 20, 8, 2, 0, 0, 0))
+        ),
+        lambda png: png[:HEADER_END] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 23))),
+        lambda png: png[:HEADER_END] + chunk(b"PLTE", b"abcd") + png[HEADER_END:],
+        lambda png: png[:8] + chunk(b"IHDR", b"short") + png[HEADER_END:],
+        lambda png: png[:HEADER_END] + chunk(b"pHYs", b"") + png[HEADER_END:],
+        lambda png: png[:HEADER_END] + chunk(b"IDAT", b"no deflate stream") + png[-12:],
+    ],
+    ids=["a bomb", "much text", "a palette", "no header", "no resolution", "no pixels"],
+)
+def test_whatever_is_wrong_with_an_entry_it_is_made_anew(file, damaged):
+    photo, _ = photo_from(file, OPENCV)
+    first = load_photo(ImageCache(), photo)
+    (entry,) = disk_cache().iterdir()
+    entry.write_bytes(damaged(entry.read_bytes()))
+    assert torch.equal(load_photo(ImageCache(), photo), first)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_an_entry_of_another_kind_is_made_anew(file, mode):
+    photo, _ = photo_from(file, OPENCV)
+    first = load_photo(ImageCache(), photo)
+    (entry,) = disk_cache().iterdir()
+    Image.fromarray(first.numpy()).convert(mode).save(entry)
+    assert torch.equal(load_photo(ImageCache(), photo), first)
+
+
+def test_a_photo_with_too_much_text_is_named(file):
+    png = file.read_bytes()
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 23)))
+    file.write_bytes(png[:HEADER_END] + text + png[HEADER_END:])
+    with pytest.raises(ValueError, match=r"a\.png is not an image that can be read"):
+        decode_rgb(file)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_named(file, tmp_path):
