@@ -20,7 +20,7 @@ class Plan:
     """Of the spherical harmonics in the end."""
     degree_interval: int = 1000
     """Steps until the harmonics grow by one degree."""
-    random_points: int = 50_000
+    random_points: int = 20_000
     """Splats to start from where the capture has no points."""
     splat_limit: int = 1_000_000
     """Density control stops adding splats here: memory stays bounded."""
@@ -66,6 +66,7 @@ PRESETS: dict[Preset, Plan] = {
         degree_interval=1_000,
         refine_start=500,
         refine_stop=4_500,
+        grow_gradient=1.2e-3,
     ),
     "high": Plan(steps=30_000),
 }
