@@ -26,6 +26,7 @@ def cameras_json(capture: Capture) -> dict[str, Any]:
         "axes": "OpenCV: x right, y down, z forward; pixel centres at +0.5",
         "capture": capture.name,
         "up": None if capture.up is None else capture.up.tolist(),
+        "background": list(capture.background),
         "similarity": {
             "origin": capture.similarity.origin.tolist(),
             "scale": capture.similarity.scale,
@@ -71,6 +72,7 @@ def capture_from(data: Any, folder: Path) -> Capture:
     similarity = data.get("similarity")
     similarity = similarity if isinstance(similarity, dict) else {}
     up = data.get("up")
+    red, green, blue = _numbers(data.get("background", [0, 0, 0]), 3, f"{path}, background,")
     return Capture(
         name=str(data.get("capture", "")),
         train=tuple(frames["train"]),
@@ -82,6 +84,7 @@ def capture_from(data: Any, folder: Path) -> Capture:
             _numbers([similarity.get("scale")], 1, f"{path}, similarity,", least=1e-30)[0],
         ),
         up=None if up is None else _vector(up, f"{path}, up,"),
+        background=(red, green, blue),
     )
 
 

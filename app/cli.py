@@ -60,6 +60,13 @@ class Views(StrEnum):
     train = "train"
 
 
+class FrameOf(StrEnum):
+    """Whose coordinates an exported scene has."""
+
+    capture = "capture"
+    fit = "fit"
+
+
 class Device(StrEnum):
     """Where the work is done."""
 
@@ -243,12 +250,16 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File. [default: RUN/scene.ply]")
     ] = None,
+    frame: Annotated[
+        FrameOf,
+        typer.Option(help="Coordinates: the capture's own, or the fit's about zero, of size one."),
+    ] = FrameOf.capture,
     as_json: Json = False,
 ) -> None:
     """Write the scene as a PLY file and check that file."""
     from lumigraph.app.looking import export_run
 
-    made = export_run(run, output)
+    made = export_run(run, output, frame.value)
     rows = [
         ("file", made["file"]),
         ("splats", f"{made['splats']:,}"),

@@ -9,13 +9,15 @@ from lumigraph.app.files import write_json
 from lumigraph.app.pictures import picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.datasets import Frame
-from lumigraph.render import Camera, Splats, psnr, render, ssim, to_bytes
+from lumigraph.render import Camera, Splats, psnr, quantize, render, ssim, to_bytes
+
+Color = tuple[float, float, float]
 
 
-def look(scene: Splats, camera: Camera) -> torch.Tensor:
-    """What the camera sees of the scene, as 8 bits hold it. uint8 [height, width, 3]"""
+def look(scene: Splats, camera: Camera, background: Color) -> torch.Tensor:
+    """What the camera sees of the scene, as 8 bits hold it. [height, width, 3]"""
     with torch.no_grad():
-        return to_bytes(render(scene, camera).color).cpu()
+        return quantize(render(scene, camera, background=background).color).cpu()
 
 
 def evaluate(
@@ -23,6 +25,7 @@ def evaluate(
     scene: Splats,
     frames: Sequence[Frame],
     *,
+    background: Color = (0.0, 0.0, 0.0),
     split: str = "test",
     told: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -35,6 +38,7 @@ def evaluate(
         run: Its folder gets the pictures and the JSON.
         scene: In the frame of the cameras.
         frames: To compare with.
+        background: The colour behind the scene.
         split: Which frames these are.
         told: Called with the number of frames done after each.
     """
@@ -42,10 +46,10 @@ def evaluate(
     renders = run.part(f"eval/{prefix}renders")
     views = []
     for index, frame in enumerate(frames):
-        seen = look(scene, frame.camera)
+        seen = look(scene, frame.camera, background)
         score = _compare(seen, frame.image())
         name = picture_name(index, frame.name)
-        write_picture(renders / name, seen)
+        write_picture(renders / name, to_bytes(seen))
         views.append({"name": frame.name, "file": name, **score})
         told(index + 1)
     metrics = {
@@ -63,21 +67,18 @@ def evaluate(
     return metrics
 
 
-def probe(scene: Splats, frames: Sequence[Frame], count: int) -> float:
+def probe(scene: Splats, frames: Sequence[Frame], count: int, background: Color) -> float:
     """Mean PSNR over at most `count` frames, evenly spread over all of them."""
     chosen = [frames[i * len(frames) // count] for i in range(count)]
     chosen = list({frame.name: frame for frame in chosen}.values())
-    scores = [_psnr(look(scene, frame.camera), frame.image()) for frame in chosen]
+    scores = [psnr(look(scene, f.camera, background), f.image().float() / 255) for f in chosen]
     return sum(scores) / len(scores)
 
 
-def _psnr(seen: torch.Tensor, photo: torch.Tensor) -> float:
-    return psnr(seen.float() / 255, photo.float() / 255)
-
-
 def _compare(seen: torch.Tensor, photo: torch.Tensor) -> dict[str, float]:
-    """The scores of one rendering."""
-    return {"psnr": _psnr(seen, photo), "ssim": ssim(seen.float() / 255, photo.float() / 255)}
+    """The scores of one rendering; the photo is in bytes."""
+    photo = photo.to(seen.dtype) / 255
+    return {"psnr": psnr(seen, photo), "ssim": ssim(seen, photo)}
 
 
 def _mean(values: list[float]) -> float | None:

@@ -42,11 +42,11 @@ class Shots:
 
 
 def views_of(run: Run, views: Views, count: int) -> Shots:
-    """The cameras that a sequence of the run's scene is seen by.
+    """The cameras that a sequence of the run's scene is seen by, in its frame.
 
     Raises ValueError if the run has no frames for it.
     """
-    capture = run.capture()
+    capture = run.views()
     if views in ("test", "train"):
         frames = capture.test if views == "test" else capture.train
         if not frames:
@@ -89,6 +89,7 @@ def render_sequence(
     folder: Path,
     *,
     depth: bool = False,
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     told: Callable[[int], None] = lambda done: None,
 ) -> list[Path]:
     """The paths of new PNGs in `folder`, of what each camera sees; those of before are gone.
@@ -100,7 +101,7 @@ def render_sequence(
     paths = []
     for camera, name in zip(sequence.cameras, sequence.names, strict=True):
         with torch.no_grad():
-            seen = render(scene, camera)
+            seen = render(scene, camera, background=background)
         pixels = depth_colors(seen.median_depth, near, far) if depth else to_bytes(seen.color)
         paths.append(folder / name)
         write_picture(paths[-1], pixels.cpu())

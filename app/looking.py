@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lumigraph.app.evaluation import evaluate
-from lumigraph.app.files import explained
+from lumigraph.app.exporting import FrameOf, write_ply
 from lumigraph.app.film import (
     Shots,
     Views,
@@ -19,11 +19,8 @@ from lumigraph.app.film import (
 from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.terminal import notice
-from lumigraph.recon.files import load_ply, save_ply, verify_export
+from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera
-
-CHECK_VIEWS = 4
-"""From which an export is compared with the scene: spread over the capture they see all of it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
     Raises:
         ValueError: The capture has no photo for one of the frames of the run, or of another size.
     """
-    frames = getattr(run.capture(), split)
+    views = run.views()
+    frames = getattr(views, split)
     if data is not None:
         capture = run.selection().load(data)
         images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
@@ -66,7 +64,7 @@ def evaluate_run(run: Run, *, split: str, data: Path | None) -> dict[str, Any]:
         frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
     if not frames:
         notice(f"{run.folder} has no {split} views: nothing to evaluate")
-    metrics = evaluate(run, run.scene(), frames, split=split)
+    metrics = evaluate(run, run.scene(), frames, background=views.background, split=split)
     if split == "test":
         means = {key: metrics[key] for key in ("psnr", "ssim", "images")}
         write_report(run.with_record(metrics=means))
@@ -80,18 +78,19 @@ def film_run(path: Path, filming: Filming, output: Path | None) -> dict[str, Any
         scene = load_ply(path)
         if filming.views != "orbit":
             raise ValueError(f"{path} has no cameras: only --views orbit can be made of it")
-        shots = views_around(scene, filming.count)
+        shots, background = views_around(scene, filming.count), (0.0, 0.0, 0.0)
         folder = (output or path.with_name(f"{path.stem}_renders")) / name
     else:
         run = open_run(path)
         scene = run.scene()
         shots = views_of(run, filming.views, filming.count)
+        background = run.capture().background
         folder = run.part(f"renders/{name}") if output is None else output / name
     shots = Shots([_scaled(camera, filming.scale) for camera in shots.cameras], shots.names)
     film = folder.with_name(f"{name}.mp4")
     if filming.fps and film.exists() and not is_ours(folder):
         raise FileExistsError(f"{film} is there already and not ours: choose another -o")
-    paths = render_sequence(scene, shots, folder, depth=filming.depth)
+    paths = render_sequence(scene, shots, folder, depth=filming.depth, background=background)
     film = _film(folder, film, filming)
     return {
         "folder": str(folder),
@@ -100,25 +99,24 @@ def film_run(path: Path, filming: Filming, output: Path | None) -> dict[str, Any
     }
 
 
-def export_run(path: Path, output: Path | None) -> dict[str, Any]:
-    """Writes the run's scene as a PLY in the capture's frame and proves that it shows the same.
+def export_run(path: Path, output: Path | None, frame: FrameOf = "capture") -> dict[str, Any]:
+    """Writes the run's scene as a PLY that is proven to show the same, and says how near it comes.
 
-    Raises ValueError, and removes the file, if it does not.
+    Raises ValueError if it does not show the same; what lay there before stays then.
     """
     run = open_run(path)
-    scene = run.scene()
     file = output or run.folder / "scene.ply"
     if file.suffix.lower() != ".ply":
         raise ValueError(f"{file} does not end in .ply, the one format there is so far")
-    frames = (*run.capture().test, *run.capture().train)
-    cameras = [frame.camera for frame in frames[:: max(1, len(frames) // CHECK_VIEWS)]]
-    with explained(file):
-        save_ply(scene, file)
-    try:
-        check = verify_export(scene, file, cameras[:CHECK_VIEWS])
-    except ValueError:
-        file.unlink()
-        raise
+    views = run.views()
+    check = write_ply(
+        run.scene(),
+        file,
+        cameras=[each.camera for each in (*views.test, *views.train)],
+        similarity=run.capture().similarity,
+        frame=frame,
+        background=views.background,
+    )
     return {
         "file": str(file),
         "splats": check.splats,

@@ -2,8 +2,8 @@
 
     run.json            what was asked, the plan, hashes of the inputs, versions, timings, metrics
     cameras.json        every frame: its name, split and camera in the capture's frame
-    scene.safetensors   the scene in the capture's frame, to the bit
-    scene.ply           the same for other programs
+    scene.safetensors   the scene in the fit's frame, to the bit
+    scene.ply           the same in the capture's frame, for other programs
     checkpoints/        the newest states of the fit, to go on from
     metrics.jsonl       loss, splats and, now and then, PSNR, one line per entry
     eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from lumigraph.app.cameras_file import cameras_json, capture_from
 from lumigraph.app.files import read_json, shown, write_json
+from lumigraph.app.frames import moved_capture
 from lumigraph.app.inputs import Selection
 from lumigraph.app.pictures import picture_name, write_picture
 from lumigraph.datasets import Capture
@@ -29,7 +30,9 @@ from lumigraph.recon.files import load_scene
 from lumigraph.render import Splats
 
 FORMAT = "lumigraph run"
-VERSION = 1
+VERSION = 2
+"""Of the layout. In version 1 the scene was in the capture's frame."""
+
 STATES = ("running", "stopped", "finished")
 State = Literal["running", "stopped", "finished"]
 
@@ -89,7 +92,7 @@ class Run:
         return Selection(downscale, test, every or 0)
 
     def scene(self) -> Splats:
-        """The reconstructed scene in the capture's frame."""
+        """The reconstructed scene, in the fit's frame: that of `views`."""
         path = self.folder / "scene.safetensors"
         if not path.exists():
             raise FileNotFoundError(
@@ -100,11 +103,15 @@ class Run:
         return load_scene(path)
 
     def capture(self) -> Capture:
-        """The frames of the run: their cameras, and the photos of the test views.
+        """The frames of the run in the capture's frame, with the photos of the test views.
 
         Asking a train frame for its photo raises FileNotFoundError: those stay in the capture.
         """
         return capture_from(read_json(self.folder / "cameras.json"), self.folder)
+
+    def views(self) -> Capture:
+        """The same with its cameras in the frame of the scene."""
+        return moved_capture(self.capture())
 
 
 def create_run(
@@ -165,6 +172,11 @@ def open_run(folder: Path) -> Run:
     version = record.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"{path} has version {shown(version)} where a whole number from 1 belongs")
+    if version < VERSION:
+        raise ValueError(
+            f"{path} is of version {version}, which this Lumigraph reads no more: train anew, "
+            "with --overwrite in this folder"
+        )
     if version > VERSION:
         raise ValueError(
             f"{path} is of version {version} and this Lumigraph reads up to {VERSION}: upgrade it"

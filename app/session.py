@@ -7,21 +7,26 @@ end may live in another process.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lumigraph.app.channel import Channel, Control, Ended, Progress, Saved, Scored, Trouble
+from lumigraph.app.doctor import chosen_device
 from lumigraph.app.evaluation import evaluate, probe
-from lumigraph.app.files import explained
+from lumigraph.app.exporting import write_ply
+from lumigraph.app.files import explained, shown
+from lumigraph.app.frames import moved_frames
 from lumigraph.app.machine import peak_memory_mb
 from lumigraph.app.metrics_log import open_log, rewind_log
 from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, State
-from lumigraph.datasets import Capture
+from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import SplatFit, Step, fit_splats, load_checkpoint, save_checkpoint
-from lumigraph.recon.files import save_ply, save_scene
+from lumigraph.recon.files import save_scene
+from lumigraph.render import Splats
 
 CHECKPOINT_SECONDS = 300.0
 """Between two checkpoints: what a crash may cost, against a write of a few hundred MB."""
@@ -63,6 +68,10 @@ class Session:
     seconds: float = 0.0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     patient: bool = False
+
+    def views(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
+        """Frames of the capture with their cameras in the frame of the fit's scene."""
+        return moved_frames(frames, self.fit.similarity)
 
 
 def run_session(session: Session) -> Run:
@@ -111,15 +120,29 @@ def resume_session(run: Run, capture: Capture) -> Session:
         )
     for part in run.folder.rglob(".*.part"):  # of writes that were cut off
         part.unlink(missing_ok=True)
-    problems = []
+    device, problems = _device(run), []
     for path in reversed(paths):
         try:
-            fit = load_checkpoint(path, device=run.asked.get("device", "cpu"))
+            fit = load_checkpoint(path, device=device)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
         return Session(run, capture, fit, seconds=rewind_log(run.folder / LOG, fit.step))
     raise ValueError("; ".join(problems))
+
+
+def _device(run: Run) -> str:
+    """The device the run was started on; ValueError if it is none or not to be had here."""
+    wanted, path = run.asked.get("device"), run.folder / "run.json"
+    if wanted not in ("cpu", "cuda"):
+        raise ValueError(
+            f'{path} has {shown(wanted)} under "device", where cpu or cuda belongs: restore it '
+            "from a copy"
+        )
+    try:
+        return chosen_device(wanted)[0]
+    except ValueError as error:
+        raise ValueError(f"{path} asks for a device that is not to be had: {error}") from None
 
 
 def checkpoints(run: Run) -> list[Path]:
@@ -209,9 +232,9 @@ def _write_result(session: Session, state: State) -> Run:
         rest = f"; {older[-1].name} is still there" if older else ""
         raise OSError(f"The fit was stopped but could not be kept, see above{rest}")
     scene = session.fit.scene()
-    for name, save in (("scene.safetensors", save_scene), ("scene.ply", save_ply)):
-        with explained(session.run.folder / name):
-            save(scene, session.run.folder / name)
+    with explained(session.run.folder / "scene.safetensors"):
+        save_scene(scene, session.run.folder / "scene.safetensors")
+    _export(session, scene)
     rate = session.fit.step / session.seconds if session.seconds > 0 else None
     return session.run.with_record(
         state=state,
@@ -220,6 +243,23 @@ def _write_result(session: Session, state: State) -> Run:
         splats=len(scene),
         steps_per_second=rate,
     )
+
+
+def _export(session: Session, scene: Splats) -> None:
+    """Writes scene.ply; where float32 cannot hold the capture's frame there is none, and a word."""
+    path, capture = session.run.folder / "scene.ply", session.capture
+    cameras = [frame.camera for frame in session.views((*capture.test, *capture.train))]
+    try:
+        write_ply(
+            scene,
+            path,
+            cameras=cameras,
+            similarity=session.fit.similarity,
+            background=capture.background,
+        )
+    except ValueError as error:
+        path.unlink(missing_ok=True)  # of an earlier sitting
+        session.channel.publish(Trouble(f"There is no scene.ply: {error}"))
 
 
 class _Stopped(Exception):
@@ -236,7 +276,8 @@ def _score(session: Session, run: Run) -> Run:
         if session.control.stopped and done < total:
             raise _Stopped
 
-    metrics = evaluate(run, run.scene(), session.capture.test, told=told)
+    frames, background = session.views(session.capture.test), session.capture.background
+    metrics = evaluate(run, run.scene(), frames, background=background, told=told)
     summary = {key: metrics[key] for key in ("psnr", "ssim", "images")}
     timings = {**run.record.get("timings", {}), "evaluation": time.monotonic() - started}
     return run.with_record(metrics=summary, timings=timings)
@@ -252,5 +293,6 @@ def _entry(session: Session, step: Step, *, probing: bool) -> dict[str, Any]:
         "seconds": session.seconds,
     }
     if probing:
-        entry["psnr"] = probe(session.fit.scene(), session.capture.test, PROBE_VIEWS)
+        frames, background = session.views(session.capture.test), session.capture.background
+        entry["psnr"] = probe(session.fit.splats, frames, PROBE_VIEWS, background)
     return entry

@@ -220,7 +220,7 @@ def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
         ("peak memory", f"{facts['peak_memory_mb']:,} MB"),
         ("run", run.folder),
         ("report", run.folder / "report.html"),
-        ("scene", run.folder / "scene.ply"),
+        ("scene", scene if (scene := run.folder / "scene.ply").exists() else None),
     ]
 
 

@@ -43,6 +43,7 @@ def make_capture(names: tuple[str, ...] = ("a/1.jpg", "b/1.jpg", "2.jpg")) -> Ca
         colors=torch.zeros(5, 3, dtype=torch.uint8),
         similarity=Similarity(torch.tensor([1.0, 2.0, 3.0]).double() / 3, 0.7),
         up=torch.tensor([0.0, 1.0, 0.0]).double(),
+        background=(1.0, 0.5, 0.0),
     )
 
 
@@ -62,6 +63,7 @@ def test_frames_come_back_to_the_bit_after_a_move(run, tmp_path):
     moved = run.folder.rename(tmp_path / "else where")
     written, read = make_capture(), open_run(moved).capture()
     assert read.name == written.name
+    assert read.background == (1.0, 0.5, 0.0)
     assert read.similarity.scale == written.similarity.scale
     assert torch.equal(read.similarity.origin, written.similarity.origin)
     for split in ("train", "test"):
@@ -70,6 +72,22 @@ def test_frames_come_back_to_the_bit_after_a_move(run, tmp_path):
             assert mine.camera.view == yours.camera.view
     for mine, yours in zip(written.test, read.test, strict=True):
         assert torch.equal(mine.image(), yours.image())
+
+
+def test_a_run_without_a_background_has_a_black_one(run):
+    edit(run.folder / "cameras.json", lambda data: data.pop("background"))
+    assert run.capture().background == (0.0, 0.0, 0.0)
+
+
+def test_views_of_a_run_see_the_fit_s_frame_as_those_of_the_capture_see_theirs(run):
+    capture, views = run.capture(), run.views()
+    points = torch.rand(20, 3, dtype=torch.float64)
+    for before, after in zip(capture.test, views.test, strict=True):
+        pixels, depth = before.camera.project(points)
+        moved, moved_depth = after.camera.project(capture.similarity.points(points))
+        torch.testing.assert_close(moved, pixels)
+        torch.testing.assert_close(moved_depth, depth * capture.similarity.scale)
+    assert views.similarity.scale == 1
 
 
 def test_a_train_photo_is_not_in_the_run(run):
@@ -124,9 +142,10 @@ def test_no_run_in_the_folder_is_said(tmp_path):
         ("[" * 100_000, "not valid JSON"),
         ("\xff\xfe", "not valid JSON"),
         ("[]", "no run folder of ours"),
-        ('{"format": "lumigraph run", "version": 2}', "upgrade"),
+        ('{"format": "lumigraph run", "version": 3}', "upgrade"),
+        ('{"format": "lumigraph run", "version": 1}', "train anew"),
         ('{"format": "lumigraph run", "version": "1"}', "whole number"),
-        ('{"format": "lumigraph run", "version": 1}', '"capture"'),
+        ('{"format": "lumigraph run", "version": 2}', '"capture"'),
     ],
 )
 def test_a_run_json_that_is_not_ours_is_refused(run, text, message):

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from lumigraph.app import session as sessions
 from lumigraph.app.channel import (
@@ -20,11 +22,15 @@ from lumigraph.app.channel import (
     Subscription,
     Trouble,
 )
+from lumigraph.app.evaluation import probe
+from lumigraph.app.frames import moved_capture
+from lumigraph.app.looking import evaluate_run, export_run
 from lumigraph.app.metrics_log import read_log
 from lumigraph.app.run_folder import Run, create_run, open_run
 from lumigraph.app.session import Session, checkpoints, resume_session, run_session
 from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import Plan, plan_to_json, start_fit
+from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Similarity, Splats, look_at
 
 PLAN = Plan(steps=12, degree=1, degree_interval=4, refine_start=3, refine_interval=3)
@@ -166,6 +172,74 @@ def test_a_run_without_a_sound_checkpoint_says_so(capture, tmp_path):
     (session.run.part("checkpoints") / "00000003.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="00000003"):
         resume_session(session.run, capture)
+
+
+@pytest.mark.parametrize("device", ["tpu", None, ["cpu"], "cuda:7"])
+def test_a_run_with_an_unknown_device_does_not_go_on(device, plain, capture, tmp_path):
+    shutil.copytree(plain[0].folder, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run = run.with_record(asked={"device": device})
+    with pytest.raises(ValueError, match=r'run\.json has .* under "device"'):
+        resume_session(run, capture)
+
+
+def far_away(capture: Capture, offset: Tensor) -> Capture:
+    """The same capture in a frame whose origin lies far away."""
+    shift = Similarity(-offset, 1.0)
+    moved = moved_capture(replace(capture, similarity=shift))
+    return replace(moved, similarity=Similarity(offset, 1.0))
+
+
+def test_a_run_far_from_the_origin_scores_the_same(plain, capture, tmp_path):
+    far = far_away(capture, torch.tensor([4e6, -2e6, 1e6], dtype=torch.float64))
+    session = begin(tmp_path / "run", far)
+    events = session.channel.subscribe(size=1000)
+    finish(session)
+    run = open_run(tmp_path / "run")
+    scores = [evaluate_run(each, split="test", data=None)["psnr"] for each in (plain[0], run)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
+    assert scores[1] == pytest.approx(run.record["metrics"]["psnr"])
+    assert read_log(run.folder / "metrics.jsonl")[-1]["splats"] == len(run.scene())
+    troubles = [event.message for event in events if isinstance(event, Trouble)]
+    assert len(troubles) == 1
+    assert "There is no scene.ply" in troubles[0]
+    assert not (run.folder / "scene.ply").exists()
+
+
+def test_what_a_ply_cannot_hold_is_an_error_and_the_old_file_stays(capture, tmp_path):
+    far = far_away(capture, torch.tensor([4e6, -2e6, 1e6], dtype=torch.float64))
+    finish(begin(tmp_path / "run", far))
+    file = tmp_path / "out.ply"
+    file.write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"out\.ply .* dB in the worst view.*--frame fit"):
+        export_run(tmp_path / "run", file)
+    assert file.read_bytes() == b"precious"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == ["out.ply"]
+    assert export_run(tmp_path / "run", file, "fit")["psnr"] > 100
+    assert_equal(load_ply(file), open_run(tmp_path / "run").scene())
+
+
+def test_a_ply_is_in_the_capture_s_frame(capture, tmp_path):
+    similarity = Similarity(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), 0.25)
+    scene = finish(begin(tmp_path / "run", replace(capture, similarity=similarity)))
+    written = load_ply(tmp_path / "run" / "scene.ply")
+    assert torch.allclose(written.means, scene.moved(similarity.inverse()).means)
+    assert export_run(tmp_path / "run", None)["psnr"] > 50
+
+
+def test_a_run_keeps_the_colour_behind_its_scene(capture, tmp_path):
+    photo = torch.full((24, 32, 3), 255, dtype=torch.uint8)
+    white = [replace(frame, image=lambda: photo) for frame in capture.test]
+    points = capture.points + 100  # that no camera sees
+    white = replace(capture, test=tuple(white), points=points)
+    for background, low, high in (((1.0, 1.0, 1.0), 60, math.inf), ((0.0, 0.0, 0.0), 0, 1)):
+        folder = tmp_path / str(background)
+        session = begin(folder, replace(white, background=background))
+        assert low <= probe(session.fit.scene(), white.test, 1, background) <= high
+        session.control.stop()
+        run_session(session)
+        score = evaluate_run(open_run(folder), split="test", data=None)["psnr"]
+        assert low <= score <= high
 
 
 def test_a_listener_that_hangs_changes_nothing(plain, capture, tmp_path):
