@@ -1,5 +1,6 @@
 """Captures that COLMAP wrote."""
 
+import os.path
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lumigraph.datasets.colmap_files import check_model, is_model
 from lumigraph.datasets.lens import Lens, checked_lens, colmap
-from lumigraph.datasets.listing import Listing, Shot, inside, no_points, rigid
+from lumigraph.datasets.listing import Listing, Shot, inside, no_points, rigid, roots_of, within
 
 LINK_LIMIT = 4096
 """Bytes: the longest path that a link can hold on Linux."""
@@ -35,9 +36,12 @@ def read_colmap(folder: Path, models: list[Path]) -> Listing:
     were rounded in ways that differ between tools and often compressed a second time, so smaller
     ones are made from `images/` here.
 
+    Photos and masks lie in the capture's folder, or in the one that `images` is a link to, whose
+    photos its owner chose; any other link that leads out is refused.
+
     Raises:
         FileNotFoundError: There is no `images/`.
-        ValueError: A file is damaged, or what it says cannot be.
+        ValueError: A file is damaged, lies elsewhere, or what it says cannot be.
     """
     counts = [check_model(model) for model in models]
     model = models[counts.index(max(counts))]
@@ -48,6 +52,7 @@ def read_colmap(folder: Path, models: list[Path]) -> Listing:
             f"{max(counts)} images is used, the largest of {', '.join(map(str, counts))}"
         )
     photos = _image_folder(folder, notes)
+    roots = (*roots_of(folder), Path(os.path.realpath(photos)))
     reconstruction = _read(model)
     shots, absent = [], []
     lenses = {key: _lens(value, model) for key, value in reconstruction.cameras.items()}
@@ -58,8 +63,11 @@ def read_colmap(folder: Path, models: list[Path]) -> Listing:
         if not path.is_file():
             absent.append(image.name)
             continue
+        within(path, roots, model)
         pose = rigid(image.cam_from_world().matrix(), f"{image.name} in {model}")
         mask = _mask(folder / "masks", image.name)
+        if mask:
+            within(mask, roots, model)
         shots.append(Shot(image.name, path, lenses[image.camera_id], pose, mask))
     points, colors = _points(reconstruction)
     return Listing(tuple(shots), tuple(absent), photos, points, colors, notes=tuple(notes))
@@ -76,13 +84,24 @@ def _read(model: Path) -> Any:
 
 
 def _image_folder(folder: Path, notes: list[str]) -> Path:
-    """The folder of the photos; where git could not make a link, its text is followed like one."""
+    """The folder of the photos; where git could not make a link, its text is followed like one.
+
+    A text comes with the files, and a link is made by whoever keeps them here. So a text leads no
+    farther than the folder that the capture lies in, and a link wherever it was made to.
+    """
     photos = folder / "images"
     if photos.is_dir():
         return photos
-    if photos.is_file() and photos.stat().st_size <= LINK_LIMIT:
-        target = folder / photos.read_text(encoding="utf-8", errors="replace").strip("\n")
-        if "\0" not in str(target) and target.is_dir():
+    if photos.is_file() and not photos.is_symlink() and photos.stat().st_size < LINK_LIMIT:
+        text = photos.read_text(encoding="utf-8", errors="replace").strip("\n")
+        target, around = folder / text, Path(os.path.realpath(folder)).parent
+        one_path = text and text.isprintable() and not os.path.isabs(text)
+        if not one_path or not Path(os.path.realpath(target)).is_relative_to(around):
+            raise ValueError(
+                f"{photos} is a file, not a folder, and no text of a link to a folder in {around}: "
+                "copy the photos to a folder of that name, or make it a link to theirs"
+            )
+        if os.path.isdir(target):  # A text may be too long to be a path at all.
             notes.append(f"{photos} is the text of a link: the photos are those of {target}")
             return target
     raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """What every format is read into: shots, as they were listed, and what is known of the scene."""
 
+import os.path
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -83,6 +84,31 @@ def inside(folder: Path, name: str, source: Path) -> Path:
             "folder and list it by its path there"
         )
     return folder / relative
+
+
+def roots_of(folder: Path) -> tuple[Path, ...]:
+    """The real folders that a capture's photos, masks and points may lie in.
+
+    They are the capture's own folder and, if its `images` is a symbolic link, the folder that it
+    leads to: whoever made that link chose to keep the photos there. No other link and no listed
+    name leads out of them.
+    """
+    return tuple(Path(os.path.realpath(path)) for path in (folder, folder / "images"))
+
+
+def within(path: Path, roots: tuple[Path, ...], source: Path) -> Path:
+    """The same path, whose file is in one of the real folders once all links are followed.
+
+    Raises:
+        ValueError: It is elsewhere; names `source`, which lists it.
+    """
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(root) for root in roots):
+        raise ValueError(
+            f"{path}, which {source} lists, is a link to {real} outside the capture: copy the file "
+            "into the capture, or make its `images` a link to the folder of the photos"
+        )
+    return path
 
 
 def rigid(matrix: np.ndarray, label: str) -> Tensor:

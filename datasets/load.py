@@ -35,6 +35,8 @@ def load_capture(
 
     The folder holds `images/` and a COLMAP model (`sparse/0`, `sparse` or `colmap/sparse/0`), or
     `transforms.json`, or Blender's `transforms_train.json`; of several the first named is read.
+    What is listed lies in the folder once all links are followed; only `images` itself may be a
+    link to anywhere.
 
     Args:
         path: The folder, or a transforms.json file.

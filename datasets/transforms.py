@@ -17,7 +17,16 @@ from torch import Tensor
 
 from lumigraph.datasets.images import image_header
 from lumigraph.datasets.lens import Lens, checked_lens
-from lumigraph.datasets.listing import Listing, Shot, Split, inside, no_points, rigid
+from lumigraph.datasets.listing import (
+    Listing,
+    Shot,
+    Split,
+    inside,
+    no_points,
+    rigid,
+    roots_of,
+    within,
+)
 from lumigraph.datasets.points import read_points
 
 SIZE_LIMIT = 1 << 28
@@ -53,6 +62,8 @@ def transforms_files(folder: Path) -> dict[Split, Path]:
 def read_transforms(files: dict[Split, Path]) -> Listing:
     """All frames of the files, which say what they are for if there are several.
 
+    What they list lies in their folder, or in the one that its `images` is a link to.
+
     Raises:
         ValueError: A file is not what it should be, or what it says cannot be.
     """
@@ -77,7 +88,7 @@ def read_transforms(files: dict[Split, Path]) -> Listing:
         if document.get("ply_file_path"):
             ply = inside(path.parent, _name(document, "ply_file_path", str(path)), path)
             if ply.is_file():
-                points, colors = read_points(ply)
+                points, colors = read_points(within(ply, roots_of(path.parent), path))
             else:
                 notes.append(f"{ply} is listed but not there: the capture has no points")
     if unused := sum(shot.split == "unused" for shot in shots):
@@ -126,6 +137,7 @@ def _shot(
     photo = _photo_path(inside(folder, name, path))
     if photo is None:
         return None
+    within(photo, roots_of(folder), path)
     try:
         matrix = np.array(facts.get("transform_matrix"), dtype=np.float64)
     except (TypeError, ValueError):
@@ -141,6 +153,7 @@ def _shot(
         mask = inside(folder, _name(facts, "mask_path", label), path)
         if not mask.is_file():
             raise FileNotFoundError(f"{label} has the mask {mask}, which is not there")
+        within(mask, roots_of(folder), path)
     name += photo.name.removeprefix(os.path.basename(name))  # The suffix that was left out.
     return Shot(name, photo, _lens(facts, photo, label), world_to_camera, mask, split)
 

@@ -453,6 +453,25 @@ def test_the_text_of_a_link_is_followed_as_git_leaves_it(tmp_path):
     assert any("text of a link" in note for note in capture.notes)
 
 
+def test_images_may_be_a_link_to_anywhere(tmp_path):
+    write_colmap(tmp_path / "here" / "a", lens("PINHOLE", LENSES["PINHOLE"]), 2)
+    write_transforms(tmp_path / "here" / "b", {"fl_x": 50.0}, 2)
+    for name in "ab":
+        (tmp_path / "here" / name / "images").rename(tmp_path / name)
+        (tmp_path / "here" / name / "images").symlink_to(tmp_path / name)
+        assert len(frames_of(load_capture(tmp_path / "here" / name))) == 2
+
+
+def test_a_capture_may_be_reached_by_a_link_and_have_links_within(tmp_path):
+    write_colmap(tmp_path / "a", lens("PINHOLE", LENSES["PINHOLE"]), 2)
+    (tmp_path / "a" / "images").rename(tmp_path / "a" / "photos")
+    (tmp_path / "a" / "images").mkdir()
+    for name in ("000.png", "001.png"):
+        (tmp_path / "a" / "images" / name).symlink_to(f"../photos/{name}")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert len(frames_of(load_capture(tmp_path / "link"))) == 2
+
+
 @pytest.mark.skipif("LUMIGRAPH_DATA" not in os.environ, reason="LUMIGRAPH_DATA names no folder")
 @pytest.mark.parametrize("name", ["fox", "fox_colmap"])
 def test_the_fox(name):

@@ -166,6 +166,57 @@ def test_colmap_without_its_photos(sparse):
         load_capture(folder)
 
 
+@pytest.mark.parametrize("linked", ["images/1.png", "masks/1.png", "masks"])
+def test_colmap_links_out_of_the_capture(sparse, tmp_path_factory, linked):
+    folder, away = sparse.parent.parent, tmp_path_factory.mktemp("away")
+    Image.new("RGB", (16, 12)).save(away / "1.png")
+    path = folder / linked
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(away / path.name if path.suffix else away)
+    with pytest.raises(ValueError, match=rf"1\.png, which {sparse} lists, is a link to {away}"):
+        load_capture(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["{away}", "{folder}", "../../{away.parent.name}", "..\n..", "..\0", "", "a" * 4000]
+)
+def test_colmap_text_of_a_link_that_leads_too_far(sparse, tmp_path_factory, text):
+    folder, away = sparse.parent.parent, tmp_path_factory.mktemp("away")
+    shutil.rmtree(folder / "images")
+    write_photos(away / "images")
+    inner = folder / "inner"
+    inner.mkdir()
+    (folder / "sparse").rename(inner / "sparse")
+    (inner / "images").write_text(text.format(away=away / "images", folder=folder))
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{inner}/images"):
+        load_capture(inner)
+
+
+def test_colmap_link_to_the_text_of_a_link(sparse):
+    folder = sparse.parent.parent
+    (folder / "images").rename(folder / "photos")
+    (folder / "text").write_text("photos")
+    (folder / "images").symlink_to("text")
+    with pytest.raises(FileNotFoundError, match=f"{folder}/images is not there"):
+        load_capture(folder)
+
+
+@pytest.mark.parametrize(
+    ("frame", "linked"),
+    [({}, "images/1.png"), ({"mask_path": "mask.png"}, "mask.png"), ({}, "points.ply")],
+)
+def test_transforms_links_out_of_the_capture(transforms, tmp_path_factory, frame, linked):
+    folder, away = transforms(frame, ply_file_path="points.ply"), tmp_path_factory.mktemp("away")
+    (folder / linked).unlink(missing_ok=True)
+    (away / "secret").write_text("")
+    (folder / linked).symlink_to(away / "secret")
+    if "mask_path" in frame:
+        (folder / "points.ply").write_text(PLY.format(0) + XYZ + "end_header\n")
+    with pytest.raises(ValueError, match=rf"{linked}, which .*transforms\.json lists, is a link"):
+        load_capture(folder)
+
+
 def test_nothing_to_load(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_capture(tmp_path / "none")
