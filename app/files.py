@@ -62,6 +62,16 @@ def finite(value: Any) -> Any:
     return value
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number of a size that a count, a time or a metric can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is such a number and not negative."""
+    return is_number(value) and value >= 0
+
+
 def shown(value: Any) -> str:
     """A value for an error message, cut to a harmless length."""
     return printable(repr(value))[:80]

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.files import finite, write_bytes
+from lumigraph.app.files import finite, is_count, write_bytes
 
 LINE_LIMIT = 10_000
 """Characters: a longer line is not ours."""
@@ -41,7 +41,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             for text in iter(lambda: file.readline(LINE_LIMIT), b""):
                 with suppress(ValueError, RecursionError):
                     entry = json.loads(text)
-                    if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                    step = entry.get("step") if isinstance(entry, dict) else None
+                    if isinstance(step, int) and is_count(step):
                         entries.append(entry)
     return entries
 
@@ -50,7 +51,7 @@ def rewind_log(path: Path, step: int) -> float:
     """Drops the entries after `step`, and returns the training seconds noted at it, or 0."""
     entries = [entry for entry in read_log(path) if entry["step"] <= step]
     write_bytes(path, b"".join(_line(entry) for entry in entries))
-    seconds = [entry["seconds"] for entry in entries if isinstance(entry.get("seconds"), float)]
+    seconds = [entry["seconds"] for entry in entries if is_count(entry.get("seconds"))]
     return max(seconds, default=0.0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.files import printable, read_json, write_bytes
+from lumigraph.app.files import is_number, printable, read_json, shown, write_bytes
 from lumigraph.app.metrics_log import read_log
 from lumigraph.app.pictures import colored, picture_name, read_picture, thumbnail
 from lumigraph.app.run_folder import Run
@@ -60,8 +60,7 @@ def write_report(run: Run) -> Path:
 def _page(run: Run) -> str:
     """The page as HTML."""
     record = run.record
-    metrics_path = run.folder / "eval" / "metrics.json"
-    metrics = read_json(metrics_path) if metrics_path.exists() else {}
+    metrics = _metrics(run.folder / "eval" / "metrics.json")
     log = read_log(run.folder / "metrics.jsonl")
     title = escape(printable(record["capture"]))
     subtitle = f"{record['state']} at step {record.get('step', 0):,} of {record.get('steps', 0):,}"
@@ -84,6 +83,21 @@ def _page(run: Run) -> str:
 """
 
 
+def _metrics(path: Path) -> dict[str, Any]:
+    """What eval/metrics.json says, if it is there; ValueError if it is not what it should be."""
+    metrics = read_json(path) if path.exists() else {}
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{path} is {shown(metrics)}, not an object: run `lumigraph eval` again")
+    for key in ("psnr", "ssim", "images"):
+        value = metrics.get(key)
+        if value is not None and not is_number(value):
+            raise ValueError(
+                f"{path} has {shown(value)} as {key}, where a number belongs: run `lumigraph "
+                "eval` again"
+            )
+    return metrics
+
+
 def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """The headline numbers that are known, as (value, what it is)."""
     shown = [
@@ -95,7 +109,7 @@ def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str,
         (record.get("steps_per_second"), "{:.1f}", "steps per second"),
         (record.get("peak_memory_mb"), "{:,} MB", "peak memory"),
     ]
-    return [(text.format(v), noun) for v, text, noun in shown if isinstance(v, int | float)]
+    return [(text.format(v), noun) for v, text, noun in shown if is_number(v)]
 
 
 def _tile(value: str, noun: str) -> str:
@@ -104,7 +118,7 @@ def _tile(value: str, noun: str) -> str:
 
 def _chart(log: Sequence[dict[str, Any]], key: str, title: str) -> str:
     """A curve over steps as SVG; nothing if there are fewer than two points."""
-    points = [(e["step"], e[key]) for e in log if isinstance(e.get(key), int | float)]
+    points = [(e["step"], e[key]) for e in log if is_number(e.get(key))]
     if len(points) < 2:
         return ""
     if key == "loss":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumigraph.app.cameras_file import cameras_json, capture_from
-from lumigraph.app.files import read_json, shown, write_json
+from lumigraph.app.files import is_count, is_number, printable, read_json, shown, write_json
 from lumigraph.app.frames import moved_capture
 from lumigraph.app.inputs import Selection
 from lumigraph.app.pictures import picture_name, write_picture
@@ -35,6 +35,9 @@ VERSION = 2
 
 STATES = ("running", "stopped", "finished")
 State = Literal["running", "stopped", "finished"]
+
+OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
+"""Counts that are there once they are known."""
 
 PARTS = ("checkpoints", "eval", "renders")
 FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
@@ -231,9 +234,24 @@ def _check_record(record: dict[str, Any], path: Path) -> None:
         if not isinstance(record.get(key), kind):
             noun = "text" if kind is str else "an object"
             raise ValueError(f'{path} should have {noun} under "{key}": restore it from a copy')
-    if record.get("state") not in STATES:
-        raise ValueError(f"{path} has state {shown(record.get('state'))}, not one of {STATES}")
-    for key in ("step", "steps", "seconds"):
+    state = record.get("state")
+    if not isinstance(state, str) or state not in STATES:
+        raise ValueError(f"{path} has state {shown(state)}, not one of {STATES}")
+    for key in ("step", "steps", "seconds", *(key for key in OPTIONAL if key in record)):
         value = record.get(key, 0)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e12:
+        if not is_count(value) and not (value is None and key in OPTIONAL):
             raise ValueError(f'{path} has {shown(value)} under "{key}", where a count belongs')
+    for key in ("timings", "metrics"):
+        _check_numbers(record.get(key, {}), f'{path}, "{key}",')
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Raises ValueError unless it is an object of numbers; what is not known may be null."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {shown(value)}, not an object: restore it from a copy")
+    for name, number in value.items():
+        if number is not None and not is_number(number):
+            raise ValueError(
+                f"{where} has {shown(number)} as {printable(name)[:80]}, where a number belongs: "
+                "restore it from a copy"
+            )

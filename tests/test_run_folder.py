@@ -11,6 +11,7 @@ from lumigraph.app.files import finite, printable
 from lumigraph.app.film import claim
 from lumigraph.app.metrics_log import open_log, read_log, rewind_log
 from lumigraph.app.pictures import colored, depth_colors, picture_name, read_picture, write_picture
+from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, clear_run, create_run, next_folder, open_run
 from lumigraph.datasets import Capture, Frame
 from lumigraph.render import Camera, Similarity, look_at
@@ -156,12 +157,31 @@ def test_a_run_json_that_is_not_ours_is_refused(run, text, message):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("state", "done"), ("seconds", -1), ("steps", "5"), ("asked", []), ("step", True)],
+    [
+        ("state", "done"),
+        ("state", ["finished"]),
+        ("seconds", -1),
+        ("steps", "5"),
+        ("asked", []),
+        ("step", True),
+        ("splats", "many"),
+        ("timings", [1]),
+        ("timings", {"training": "long"}),
+        ("metrics", 7),
+        ("metrics", {"psnr": [30.0]}),
+    ],
 )
 def test_a_wrong_entry_of_run_json_is_named(run, key, value):
     edit(run.folder / "run.json", lambda record: record.update({key: value}))
     with pytest.raises(ValueError, match=key):
         open_run(run.folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"psnr": "high"}', '{"ssim": true}'])
+def test_metrics_that_are_none_are_refused(run, text):
+    (run.folder / "eval" / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics\.json (is|has) .* again"):
+        write_report(run)
 
 
 @pytest.mark.parametrize(
@@ -291,5 +311,7 @@ def test_the_log_is_rewound_to_a_step(tmp_path):
 
 def test_a_hostile_log_is_read_in_bounds(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("[" * 50_000 + "\n" + '{"step": "1"}\n7\n{"step": 2}\n')
+    path.write_text(
+        "[" * 50_000 + "\n" + '{"step": "1"}\n7\n{"step": 2}\n{"step": 1%s}\n' % ("0" * 400)
+    )
     assert read_log(path) == [{"step": 2}]
