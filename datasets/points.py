@@ -8,17 +8,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets.listing import no_points
-
-HEADER_LIMIT = 1 << 16
-"""Bytes within which the header must end."""
-
-TYPES = {
-    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
-    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
-    **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
-}
-
-ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+from lumigraph.datasets.ply_header import Element, Header, read_header
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor]:
@@ -31,14 +21,14 @@ def read_points(path: Path) -> tuple[Tensor, Tensor]:
         ValueError: The file is no PLY file of points, or ends before the last.
     """
     with open(path, "rb") as file:
-        encoding, count, columns = _header(file, path)
-        if not {"x", "y", "z"} <= columns.keys():
-            raise ValueError(f"{path} has vertices without x, y and z, expected points")
-        if count == 0:
+        header = read_header(file, path)
+        vertex = _vertices(header, path)
+        if vertex.count == 0:
             return no_points()
-        rows = _rows(file, encoding, count, columns, path)
+        file.seek(header.length)
+        rows = _rows(file, header, vertex, path)
     points = np.stack([rows[name] for name in "xyz"], 1).astype(np.float64)
-    if {"red", "green", "blue"} <= columns.keys():
+    if {"red", "green", "blue"} <= rows.keys():
         colors = np.stack([rows[name] for name in ("red", "green", "blue")], 1)
         if colors.dtype.kind == "f":
             colors = np.nan_to_num(colors).clip(0, 1) * 255
@@ -49,50 +39,31 @@ def read_points(path: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(points[finite]), torch.from_numpy(colors[finite])
 
 
-def _header(file: IO[bytes], path: Path) -> tuple[str, int, dict[str, str]]:
-    """Encoding, count of vertices and their columns; the file is left behind the header."""
-    if file.readline(HEADER_LIMIT).strip() != b"ply":
-        raise ValueError(f"{path} does not begin with the line 'ply': it is not a PLY file")
-    encoding, element, count, columns = "", "", -1, {}
-    while file.tell() < HEADER_LIMIT:
-        words = file.readline(HEADER_LIMIT).decode("latin-1").split()
-        match words:
-            case ["end_header"] if encoding in ORDERS and count >= 0:
-                return encoding, count, columns
-            case ["format", name, "1.0"]:
-                encoding = name
-            case ["element", "vertex", number] if number.isdigit() and not element:
-                element, count = "vertex", int(number)
-            case ["element", name, _] if element:
-                element = name
-            case ["property", kind, name] if element == "vertex" and kind in TYPES:
-                columns[name] = TYPES[kind]
-            case ["property", *_] if element != "vertex":
-                pass
-            case ["comment" | "obj_info", *_] | ["end_header"]:
-                if words == ["end_header"]:
-                    break
-            case _:
-                break
-    raise ValueError(
-        f"{path} has a header that is not of points: expected a format and, first of all "
-        "elements, 'vertex' with plain numbers"
-    )
+def _vertices(header: Header, path: Path) -> Element:
+    """The element that holds the points, which nothing comes before."""
+    vertex = header.elements[0] if header.elements else None
+    if vertex is None or vertex.name != "vertex" or vertex.lists:
+        raise ValueError(
+            f"{path} has a header that is not of points: expected, first of all elements, "
+            "'vertex' with plain numbers"
+        )
+    if not {"x", "y", "z"} <= vertex.properties.keys():
+        raise ValueError(f"{path} has vertices without x, y and z, expected points")
+    return vertex
 
 
-def _rows(
-    file: IO[bytes], encoding: str, count: int, columns: dict[str, str], path: Path
-) -> dict[str, np.ndarray]:
+def _rows(file: IO[bytes], header: Header, vertex: Element, path: Path) -> dict[str, np.ndarray]:
     """The columns of all vertices."""
+    count, columns = vertex.count, vertex.properties
     left = path.stat().st_size - file.tell()
-    record = np.dtype([(name, ORDERS[encoding] + kind) for name, kind in columns.items()])
+    record = vertex.record("<" if header.encoding == "ascii" else header.encoding)
     # A line of text has a digit and a space for each number.
-    least = 2 * len(columns) - 1 if encoding == "ascii" else record.itemsize
+    least = 2 * len(columns) - 1 if header.encoding == "ascii" else record.itemsize
     if count * least > left:
         raise ValueError(
             f"{path} promises {count} points but only {left} bytes follow: copy it again"
         )
-    if encoding != "ascii":
+    if header.encoding != "ascii":
         table = np.frombuffer(file.read(count * record.itemsize), record)
         return {name: table[name].astype(kind) for name, kind in columns.items()}
     try:

@@ -8,7 +8,7 @@ from typing import IO, Literal
 import numpy as np
 
 HEADER_LIMIT = 1 << 16
-"""Bytes: a splat file of degree 3 needs 1,500, and a search for the end must end."""
+"""Bytes: a file of splats of degree 3 needs 1,500, and a search for the end must end."""
 
 TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
