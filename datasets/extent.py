@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets.capture import Capture
-from lumigraph.render import Camera, Similarity
+from lumigraph.render import Camera, Similarity, focus_of
 
 POINTS_NEEDED = 50
 """Fewer points than this say less of where the scene is than the cameras do."""
-
-PARALLEL = 1e-3
-"""Mean square sine of the angles between the axes below which they meet nowhere: 2 degrees."""
 
 NEAR, FAR = 0.3, 1.7
 """Random points lie at these multiples of a camera's distance to the scene's centre: on both sides
@@ -43,31 +40,6 @@ def similarity_for(cameras: Sequence[Camera], points: Tensor) -> Similarity:
     if radius <= 0 and len(points):  # A panorama whose one place is the median of its points.
         radius = float((points - origin).norm(dim=1).median())
     return Similarity(origin, 1 / radius if radius > 0 else 1.0)
-
-
-def focus_of(cameras: Sequence[Camera]) -> Tensor:
-    """The point nearest to all optical axes, or a guess before the cameras if they are parallel.
-
-    The sum of distances is minimised, not of squares, by reweighting (Weiszfeld 1937), so that a
-    camera that looks elsewhere does not pull it away. float64 [3]
-    """
-    positions, forward = _axes(cameras)
-    across = torch.eye(3, dtype=torch.float64) - forward[:, :, None] * forward[:, None, :]
-    spread = float((positions - positions.mean(0)).norm(dim=1).median())
-    if float(torch.linalg.eigvalsh(across.mean(0))[0]) < PARALLEL:
-        # Photos side by side: their scene is usually some baselines away.
-        return positions.mean(0) + forward.mean(0) * 3 * (spread or 1.0)
-    weights = torch.ones(len(cameras), dtype=torch.float64)
-    focus = positions.mean(0)
-    for _ in range(20):
-        matrix = (weights[:, None, None] * across).sum(0)
-        side = (weights[:, None] * (across @ positions[:, :, None])[..., 0]).sum(0)
-        focus = torch.linalg.solve(matrix, side)
-        away = (across @ (focus - positions)[:, :, None])[..., 0].norm(dim=1)
-        weights = 1 / away.clamp_min(1e-6 * spread + 1e-12)
-    before = ((focus - positions) * forward).sum(1) > 0
-    # Axes that meet behind most cameras are those of someone who turned around on one spot.
-    return focus if float(before.double().mean()) > 0.5 else positions.mean(0)
 
 
 def random_points(capture: Capture, count: int, seed: int) -> Tensor:

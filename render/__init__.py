@@ -3,7 +3,7 @@
 from lumigraph.render.camera import Camera, Similarity
 from lumigraph.render.images import quantize, to_bytes
 from lumigraph.render.metrics import psnr, ssim
-from lumigraph.render.paths import interpolate, look_at, orbit
+from lumigraph.render.paths import focus_of, interpolate, look_at, orbit
 from lumigraph.render.render import render
 from lumigraph.render.rendering import Rendering
 from lumigraph.render.splats import Splats
@@ -13,6 +13,7 @@ __all__ = [
     "Rendering",
     "Similarity",
     "Splats",
+    "focus_of",
     "interpolate",
     "look_at",
     "orbit",

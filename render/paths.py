@@ -14,6 +14,9 @@ from lumigraph.render.rotations import quaternions_from_matrices
 SURROUND_GAP = math.radians(120)
 """Cameras that leave a wider sector than this unseen do not surround what they look at."""
 
+PARALLEL = 1e-3
+"""Mean square sine of the angles between the axes below which they meet nowhere: 2 degrees."""
+
 SWING_MIN = math.radians(4)
 """A path moves at least so far to each side: less parallax than this looks like a still."""
 
@@ -44,21 +47,29 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
 
 def focus_of(cameras: Sequence[Camera]) -> Tensor:
-    """The point nearest to the optical axes of all cameras. float64 [3]
+    """The point nearest to all optical axes, or a guess before the cameras if they are parallel.
 
-    Least squares over the distances to the axes, drawn weakly to a point in front of the cameras,
-    which decides where the axes are parallel and there is no such point.
+    The sum of distances is minimised, not of squares, by reweighting (Weiszfeld 1937), so that a
+    camera that looks elsewhere does not pull it away. float64 [3]
     """
-    positions, directions = _positions(cameras), _rotations(cameras)[:, 2]
-    across = torch.eye(3, dtype=torch.float64) - directions[:, :, None] * directions[:, None, :]
+    positions, forward = _positions(cameras), _rotations(cameras)[:, 2]
+    across = torch.eye(3, dtype=torch.float64) - forward[:, :, None] * forward[:, None, :]
     center = positions.mean(0)
-    spread = (positions - center).norm(dim=1).mean().item()
-    front = center + directions.mean(0) * (3 * spread or 1.0)
-    matrix = across.mean(0)
-    offset = (across @ (positions - front)[:, :, None]).mean(0)
-    # 1e-4 is the squared sine of 0.6 degrees: axes closer together than that meet nowhere.
-    weak = 1e-4 * torch.eye(3, dtype=torch.float64)
-    return front + torch.linalg.solve(matrix + weak, offset)[:, 0]
+    spread = float((positions - center).norm(dim=1).median())
+    if float(torch.linalg.eigvalsh(across.mean(0))[0]) < PARALLEL:
+        # Photos side by side: their scene is usually some baselines away.
+        return center + forward.mean(0) * 3 * (spread or 1.0)
+    weights = torch.ones(len(cameras), dtype=torch.float64)
+    focus = center
+    for _ in range(20):
+        matrix = (weights[:, None, None] * across).sum(0)
+        side = (weights[:, None] * (across @ positions[:, :, None])[..., 0]).sum(0)
+        focus = torch.linalg.solve(matrix, side)
+        away = (across @ (focus - positions)[:, :, None])[..., 0].norm(dim=1)
+        weights = 1 / away.clamp_min(1e-6 * spread + 1e-12)
+    before = ((focus - positions) * forward).sum(1) > 0
+    # Axes that meet behind most cameras are those of someone who turned around on one spot.
+    return focus if float(before.double().mean()) > 0.5 else center
 
 
 def up_of(cameras: Sequence[Camera]) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lumigraph.kernels.reference import rotation_matrices
-from lumigraph.render import Camera, interpolate, look_at, orbit
-from lumigraph.render.paths import focus_of, up_of
+from lumigraph.render import Camera, focus_of, interpolate, look_at, orbit
+from lumigraph.render.paths import up_of
 
 FOCUS = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
 UP = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
@@ -60,7 +60,22 @@ def steps_of(cameras: list[Camera]) -> torch.Tensor:
 
 @pytest.mark.parametrize("cameras", [ALL_AROUND, ONE_SIDE, ALL_AROUND[:2]])
 def test_focus_is_where_the_cameras_look(cameras):
-    torch.testing.assert_close(focus_of(cameras), FOCUS, atol=2e-2, rtol=0)
+    torch.testing.assert_close(focus_of(cameras), FOCUS)
+
+
+def test_a_camera_that_looks_elsewhere_does_not_move_the_focus():
+    place, up = FOCUS + 4 * AHEAD, UP
+    astray = Camera(look_at(place, place + SIDE + 0.3 * UP, up), (60.0, 60.0), (32.0, 24.0), 64, 48)
+    torch.testing.assert_close(focus_of([*ALL_AROUND, astray]), FOCUS, atol=1e-3, rtol=0)
+
+
+def test_the_focus_of_a_panorama_is_where_it_was_taken():
+    outward = [
+        Camera(look_at(c.position, 2 * c.position - FOCUS, UP), c.focal, c.center, 64, 48)
+        for c in captured([0, 60, 120, 180, 240, 300], elevation=0.1, distance=0.02)
+    ]
+    torch.testing.assert_close(focus_of(outward), FOCUS, atol=2e-2, rtol=0)
+    assert_rotations(orbit(outward, 6))
 
 
 def test_focus_of_parallel_cameras_is_before_them():
