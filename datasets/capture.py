@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -17,12 +18,14 @@ class Frame:
         camera: In the capture's own frame and scale, for the image at its true size.
         image: The photo, decoded on demand and cached. () -> uint8 [height, width, 3]
         mask: What to keep of it, if there is a mask. () -> bool [height, width]
+        path: Of the file that the photo comes from, if it comes from one.
     """
 
     name: str
     camera: Camera
     image: Callable[[], Tensor] = field(repr=False)
     mask: Callable[[], Tensor] | None = field(default=None, repr=False)
+    path: Path | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ def _frame(name: str, shot: Shot, photo: Photo, cache: ImageCache) -> Frame:
         camera=_camera(photo, shot),
         image=partial(load_photo, cache, photo),
         mask=partial(load_mask, cache, photo) if photo.mask else None,
+        path=photo.path,
     )
 
 
