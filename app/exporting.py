@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from lumigraph.app.files import explained
+from lumigraph.datasets.files import atomic
 from lumigraph.recon.files import ExportCheck, load_ply, save_ply, verify_export
-from lumigraph.recon.files.atomic import atomic
 from lumigraph.render import Camera, Similarity, Splats
 
 FrameOf = Literal["capture", "fit"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lumigraph.recon.files.atomic import atomic
+from lumigraph.datasets.files import atomic
 
 JSON_LIMIT = 256 << 20
 """Bytes: a million cameras fit, and reading a file that pretends to be one stays harmless."""

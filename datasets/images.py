@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from lumigraph.datasets.files import atomic
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -134,16 +136,9 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{id(pixels)}.part")
-    try:
-        with open(partial, "wb") as file:
-            # Level 1 is three times as fast as the default and a tenth larger.
-            Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as partial:
+        # Level 1 is three times as fast as the default and a tenth larger.
+        Image.fromarray(pixels).save(partial, "PNG", compress_level=1)
 
 
 class ImageCache:

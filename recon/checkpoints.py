@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lumigraph.datasets.files import atomic
 from lumigraph.recon.density import Statistics
-from lumigraph.recon.files.atomic import atomic
 from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json

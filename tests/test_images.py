@@ -1,5 +1,6 @@
 """Images are decoded once, made smaller exactly, and kept within bounds."""
 
+import os
 import pickle
 import struct
 import threading
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumigraph.datasets import ImageCache, images, photos
+from lumigraph.datasets import ImageCache, files, images, photos
 from lumigraph.datasets.images import available_memory, decode_mask, decode_rgb, save_png, shrunk
 from lumigraph.datasets.lens import Lens
 from lumigraph.datasets.photos import Photo, disk_cache, load_photo, photo_from
@@ -148,10 +149,26 @@ def test_saving_leaves_nothing_half_done(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(images.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_png(noise(), tmp_path / "new" / "b.png")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_many_threads_write_the_same_file_whole(tmp_path):
+    path, start = tmp_path / "a.png", threading.Barrier(8)
+
+    def write(value: int) -> None:
+        start.wait(10)
+        save_png(np.full((30, 40, 3), value, np.uint8), path)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(np.unique(decode_rgb(path))) == 1
+    assert os.listdir(tmp_path) == ["a.png"]
 
 
 def test_where_the_cache_is(monkeypatch):

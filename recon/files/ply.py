@@ -11,9 +11,9 @@ from typing import IO
 import numpy as np
 import torch
 
+from lumigraph.datasets.files import atomic
 from lumigraph.datasets.ply_header import Element, Header, read_header
 from lumigraph.kernels import Filter
-from lumigraph.recon.files.atomic import atomic
 from lumigraph.render import Splats
 
 ROWS = 1 << 14

@@ -6,8 +6,8 @@ from typing import Any, get_args
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from lumigraph.datasets.files import atomic
 from lumigraph.kernels import Filter
-from lumigraph.recon.files.atomic import atomic
 from lumigraph.render import Splats
 
 VERSION = "1"

@@ -1,6 +1,7 @@
 """Files written whole or not at all."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: make the folder {path.parent} first")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    writer = f"{os.getpid()}.{threading.get_ident()}"  # Two may write the same file at once.
+    partial = path.with_name(f".{path.name}.{writer}.part")
     try:
         partial.touch()
         mode = partial.stat().st_mode & 0o777
