@@ -2,20 +2,21 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lumigraph.app.terminal import notice, warn
-from lumigraph.datasets import Capture, load_capture
+from lumigraph.datasets import Capture, Frame, load_capture
 
 SIDE_WANTED = 1600
 """Pixels along the longer side, at most, unless --downscale is given: what 3DGS itself trains on,
 and what keeps a dozen megapixels from taking a laptop's memory and night."""
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
+HASHED_BYTES = 1 << 20
+"""From each end of a photo's file: most are no larger than both, reading thousands of large ones
+whole would take minutes, and edits that keep a file's size and both its ends do not just happen."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,16 @@ def longest_side(capture: Capture) -> int:
     return max((max(f.camera.width, f.camera.height) for f in frames), default=1)
 
 
-def inputs_of(capture: Capture, path: Path) -> dict[str, Any]:
+def inputs_of(capture: Capture) -> dict[str, Any]:
     """Hashes that tell whether two runs learned from the same, and what they are taken over."""
-    photos = _photos(path)
+    frames = (*capture.train, *capture.test)
     return {
         "cameras_sha256": _cameras_hash(capture),
         "cameras_hashed": "each frame's name, split and camera; the points and their colours",
-        "photos_sha256": hashlib.sha256(
-            "\0".join(f"{name}\0{size}" for name, size in photos).encode("utf-8", "replace")
-        ).hexdigest(),
-        "photos_hashed": "the names and sizes in bytes of the image files, not their content",
-        "photos": len(photos),
-        "photo_bytes": sum(size for _, size in photos),
+        "photos_blake2b": _photos_hash(frames),
+        "photos_hashed": "each photo's name, its file's size, and the first and last MiB of it",
+        "photos": len(frames),
+        "photo_bytes": sum(frame.path.stat().st_size for frame in frames if frame.path),
         "train": len(capture.train),
         "test": len(capture.test),
     }
@@ -107,17 +106,15 @@ def _cameras_hash(capture: Capture) -> str:
     return digest.hexdigest()
 
 
-def _photos(path: Path) -> list[tuple[str, int]]:
-    """Relative path and size of every image file of the capture, sorted."""
-    root = path if path.is_dir() else path.parent
-    found = []
-    for folder, names, files in os.walk(root):
-        names[:] = [name for name in names if not name.startswith(".")]
-        if "run.json" in files:  # the pictures of a run belong to no capture
-            names.clear()
-            continue
-        for file in files:
-            if file.lower().endswith(PHOTO_SUFFIXES):
-                full = Path(folder) / file
-                found.append((full.relative_to(root).as_posix(), full.stat().st_size))
-    return sorted(found)
+def _photos_hash(frames: Sequence[Frame]) -> str:
+    """BLAKE2b over the files of the photos that are used."""
+    digest = hashlib.blake2b(digest_size=32)
+    for frame in frames:
+        if frame.path is not None:
+            size = frame.path.stat().st_size
+            digest.update(repr((frame.name, size)).encode("utf-8", "replace"))
+            with open(frame.path, "rb") as file:
+                digest.update(file.read(HASHED_BYTES))
+                file.seek(max(file.tell(), size - HASHED_BYTES))
+                digest.update(file.read(HASHED_BYTES))
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 
 from lumigraph.app.channel import Control
 from lumigraph.app.doctor import chosen_device
+from lumigraph.app.files import printable
 from lumigraph.app.inputs import Selection, inputs_of, open_capture
 from lumigraph.app.machine import versions
 from lumigraph.app.progress import Drawing, duration
@@ -110,7 +111,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
             "step": 0,
             "steps": plan.steps,
             "seconds": 0.0,
-            "inputs": inputs_of(capture, path),
+            "inputs": inputs_of(capture),
             "versions": versions(),
             "timings": {"loading": time.monotonic() - began},
         },
@@ -120,6 +121,8 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
 
 def go_on(path: Path, order: Order, folder: Path) -> Session:
     """A session that goes on, to the bit, where the run in `folder` was stopped.
+
+    Warns if the machine or a program changed since, as it is not to the bit then.
 
     Raises ValueError if the run is finished, if anything about it is to change, or if the capture
     is not the one it was started with.
@@ -136,12 +139,13 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
             "choose another folder with -o"
         )
     capture, _ = open_capture(path, run.selection())
-    if inputs_of(capture, path) != run.record["inputs"]:
+    if inputs_of(capture) != run.record["inputs"]:
         raise ValueError(
             f"{path} is not what {folder} was started with (its cameras, points or photos differ): "
             "give the same capture, or train anew in another folder with -o"
         )
     session = resume_session(run, capture)
+    _warn_of_changes(run.record["versions"])
     notice(f"Going on at step {session.fit.step} of {session.fit.plan.steps}")
     return session
 
@@ -235,6 +239,21 @@ def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[s
         "device": device,
         **{name: value for name, value in order.changes.items() if value is not None},
     }
+
+
+def _warn_of_changes(before: dict[str, Any]) -> None:
+    """Warns if what decides about the last bits is not what the run began with."""
+    now = versions()
+    changes = [
+        f"{name.replace('_', ' ')} {printable(str(before.get(name)))[:80]} to {now[name]}"
+        for name in ("lumigraph", "torch", "instruction_set", "processor")
+        if before.get(name) != now[name]
+    ]
+    if changes:
+        warn(
+            f"The run goes on, but not to the bit as it would have: {', '.join(changes)} "
+            "changed since it began"
+        )
 
 
 def _check_space(folder: Path) -> None:

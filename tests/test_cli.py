@@ -19,8 +19,8 @@ from lumigraph.app import cli
 from lumigraph.app.channel import Control
 from lumigraph.app.inputs import automatic_downscale, inputs_of
 from lumigraph.app.run_folder import open_run
-from lumigraph.app.session import checkpoints
-from lumigraph.app.training import program, resume_command, stopping
+from lumigraph.app.session import checkpoints, run_session
+from lumigraph.app.training import Order, go_on, program, resume_command, start, stopping
 from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
 from lumigraph.render import Camera
@@ -297,11 +297,16 @@ def test_large_photos_are_made_smaller_unasked(capture):
 @pytest.mark.parametrize("change", ["camera", "photo", "point"])
 def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, change):
     shutil.copytree(capture, tmp_path / "capture")
-    before = inputs_of(load_capture(tmp_path / "capture"), tmp_path / "capture")
-    assert inputs_of(load_capture(capture), capture) == before
+    before = inputs_of(load_capture(tmp_path / "capture"))
+    (tmp_path / "capture" / "images" / "not_used.png").write_bytes(b"")
+    assert (
+        inputs_of(load_capture(tmp_path / "capture")) == before == inputs_of(load_capture(capture))
+    )
     if change == "photo":
-        (tmp_path / "capture" / "images" / "train_000.png").write_bytes(b"other")
-        capture_now = load_capture(capture)
+        path = tmp_path / "capture" / "images" / "train_000.png"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
     else:
         file, word = {"camera": ("images.txt", 6), "point": ("points3D.txt", 2)}[change]
         path = tmp_path / "capture" / "sparse" / "0" / file
@@ -309,8 +314,21 @@ def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, cha
         words = first.split()
         words[word] = "0.5"
         path.write_text(" ".join(words) + "\n" + rest)
-        capture_now = load_capture(tmp_path / "capture")
-    assert inputs_of(capture_now, tmp_path / "capture") != before
+    assert inputs_of(load_capture(tmp_path / "capture")) != before
+
+
+def test_what_is_not_to_the_bit_is_said(capture, tmp_path, capsys):
+    order = Order(device="cpu", changes={"steps": 2})
+    session = start(capture, order, tmp_path / "run")
+    session.control.stop()
+    run = run_session(session)
+    capsys.readouterr()
+    go_on(capture, Order(), run.folder)
+    assert "to the bit" not in capsys.readouterr().err
+    run.with_record(versions={**run.record["versions"], "torch": "2.0.0"})
+    go_on(capture, Order(), run.folder)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "to the bit" in line]
+    assert "torch 2.0.0 to " in line
 
 
 @pytest.mark.parametrize(
