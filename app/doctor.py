@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from lumigraph.app.film import ffmpeg
-from lumigraph.app.machine import cores, free_memory_mb, processor, version, versions
+from lumigraph.app.machine import cores, processor, version, versions
 from lumigraph.datasets.cache import cache_folder
+from lumigraph.datasets.images import available_memory
 from lumigraph.kernels import _native, cuda
 
 
@@ -44,7 +45,7 @@ def examine() -> dict[str, Any]:
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "wait_policy": os.environ.get("OMP_WAIT_POLICY"),
-        "memory_free_mb": free_memory_mb(),
+        "memory_free_mb": available_memory() >> 20,
         "device": device,
         "device_reason": reason,
         "cuda": "works, but is unverified" if problem is None else f"not used: {problem}",
@@ -89,7 +90,7 @@ def advice(facts: dict[str, Any]) -> list[str]:
             f"The kernels use {facts['instruction_set']} although this processor has "
             f"{facts['instruction_sets'][-1]}: unset LUMIGRAPH_ISA"
         )
-    if facts["memory_free_mb"] is not None and facts["memory_free_mb"] < 2048:
+    if facts["memory_free_mb"] < 2048:
         sentences.append("Less than 2 GB of memory is free: use --downscale and --splat-limit")
     return sentences
 

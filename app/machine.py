@@ -40,17 +40,6 @@ def peak_memory_mb() -> int:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def free_memory_mb() -> int | None:
-    """Memory that programs can still take, in MB; None where the system does not tell."""
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        return None
-    for line in path.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) >> 10
-    return None
-
-
 def processor() -> str:
     """The processor's name."""
     path = Path("/proc/cpuinfo")

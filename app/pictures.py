@@ -9,10 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumigraph.app.files import write_bytes
-
-COMPRESSION = 1
-"""Of zlib: level 6 takes three times as long for files a tenth smaller."""
+from lumigraph.app.files import explained
+from lumigraph.datasets.images import save_png
 
 # Anchors of a map from dark violet over teal to yellow, whose lightness rises evenly, so that it
 # reads the same in grey and to the colour-blind.
@@ -26,10 +24,9 @@ def picture_name(index: int, name: str) -> str:
 
 
 def write_picture(path: Path, pixels: Tensor) -> None:
-    """Writes uint8 pixels [height, width, 3] as a PNG, atomically."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(buffer, "PNG", compress_level=COMPRESSION)
-    write_bytes(path, buffer.getvalue())
+    """Writes uint8 pixels [height, width, 3] as a PNG, atomically; OSError names the file."""
+    with explained(path):
+        save_png(pixels.numpy(), path)
 
 
 def read_picture(path: Path, width: int, height: int) -> Tensor:
