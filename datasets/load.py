@@ -44,12 +44,15 @@ def load_capture(
         test: Names of the test views, or a file with one a line. By default those of
             `test_list.txt` in the folder, else those that the format gives, else every
             `test_every`-th photo of the list sorted by name, from the first.
-        test_every: 0 takes all photos to learn from, unless `test` is given.
+        test_every: 0 takes all photos to learn from, unless `test` is given; 1, where nothing
+            else names the test views, holds all of them out, only to be looked at. A single
+            photo is learnt from unless this is 1.
         cache: Of decoded photos; by default a new one of a quarter of the free memory.
 
     Raises:
         FileNotFoundError: There is no such folder, no capture in it, or none of its photos.
-        ValueError: A file is damaged, or what it says cannot be.
+        ValueError: A file is damaged, what it says cannot be, or the test views are all photos
+            though not all were asked for with `test_every=1`.
     """
     path = Path(path)
     if downscale < 1 or test_every < 0:
@@ -70,13 +73,9 @@ def load_capture(
     notes = [*_absent_note(listing), *listing.notes]
     names = _names(listing, path)
     shots = sorted(zip(names, listing.shots, strict=True), key=lambda pair: pair[0])
-    photos = [photo_from(shot.path, shot.lens, downscale, shot.mask) for _, shot in shots]
-    if transparent := any(alpha for _, alpha in photos):
+    frames, transparent = _frames(shots, downscale, cache)
+    if transparent:
         notes.append("Photos with transparency are laid over white")
-    frames = [
-        (_frame(name, shot, photo, cache), shot)
-        for (name, shot), (photo, _) in zip(shots, photos, strict=True)
-    ]
     similarity = similarity_for([frame.camera for frame, _ in frames], listing.points)
     frames = [(_with_near(frame, NEAR / similarity.scale), shot) for frame, shot in frames]
     if test is None and test_every > 0 and (folder / TEST_LIST).is_file():
@@ -135,6 +134,18 @@ def _names(listing: Listing, path: Path) -> list[str]:
         raise ValueError(f"{path} lists {twice} more than once, expected every photo once")
     common = os.path.commonpath([os.path.dirname(name) for name in (*listed, *listing.absent)])
     return [os.path.relpath(name, common) if common else name for name in listed]
+
+
+def _frames(
+    shots: list[tuple[str, Shot]], downscale: int, cache: ImageCache
+) -> tuple[list[tuple[Frame, Shot]], bool]:
+    """A frame for each shot and its name, and whether any photo has transparency."""
+    frames, transparent = [], False
+    for name, shot in shots:
+        photo, alpha = photo_from(shot.path, shot.lens, downscale, shot.mask)
+        frames.append((_frame(name, shot, photo, cache), shot))
+        transparent |= alpha
+    return frames, transparent
 
 
 def _frame(name: str, shot: Shot, photo: Photo, cache: ImageCache) -> Frame:

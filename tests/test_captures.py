@@ -269,6 +269,34 @@ def test_every_eighth_is_held_out_by_name(tmp_path):
     assert [frame.name for frame in load_capture(tmp_path).test] == ["001.png", "005.png"]
 
 
+def test_one_photo_is_learnt_from(tmp_path):
+    write_transforms(tmp_path, {"fl_x": 50.0}, 1)
+    capture = load_capture(tmp_path)
+    assert (len(capture.train), len(capture.test)) == (1, 0)
+    # What it looks at is guessed to lie before it, and brought to a distance of one.
+    pixel, depth = capture.train[0].camera.project(capture.similarity.origin)
+    assert torch.allclose(pixel, torch.tensor(capture.train[0].camera.center).double())
+    assert depth * capture.similarity.scale == pytest.approx(1)
+    assert random_points(capture, 20, 0).isfinite().all()
+    with pytest.raises(ValueError, match="none is left to learn from"):
+        load_capture(tmp_path, test=["000.png"])
+
+
+def test_all_photos_are_held_out_only_if_that_is_asked_for(tmp_path):
+    write_transforms(tmp_path, {"fl_x": 50.0}, 3)
+    capture = load_capture(tmp_path, test_every=1)
+    assert (len(capture.train), len(capture.test)) == (0, 3)
+    with pytest.raises(ValueError, match="no frames to learn from"):
+        random_points(capture, 20, 0)
+    (tmp_path / "test_list.txt").write_text("000.png\n001.png\n002.png\n")
+    with pytest.raises(ValueError, match="all 3 photos are held out"):
+        load_capture(tmp_path)
+    (tmp_path / "test_list.txt").unlink()
+    edited(tmp_path, test_filenames=[f"images/{i:03}.png" for i in range(3)])
+    with pytest.raises(ValueError, match="all 3 photos are held out"):
+        load_capture(tmp_path)
+
+
 def test_absent_photos_are_left_out_and_counted(tmp_path):
     write_transforms(tmp_path, OPENCV_FACTS)
     for name in ("002.png", "005.png"):

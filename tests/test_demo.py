@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +20,7 @@ from lumigraph.datasets.demo import (
 )
 from lumigraph.datasets.demo_mesh import demo_mesh
 from lumigraph.datasets.demo_scene import LATTICE_RADIUS, NAMES, demo_scene
+from lumigraph.datasets.lens import colmap
 from lumigraph.kernels import _native
 from lumigraph.kernels.trace import KINDS, TracedScene, trace_picture, trace_surfaces
 from lumigraph.render import Camera, look_at
@@ -146,7 +146,7 @@ def test_the_mesh_lies_on_the_surfaces_and_faces_outwards():
 
 
 def test_the_model_is_read_by_colmap_as_it_was_written(tiny: Path):
-    model = pycolmap.Reconstruction(str(tiny / "sparse" / "0"))
+    model = colmap().Reconstruction(str(tiny / "sparse" / "0"))
     train, test = demo_cameras("tiny")
     assert (model.num_images(), model.num_points3D()) == (len(train) + len(test), 500)
     images = {image.name: image for image in model.images.values()}

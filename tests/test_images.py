@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lumigraph.datasets import ImageCache, files, images, photos
-from lumigraph.datasets.images import available_memory, decode_mask, decode_rgb, save_png, shrunk
+from lumigraph.datasets import ImageCache, available_memory, files, images, photos
+from lumigraph.datasets.images import decode_mask, decode_rgb, save_png, shrunk
 from lumigraph.datasets.lens import Lens
 from lumigraph.datasets.photos import Photo, disk_cache, load_photo, photo_from
 

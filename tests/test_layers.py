@@ -25,6 +25,7 @@ ONLY_IN = {
     "typer": r"app/",
     "rich": r"app/",
     "open3d": r"recon/mesh",
+    "pycolmap": r"datasets/lens\.py",  # See `colmap` there: loaded otherwise it breaks zlib.
     "gsplat": r"kernels/cuda",
     "nerfacc": r"kernels/cuda",
     "triton": r"kernels/triton_",
@@ -77,6 +78,13 @@ def test_libraries_are_imported_where_they_belong(path: Path):
     for library in libraries(path):
         assert re.match(ONLY_IN.get(library, ""), name_of(path)), f"{library} has its own place"
         assert DISTRIBUTION.get(library, library) in declared()
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_pycolmap_comes_through_its_one_door(folder: str):
+    """Rooms are held to it above; one wrong import in a test would break the process of all."""
+    for path in (ROOT / folder).rglob("*.py"):
+        assert "pycolmap" not in libraries(path), f"{name_of(path)}: use datasets.lens.colmap()"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "kernels").rglob("*.py")), ids=name_of)
