@@ -13,7 +13,7 @@ from lumigraph.kernels.trace import KINDS, PATTERNS, TracedScene
 Row = tuple[float, ...]
 Point = tuple[float, float, float]
 
-CLOUDS = ((0.08, 0.20, 1.0), (0.30, 0.26, 0.7), (0.55, 0.17, 1.1), (0.80, 0.23, 0.8))
+CLOUDS = ((0.08, 0.30, 1.0), (0.33, 0.42, 0.8), (0.55, 0.26, 1.1), (0.83, 0.38, 0.9))
 """Where they stand: angle in turns, sine of the elevation, size."""
 
 LATTICE_RADIUS = 0.007
@@ -311,12 +311,7 @@ def _shapes() -> list[Row]:
 def _puffs() -> list[Row]:
     """Soft clouds: direction, half width, half height (both of a unit sphere), weight."""
     rows = []
-    for turn, rise, scale in (
-        (0.08, 0.30, 1.0),
-        (0.33, 0.42, 0.8),
-        (0.55, 0.26, 1.1),
-        (0.83, 0.38, 0.9),
-    ):
+    for turn, rise, scale in CLOUDS:
         for k, (aside, up, wide) in enumerate(
             ((0, 0, 1.0), (0.04, 0.03, 0.7), (-0.045, 0.01, 0.8))
         ):

@@ -12,9 +12,8 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr int COLUMNS = TILE / LANES;         // vectors in a tile's row
-constexpr int BAND = LANES == 16 ? 4 : 2;     // rows whose pixels are held in registers at once
-constexpr float LOG_ALPHA_MIN = -7.9943534f;  // log2
+constexpr int COLUMNS = TILE / LANES;      // vectors in a tile's row
+constexpr int BAND = LANES == 16 ? 4 : 2;  // rows whose pixels are held in registers at once
 
 // log2(alpha) of one row of pixels is ((yy dy + xy dx) dy) + (xx dx dx + log_opacity).
 struct Row {
@@ -54,7 +53,7 @@ inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count,
         for (int k = 0; k < BAND; ++k) {
             const Floats exponent = log_alpha(row, r, top + k - r.y);
             const Mask hit =
-                both(at_least(exponent, fill(LOG_ALPHA_MIN)), above(left[k], finished));
+                both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k], finished));
             const Floats alpha = smaller(exp2_fast(exponent), fill(ALPHA_MAX));
             const Floats weight = keep(hit, alpha * left[k]);
             for (int c = 0; c < CHANNELS; ++c) sums[c][k] += weight * r.features[c];
@@ -166,7 +165,7 @@ inline void blend_one_backward(const Record &r, int x0, int y0, TilePixels<CHANN
             const float dy = float(y0 + y) - r.y;
             const Floats exponent = log_alpha(row, r, dy);
             const Floats left = load(&p.left[y][x]);
-            const Mask hit = both(at_least(exponent, fill(LOG_ALPHA_MIN)), above(left, finished));
+            const Mask hit = both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
             if (!any(hit)) continue;
             const Floats unclamped = exp2_fast(exponent);
             const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));

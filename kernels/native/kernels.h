@@ -19,6 +19,7 @@ struct View {
 // Constants of the image model; kernels/backend.py gives their meaning.
 constexpr float BLUR = 0.3f;
 constexpr float ALPHA_MIN = 1.0f / 255.0f;
+constexpr float LOG2_ALPHA_MIN = -7.9943534f;
 constexpr float ALPHA_MAX = 0.99f;
 constexpr float TRANSMITTANCE_MIN = 1e-4f;
 

@@ -20,7 +20,7 @@ struct Ellipse {
 inline Ellipse ellipse_of(const Record &r) {
     // The record's form is that of log2(alpha): turn it back to one with a positive sign.
     const float xx = -r.xx, xy = -0.5f * r.xy, yy = -r.yy;
-    const float level = r.log_opacity + 7.9943534f;  // log2 of opacity / ALPHA_MIN
+    const float level = r.log_opacity - LOG2_ALPHA_MIN;
     const float inverse = 1.0f / xx, determinant = xx * yy - xy * xy;
     Ellipse e;
     e.x = r.x, e.y = r.y;
