@@ -278,6 +278,17 @@ def doctor(as_json: Json = False) -> None:
     _report(as_json, {**facts, "advice": advice(facts)}, "This machine", doctor_rows(facts))
 
 
+@app.command()
+def bench(as_json: Json = False) -> None:
+    """Measure how fast this machine renders and trains, on a scene made on the spot."""
+    from lumigraph.app.bench import bench_json, bench_rows, measured, showing
+
+    _loaded()
+    with showing() as progress:
+        found = measured(progress=progress)
+    _report(as_json, bench_json(found), "Speed here", bench_rows(found))
+
+
 @app.callback(invoke_without_command=True)
 def options(
     debug: Annotated[
