@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <math.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -61,7 +62,12 @@ inline Floats keep(Mask m, Floats a) { return _mm512_maskz_mov_ps(m, a); }
 inline Ints choose(Mask m, Ints a, Ints b) {
     return Ints(_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a));
 }
+inline Floats choose(Mask m, Floats a, Floats b) { return _mm512_mask_mov_ps(b, m, a); }
+inline uint32_t bits(Mask m) { return m; }
 inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+inline Floats root(Floats a) { return _mm512_sqrt_ps(a); }
+inline Floats rounded_down(Floats a) { return _mm512_floor_ps(a); }
 inline Floats reciprocal(Floats a) {
     const Floats r = _mm512_rcp14_ps(a);
     return r * (2.0f - a * r);
@@ -77,27 +83,42 @@ inline Mask both(Mask a, Mask b) { return a & b; }
 inline Mask first_only(Mask a, Mask b) { return a & ~b; }
 inline Floats keep(Mask m, Floats a) { return (Floats)((Ints)a & m); }
 inline Ints choose(Mask m, Ints a, Ints b) { return (a & m) | (b & ~m); }
+inline Floats choose(Mask m, Floats a, Floats b) { return (Floats)choose(m, (Ints)a, (Ints)b); }
 inline Floats absolute(Floats a) { return (Floats)((Ints)a & 0x7fffffff); }
 
 #if defined(__AVX2__)
 inline bool any(Mask m) { return _mm256_movemask_ps((__m256)m) != 0; }
+inline uint32_t bits(Mask m) { return uint32_t(_mm256_movemask_ps((__m256)m)); }
 inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+inline Floats root(Floats a) { return _mm256_sqrt_ps(a); }
+inline Floats rounded_down(Floats a) { return _mm256_floor_ps(a); }
 inline Floats reciprocal(Floats a) {
     const Floats r = _mm256_rcp_ps(a);
     return r * (2.0f - a * r);
 }
 #elif defined(__x86_64__)
 inline bool any(Mask m) { return _mm_movemask_ps((__m128)m) != 0; }
+inline uint32_t bits(Mask m) { return uint32_t(_mm_movemask_ps((__m128)m)); }
 inline Floats smaller(Floats a, Floats b) { return _mm_min_ps(a, b); }
+inline Floats larger(Floats a, Floats b) { return _mm_max_ps(a, b); }
+inline Floats root(Floats a) { return _mm_sqrt_ps(a); }
+inline Floats rounded_down(Floats a) { return _mm_floor_ps(a); }
 inline Floats reciprocal(Floats a) {
     const Floats r = _mm_rcp_ps(a);
     return r * (2.0f - a * r);
 }
 #else
 inline bool any(Mask m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
-inline Floats smaller(Floats a, Floats b) {
-    return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b);
+inline uint32_t bits(Mask m) {
+    const uint32x4_t place = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32((uint32x4_t)m, place));
 }
+// As on x86: a NaN in either gives the second.
+inline Floats smaller(Floats a, Floats b) { return choose(a < b, a, b); }
+inline Floats larger(Floats a, Floats b) { return choose(a > b, a, b); }
+inline Floats root(Floats a) { return (Floats)vsqrtq_f32((float32x4_t)a); }
+inline Floats rounded_down(Floats a) { return (Floats)vrndmq_f32((float32x4_t)a); }
 inline Floats reciprocal(Floats a) { return 1.0f / a; }
 #endif
 
@@ -115,6 +136,35 @@ inline Floats exp2_fast(Floats x) {
     p = p * f + 0.69312179f;
     p = p * f + 0.99999928f;
     return (Floats)((Ints)p + ((Ints)shifted << 23));
+}
+
+// e^x to 3e-6 relative, at least 2^-126 and at most 2^127; NaN for NaN.
+inline Floats exp_fast(Floats x) {
+    constexpr float LOG2E = 1.44269504f;
+    const Floats exponent = smaller(fill(127.0f), larger(fill(-126.0f), x * LOG2E));
+    return exp2_fast(exponent) + (exponent - exponent);
+}
+
+// log2 of positive normal numbers to 1e-7 or 1e-7 relative, whichever is more: the exponent, and
+// 2 atanh((m - 1) / (m + 1)) of a mantissa between the roots of 1/2 and 2.
+inline Floats log2_fast(Floats x) {
+    const Ints raw = (Ints)x - 0x3f3504f3;  // the bits of sqrt(1/2)
+    const Floats exponent = __builtin_convertvector(raw >> 23, Floats);
+    const Floats mantissa = (Floats)((raw & 0x7fffff) + 0x3f3504f3);
+    const Floats s = (mantissa - 1.0f) / (mantissa + 1.0f), ss = s * s;
+    constexpr float SCALE = 2.88539008f;  // 2 / ln 2
+    return exponent +
+           s * (((ss * (SCALE / 7) + SCALE / 5) * ss + SCALE / 3) * ss + SCALE);
+}
+
+// Column c of some rows, one row a lane; lanes without a row are zero.
+template <int COLUMNS>
+inline void load_columns(const float *rows, const int64_t *index, int count, int64_t stride,
+                         Floats *out) {
+    alignas(64) float columns[COLUMNS][LANES] = {};
+    for (int i = 0; i < count; ++i)
+        for (int c = 0; c < COLUMNS; ++c) columns[c][i] = rows[index[i] * stride + c];
+    for (int c = 0; c < COLUMNS; ++c) out[c] = load(columns[c]);
 }
 
 }  // namespace
