@@ -19,7 +19,7 @@ from lumigraph.app.terminal import notice
 from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
 from lumigraph.kernels.reference import rotation_matrices
-from lumigraph.recon import Step, fit_splats, plan_from, start_fit
+from lumigraph.recon import Plan, Step, fit_splats, start_fit
 from lumigraph.recon.density import Statistics
 from lumigraph.render import Camera, Similarity, Splats, render, to_bytes
 from lumigraph.render.render import project_splats
@@ -223,8 +223,8 @@ def training(name: str, steps: Iterator[Step]) -> Subject:
 def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
     """A fit of a copy of the scene to one picture, that of the scene with its colours exchanged.
 
-    It stands late in a long fit, at full resolution and with all harmonics, where density control
-    still gathers its statistics; for about 90 steps it does not act.
+    It stands in the middle of the classic long fit, with all harmonics, where density control still
+    gathers its statistics; for about 90 steps it does not act.
     """
     with torch.no_grad():
         picture = to_bytes(render(replace(scene, base=scene.base.roll(1, 1)), camera).color)
@@ -237,7 +237,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
         colors=torch.zeros(points.shape, dtype=torch.uint8),
         similarity=Similarity.identity(),
     )
-    plan = plan_from("high")
+    plan = Plan(steps=30_000)
     copy = scene[torch.arange(len(scene))]
     fit = replace(
         start_fit(capture, plan),

@@ -1,0 +1,260 @@
+"""How time and memory grow with splats, pixels and threads; as JSON and as plots.
+
+    .venv/bin/lumigraph demo -o runs/demo
+    .venv/bin/python benchmarks/scaling.py --scene runs/demo/scene.ply \
+        --cameras runs/demo/cameras.json -o build/scaling.json
+    .venv/bin/python benchmarks/scaling.py --plot build/scaling.json
+
+Each point is a process of its own, whose memory is nobody else's: it loads the scene, renders it,
+renders it with gradients, and takes training steps. The scene comes in all sizes, by splitting its
+splats or by choosing some. Without --scene it is the one that `lumigraph bench` generates; the
+plots in docs/images are of the built-in scene after `lumigraph demo`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import measuring
+import torch
+from measuring import number
+
+from lumigraph.app.bench import (
+    Size,
+    Subject,
+    generated_camera,
+    generated_scene,
+    interleaved,
+    machine,
+    rendering,
+    resampled,
+    training,
+    training_steps,
+)
+from lumigraph.app.cameras_file import camera_json
+from lumigraph.datasets.files import atomic
+from lumigraph.recon.files import load_ply, save_ply
+from lumigraph.render import Camera, Splats
+
+COUNTS = (10_000, 100_000, 1_000_000, 2_000_000)
+SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (1280, 720), (1920, 1080))
+THREADS = (1, 2)
+
+WORK = ("forward", "forward and backward", "training step")
+"""What each process does, in the order of the memory it takes: peaks only grow."""
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+
+
+def main() -> None:
+    """Measures or plots, as the command line asks."""
+    if len(sys.argv) == 3 and sys.argv[1] == "--point":
+        print(json.dumps(_point(json.loads(sys.argv[2]))))
+        return
+    asked = _arguments()
+    try:
+        if asked.plot is not None:
+            _plot(json.loads(asked.plot.read_text(encoding="utf-8")), asked.images)
+        else:
+            _measure(asked)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[the generated one]")
+    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
+    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="of splats: 10000,100000")
+    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="of pictures: 320x180,640x360")
+    parser.add_argument("--threads", type=_numbers, default=THREADS, help="[1,2]")
+    parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file [standard output]")
+    parser.add_argument("--plot", type=Path, metavar="JSON", help="draw what was measured before")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of plots")
+    asked = parser.parse_args()
+    if (asked.scene is None) != (asked.cameras is None):
+        parser.error("--scene and --cameras belong together")
+    if asked.rounds < 1 or min((*asked.counts, *asked.threads)) < 1:
+        parser.error("--rounds, --counts and --threads should be at least 1")
+    return asked
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _sizes(text: str) -> tuple[Size, ...]:
+    """Sizes from "320x180,640x360"."""
+    pairs = (part.split("x") for part in text.split(","))
+    return tuple((int(width), int(height)) for width, height in pairs)
+
+
+def _measure(asked: argparse.Namespace) -> None:
+    """Every number of splats at every size and number of threads, each in its own process."""
+    if asked.scene is None:
+        name, scene, camera = "generated", generated_scene(), generated_camera(1280, 720)
+    else:
+        name, scene = asked.scene.stem, load_ply(asked.scene)
+        camera = measuring.cameras_in(asked.cameras)[asked.view]
+    grid = list(product(asked.counts, asked.sizes, asked.threads))
+    told = measuring.telling("points")
+    points = []
+    with tempfile.TemporaryDirectory(prefix="lumigraph-scaling-") as folder:
+        files = _files(scene, asked.counts, Path(folder))
+        for count, size, threads in grid:
+            task = {
+                "scene": str(files[count]),
+                "camera": camera_json(measuring.at_size(camera, size)),
+                "threads": threads,
+                "rounds": asked.rounds,
+            }
+            points.append({"splats": count, "size": size, "threads": threads, **_spawn(task)})
+            told(len(points), len(grid))
+    result = {
+        "machine": machine(),
+        "scene": {"name": name, "splats": len(scene)},
+        "rounds": asked.rounds,
+        "points": points,
+    }
+    text = json.dumps(result)
+    if asked.output is None:
+        print(text)
+        return
+    with atomic(asked.output) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    print(_page(result))
+
+
+def _files(scene: Splats, counts: tuple[int, ...], folder: Path) -> dict[int, Path]:
+    """The scene with each number of splats, as files: a process that reads one needs no more."""
+    files = {}
+    for count in counts:
+        files[count] = folder / f"{count}.ply"
+        save_ply(resampled(scene, count), files[count])
+    return files
+
+
+def _spawn(task: dict[str, Any]) -> dict[str, Any]:
+    """What a process of its own measured; RuntimeError with its last words if it failed."""
+    threads = str(task["threads"])
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
+    command = [sys.executable, __file__, "--point", json.dumps(task)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join(done.stderr.splitlines()[-5:])
+        raise RuntimeError(f"a point failed with exit code {done.returncode}: {last}")
+    return json.loads(done.stdout)
+
+
+def _point(task: dict[str, Any]) -> dict[str, Any]:
+    """Times of all work in this process, and the most memory it held after each."""
+    torch.set_num_threads(task["threads"])
+    scene = load_ply(Path(task["scene"]))
+    told = task["camera"]
+    camera = Camera(
+        torch.tensor(told["world_to_camera"], dtype=torch.float64),
+        tuple(told["focal"]),
+        tuple(told["center"]),
+        told["width"],
+        told["height"],
+        told["near"],
+    )
+    makers = {
+        "forward": lambda: rendering("forward", scene, camera),
+        "forward and backward": lambda: measuring.forward_backward("both", scene, camera),
+        "training step": lambda: training("training", training_steps(scene, camera)),
+    }
+    found = {}
+    for work in WORK:
+        # Made here and gone afterwards: the next may use its memory.
+        subject: Subject = makers[work]()
+        times = interleaved([subject], rounds=task["rounds"], runs=2)
+        found[work] = {**measuring.summary(times[subject.name]), "peak_bytes": peak_bytes()}
+        del subject
+    return found
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held.
+
+    Linux tells it of the program that runs; `getrusage` also counts what started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def per_unit(points: list[dict[str, Any]], work: str) -> dict[str, float]:
+    """Bytes that another splat and another pixel take, by the largest differences there are.
+
+    The first compares the most with the fewest splats in the smallest picture, the second the
+    largest with the smallest picture for the fewest splats; both with the most threads.
+    """
+    threads = max(point["threads"] for point in points)
+    peaks = {
+        (point["splats"], point["size"][0] * point["size"][1]): point[work]["peak_bytes"]
+        for point in points
+        if point["threads"] == threads
+    }
+    few, many = min(s for s, _ in peaks), max(s for s, _ in peaks)
+    small, large = min(p for _, p in peaks), max(p for _, p in peaks)
+    result = {}
+    if many > few:
+        result["splat"] = (peaks[many, small] - peaks[few, small]) / (many - few)
+    if large > small:
+        result["pixel"] = (peaks[few, large] - peaks[few, small]) / (large - small)
+    return result
+
+
+def _page(result: dict[str, Any]) -> str:
+    """The points as a table, and memory per splat and pixel."""
+    rows = [
+        (
+            f"{point['splats']:,}",
+            "x".join(map(str, point["size"])),
+            str(point["threads"]),
+            *(
+                f"{number(point[work]['median'])} ({measuring.spread(point[work])})"
+                for work in WORK
+            ),
+            number(point[WORK[-1]]["peak_bytes"] / 1e6),
+        )
+        for point in result["points"]
+    ]
+    head = ("splats", "size", "threads", *(f"{work}, ms" for work in WORK), "peak, MB")
+    memory = []
+    for work in WORK:
+        bytes_ = per_unit(result["points"], work)
+        memory.append((work, *(number(bytes_[u]) if u in bytes_ else "-" for u in UNITS)))
+    units = ("memory", *(f"bytes per {unit}" for unit in UNITS))
+    return measuring.markdown(head, rows) + "\n\n" + measuring.markdown(units, memory)
+
+
+UNITS = ("splat", "pixel")
+
+
+def _plot(result: dict[str, Any], folder: Path) -> None:
+    """The plots of a result, as SVG files in the folder."""
+    from plots import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in draw(result, WORK, folder):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""How fast splats are rendered and trained here, how near to the machine's limit, beside whom.
+
+    .venv/bin/python benchmarks/splats.py
+    .venv/bin/python benchmarks/splats.py --scene garden_100k.ply --cameras garden_cameras.json
+    .venv/bin/python benchmarks/splats.py --trained runs/demo --capture fox --downscale 4
+    .venv/bin/python benchmarks/splats.py --calibrate PROGRAM
+
+Every round visits everything that is measured, so that whatever else the machine does hits all
+alike; figures are medians over all rounds, with least and most. docs/performance.md explains them.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import measuring
+import peers
+import torch
+from measuring import number
+from stages import Stage, blends, same_level, stages
+
+from lumigraph.app.bench import (
+    SIZES,
+    SPLATS,
+    Size,
+    Subject,
+    generated_camera,
+    generated_scene,
+    interleaved,
+    load_of,
+    machine,
+    rendering,
+    resampled,
+    training,
+    training_steps,
+)
+from lumigraph.datasets import load_capture
+from lumigraph.recon import Plan, fit_splats, start_fit
+from lumigraph.recon.files import load_ply
+from lumigraph.render import Camera, Splats
+
+FEWEST_ROUNDS = 5
+"""A median of fewer says little."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene, and a camera that looks at it."""
+
+    name: str
+    scene: Splats
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A time that the table shows.
+
+    Attributes:
+        subject: What is timed.
+        size: Of its picture, where the calibration has a reference renderer of that size.
+    """
+
+    subject: Subject
+    size: Size | None = None
+
+
+def main() -> None:
+    """Measures what the command line asks for and prints it."""
+    asked = _arguments()
+    try:
+        views = _views(asked)
+        with tempfile.TemporaryDirectory(prefix="lumigraph-bench-") as folder:
+            result = _measured(asked, views, Path(folder))
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    measuring.write_or_print(_page(result), result, as_json=asked.json)
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[a generated one]")
+    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
+    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
+    parser.add_argument("--trained", type=Path, metavar="RUN", help="a trained scene beside it")
+    parser.add_argument("--capture", type=Path, help="to time a training step on")
+    parser.add_argument("--downscale", type=int, default=1, help="of the capture's photos [1]")
+    parser.add_argument("--splats", type=int, default=SPLATS, help="of the generated scene")
+    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="[1280x720,640x360]")
+    parser.add_argument("--larger", type=int, default=10, help="times as many splats, too [10]")
+    parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
+    parser.add_argument("--calibrate", metavar="COMMAND", help="run before and after")
+    parser.add_argument("--no-peers", action="store_true", help="do not look for other programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    asked = parser.parse_args()
+    if (asked.scene is None) != (asked.cameras is None):
+        parser.error("--scene and --cameras belong together")
+    if asked.rounds < 1 or asked.splats < 1 or asked.larger < 1:
+        parser.error("--rounds, --splats and --larger should be at least 1")
+    return asked
+
+
+def _sizes(text: str) -> tuple[Size, ...]:
+    """Sizes from "1280x720,640x360"."""
+    sizes = []
+    for part in text.split(","):
+        width, _, height = part.partition("x")
+        sizes.append((int(width), int(height)))
+    return tuple(sizes)
+
+
+def _views(asked: argparse.Namespace) -> list[View]:
+    """The scenes that are rendered, each with one camera; the first is looked at closely."""
+    if asked.scene is None:
+        scene = generated_scene(asked.splats)
+        views = [View("generated", scene, generated_camera(*asked.sizes[0]))]
+    else:
+        views = [_view_of(asked.scene.stem, asked.scene, asked.cameras, asked.view)]
+    if asked.trained is not None:
+        run = asked.trained
+        views.append(_view_of(run.name, run / "scene.ply", run / "cameras.json", 0))
+    return views
+
+
+def _view_of(name: str, scene: Path, cameras: Path, view: int) -> View:
+    known = measuring.cameras_in(cameras)
+    if not 0 <= view < len(known):
+        raise ValueError(f"{cameras} has {len(known)} cameras, so there is no view {view}")
+    return View(name, load_ply(scene), known[view])
+
+
+def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dict[str, Any]:
+    """Everything that is measured, as plain data."""
+    before = "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
+    first = views[0]
+    camera = measuring.at_size(first.camera, asked.sizes[0])
+    figures = [figure for view in views for figure in _figures(view, asked.sizes, asked.larger)]
+    figures += _capture_figures(asked)
+    parts = stages(first.scene, camera)
+    by_level = blends(first.scene, camera, sorted({1, torch.get_num_threads()}))
+    others = [] if asked.no_peers else _peers(asked, first, folder)
+
+    told = measuring.telling
+    subjects = [figure.subject for figure in figures]
+    subjects += [peer.subject for peer in others if peer.subject is not None]
+    times = interleaved(subjects, rounds=asked.rounds, progress=told("figures"))
+    timed = [Subject(part.name, lambda part=part: _discard(part)) for part in parts]
+    part_times = interleaved(timed, rounds=asked.rounds, progress=told("stages"))
+    with same_level():
+        level_times = interleaved(by_level, rounds=asked.rounds, progress=told("blend"))
+    after = before and measuring.calibrate(asked.calibrate)
+
+    calibration = [measuring.parse_calibration(text) for text in (before, after)]
+    limits = measuring.together(*calibration)
+    return {
+        "machine": {**machine(), "memory_bytes_per_second": measuring.memory_rate()},
+        "scenes": {view.name: _facts(view, asked.sizes) for view in views},
+        "calibration": {
+            "before": before,
+            "after": after,
+            "figures": limits,
+            "drift": measuring.drift(*calibration),
+        },
+        "rounds": asked.rounds,
+        "figures": {f.subject.name: _with_ratio(f, times, limits) for f in figures},
+        "stages": {part.name: _stage_facts(part, part_times) for part in parts},
+        "blend": {name: measuring.summary(t) for name, t in level_times.items()},
+        "peers": {peer.name: _peer_facts(peer, times) for peer in others},
+    }
+
+
+def _discard(part: Stage) -> None:
+    part.run()
+
+
+def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
+    """Rendering at every size; at the first also of more splats, with gradients, and training."""
+    figures = []
+    for size in sizes:
+        name = f"{view.name}, forward {size[0]}x{size[1]}"
+        camera = measuring.at_size(view.camera, size)
+        figures.append(Figure(rendering(name, view.scene, camera), size))
+    first = sizes[0]
+    shape = f"{first[0]}x{first[1]}"
+    camera = measuring.at_size(view.camera, first)
+    if larger > 1:
+        name = f"{view.name} x {larger}, forward {shape}"
+        many = resampled(view.scene, larger * len(view.scene))
+        figures.append(Figure(rendering(name, many, camera), first))
+    name = f"{view.name}, forward and backward {shape}"
+    figures.append(Figure(measuring.forward_backward(name, view.scene, camera), first))
+    steps = training_steps(view.scene, camera)
+    figures.append(Figure(training(f"{view.name}, training step {shape}", steps), first))
+    return figures
+
+
+def _capture_figures(asked: argparse.Namespace) -> list[Figure]:
+    """A step of the classic fit of the capture, from its start, photos decoded beforehand."""
+    if asked.capture is None:
+        return []
+    capture = load_capture(asked.capture, downscale=asked.downscale)
+    for frame in capture.train:
+        frame.image()
+    fit = start_fit(capture, Plan(steps=30_000))
+    camera = capture.train[0].camera
+    name = f"{capture.name}, training step {camera.width}x{camera.height}"
+    name += f" with {len(fit.splats):,} start splats"
+    return [Figure(training(name, fit_splats(capture, fit)))]
+
+
+def _peers(asked: argparse.Namespace, view: View, folder: Path) -> list[peers.Peer]:
+    """All peers, at the work of the first scene; those that cannot run are notes."""
+    cameras = [measuring.at_size(view.camera, size) for size in asked.sizes]
+    found = [peers.open3d(view.scene, camera, folder) for camera in cameras]
+    found += [peers.gsplat(view.scene, camera) for camera in cameras]
+    return peers.tried([*found, peers.opensplat(asked.capture, asked.downscale)])
+
+
+def _facts(view: View, sizes: tuple[Size, ...]) -> dict[str, Any]:
+    load = {}
+    for size in sizes:
+        camera = measuring.at_size(view.camera, size)
+        load[f"{size[0]}x{size[1]}"] = load_of(view.scene, camera)
+    return {"splats": len(view.scene), "degree": view.scene.degree, "load": load}
+
+
+def _with_ratio(
+    figure: Figure, times: dict[str, list[float]], limits: dict[str, float]
+) -> dict[str, Any]:
+    """A summary, and the median over that of the reference renderer at the same size."""
+    found = measuring.summary(times[figure.subject.name])
+    name = f"refrender {figure.size[0]}x{figure.size[1]}" if figure.size else ""
+    ratio = found["median"] / limits[name] if name in limits else None
+    return {**found, "of_refrender": ratio}
+
+
+def _stage_facts(part: Stage, times: dict[str, list[float]]) -> dict[str, Any]:
+    found = measuring.summary(times[part.name])
+    return {**found, "amount": part.amount, "unit": part.unit, "limit": part.limit}
+
+
+def _peer_facts(peer: peers.Peer, times: dict[str, list[float]]) -> dict[str, Any]:
+    timed = {} if peer.subject is None else measuring.summary(times[peer.subject.name])
+    return {**timed, "note": peer.note}
+
+
+def _page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    parts = [_figures_table(result), _stages_table(result), _blend_table(result)]
+    if result["peers"]:
+        parts.append(_peers_table(result))
+    scenes = (
+        f"{name}: {facts['splats']:,} splats of degree {facts['degree']}; "
+        + "; ".join(
+            f"at {size} {load['visible']:,} in view, {load['blended_per_pixel']} in a pixel"
+            for size, load in facts["load"].items()
+        )
+        for name, facts in result["scenes"].items()
+    )
+    parts.append("\n".join(scenes))
+    here = result["machine"]
+    shown = (f"{key.replace('_', ' ')} {here[key]}" for key in ("processor", "cores", "threads"))
+    parts.append(
+        f"Machine: {', '.join(shown)}, {here['instruction_set']} kernels, torch {here['torch']}; "
+        f"memory {here['memory_bytes_per_second'] / 1e9:.1f} GB/s."
+    )
+    if result["rounds"] < FEWEST_ROUNDS:
+        parts.append(f"Only {result['rounds']} rounds: a trial, not a measurement.")
+    calibration = result["calibration"]
+    if calibration["before"]:
+        parts.append(
+            f"Calibration before and after; they differ by up to {calibration['drift']:.0%}:"
+        )
+        parts += [f"```\n{calibration[when].rstrip()}\n```" for when in ("before", "after")]
+    return "\n\n".join(parts)
+
+
+def _figures_table(result: dict[str, Any]) -> str:
+    rows = []
+    for name, found in result["figures"].items():
+        ratio = found["of_refrender"]
+        shown = "-" if ratio is None else f"{ratio:.2f}"
+        rows.append((name, number(found["median"]), measuring.spread(found), shown))
+    return measuring.markdown(("", "ms, median", "least to most", "of refrender"), rows)
+
+
+def _stages_table(result: dict[str, Any]) -> str:
+    """Rates are amounts over times; the share is that of the machine's own rate."""
+    limits = {
+        **result["calibration"]["figures"],
+        "memory": result["machine"]["memory_bytes_per_second"],
+    }
+    rows = []
+    for name, found in result["stages"].items():
+        rate = found["amount"] / (found["median"] / 1e3)
+        share = f"{rate / limits[found['limit']]:.0%}" if found["limit"] in limits else "-"
+        amount = f"{number(found['amount'] / 1e6)} M {found['unit']}"
+        times = (number(found["median"]), measuring.spread(found))
+        rows.append((name, *times, amount, f"{number(rate / 1e9)} G/s", share))
+    total = sum(found["median"] for found in result["stages"].values())
+    rows.append(("sum", number(total), "", "", "", ""))
+    head = ("stage", "ms, median", "least to most", "amount", "rate", "share of the limit")
+    return measuring.markdown(head, rows)
+
+
+def _blend_table(result: dict[str, Any]) -> str:
+    """The blend stage by instruction set and threads, and how much faster than the slowest."""
+    slowest = max(found["median"] for found in result["blend"].values())
+    rows = [
+        (
+            name,
+            number(found["median"]),
+            measuring.spread(found),
+            f"{slowest / found['median']:.2f}",
+        )
+        for name, found in result["blend"].items()
+    ]
+    return measuring.markdown(("blend stage", "ms, median", "least to most", "speed-up"), rows)
+
+
+def _peers_table(result: dict[str, Any]) -> str:
+    rows = []
+    for name, found in result["peers"].items():
+        times = ("-", "-")
+        if "median" in found:
+            times = (number(found["median"]), measuring.spread(found))
+        rows.append((name, *times, found["note"]))
+    return measuring.markdown(("peer", "ms, median", "least to most", "note"), rows)
+
+
+if __name__ == "__main__":
+    main()
