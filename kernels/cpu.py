@@ -185,49 +185,40 @@ def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
         )
 
 
-class _Ssim(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
+    """The gradient is found with the value, in the same pass, and only scaled on the way back."""
+
     @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
-        maps = None
-        if ctx.needs_input_grad[0]:
-            maps = tuple(torch.empty_like(image) for _ in range(3))
-            ctx.save_for_backward(image, target, *maps)
-        return image.new_tensor(_native.ssim(image, target, maps, torch.get_num_threads()))
+    def forward(ctx: Any, image: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
+        gradient = torch.empty_like(image) if ctx.needs_input_grad[0] else None
+        photo, floats = (target, None) if target.dtype == torch.uint8 else (None, target)
+        loss, _, _ = _native.loss(
+            image, floats, photo, ssim_weight, 1.0, gradient, torch.get_num_threads()
+        )
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return image.new_tensor(loss)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
-        image, target, *maps = ctx.saved_tensors
-        out = torch.empty_like(image)
-        _native.ssim_backward(
-            image, target, tuple(maps), scale.item(), out, torch.get_num_threads()
-        )
-        return out, None
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale, None, None
+
+
+def photometric_loss(image: Tensor, target: Tensor, *, ssim_weight: float) -> Tensor:
+    """See `Backend.photometric_loss`; at most 4 channels."""
+    return _Loss.apply(image.contiguous(), target.contiguous(), ssim_weight)  # type: ignore[no-any-return]
 
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.ssim`; at most 4 channels."""
-    return _Ssim.apply(image.contiguous(), target.contiguous())  # type: ignore[no-any-return]
-
-
-class _L1(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(image, target)
-        return image.new_tensor(_native.l1(image, target, torch.get_num_threads()))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
-        image, target = ctx.saved_tensors
-        out = torch.empty_like(image)
-        _native.l1_backward(image, target, scale.item(), out, torch.get_num_threads())
-        return out, None
+    return 1 - photometric_loss(image, target, ssim_weight=1.0)
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.l1`; at most 4 channels."""
-    return _L1.apply(image.contiguous(), target.contiguous())  # type: ignore[no-any-return]
+    return photometric_loss(image, target, ssim_weight=0.0)
 
 
 @torch.no_grad()

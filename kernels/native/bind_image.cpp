@@ -6,83 +6,34 @@
 
 #include "arrays.h"
 #include "kernels.h"
+#include "raster.h"
 
 using namespace nanobind::literals;
 
 namespace lumigraph {
 namespace {
 
-double mean_of(const std::vector<double> &row_sums, double count) {
-    double sum = 0;
-    for (double row : row_sums) sum += row;
-    return sum / count;
-}
+using Bytes = Array<const uint8_t>;
 
-struct ImageSize {
-    int64_t height, width, channels;
-    double count() const { return double(height) * width * channels; }
-};
-
-ImageSize size_of(const In &image) {
+// Loss, mean absolute difference and mean structural similarity (0 where it has no weight).
+std::array<double, 3> loss(const In &image, const std::optional<In> &target,
+                           const std::optional<Bytes> &photo, float ssim_weight, float scale,
+                           const std::optional<Out> &gradient, int threads) {
     if (image.ndim() != 3 || image.size() == 0 || image.shape(2) > 4)
         throw nb::value_error("image must be [height, width, channels] of 1 to 4 channels");
-    return {int64_t(image.shape(0)), int64_t(image.shape(1)), int64_t(image.shape(2))};
-}
-
-using Maps = std::array<Out, 3>;
-
-double ssim(const In &image, const In &target, const std::optional<Maps> &maps, int threads) {
-    const auto [height, width, channels] = size_of(image);
+    if (target.has_value() == photo.has_value())
+        throw nb::value_error("give a target in floats or a photo in bytes");
+    const int64_t height = image.shape(0), width = image.shape(1), channels = image.shape(2);
     const std::initializer_list<int64_t> shape = {height, width, channels};
-    std::vector<double> row_sums(height);
-    Ssim s{
-        int(height), int(width), int(channels), image.data(),    checked(target, "target", shape),
-        nullptr,     nullptr,    nullptr,       row_sums.data(), threads};
-    if (maps) {
-        s.map_mean = checked((*maps)[0], "maps[0]", shape);
-        s.map_square = checked((*maps)[1], "maps[1]", shape);
-        s.map_product = checked((*maps)[2], "maps[2]", shape);
-    }
+    Loss l{};
+    l.height = int(height), l.width = int(width), l.channels = int(channels);
+    l.image = image.data();
+    l.target = checked(target, "target", shape);
+    l.photo = checked(photo, "photo", shape);
+    l.gradient = checked(gradient, "gradient", shape);
+    l.ssim_weight = ssim_weight, l.scale = scale, l.threads = threads;
     nb::gil_scoped_release release;
-    kernels().ssim(s);
-    return mean_of(row_sums, double(height) * width * channels);
-}
-
-void ssim_backward(const In &image, const In &target, const Maps &maps, float scale,
-                   const Out &gradient, int threads) {
-    const auto [height, width, channels] = size_of(image);
-    const std::initializer_list<int64_t> shape = {height, width, channels};
-    const SsimGradient s{int(height),
-                         int(width),
-                         int(channels),
-                         image.data(),
-                         checked(target, "target", shape),
-                         checked(maps[0], "maps[0]", shape),
-                         checked(maps[1], "maps[1]", shape),
-                         checked(maps[2], "maps[2]", shape),
-                         float(scale / (double(height) * width * channels)),
-                         checked(gradient, "gradient", shape),
-                         threads};
-    nb::gil_scoped_release release;
-    kernels().ssim_backward(s);
-}
-
-double l1(const In &image, const In &target, int threads) {
-    const auto [height, width, channels] = size_of(image);
-    const float *other = checked(target, "target", {height, width, channels});
-    std::vector<double> row_sums(height);
-    nb::gil_scoped_release release;
-    kernels().l1(image.data(), other, height, width * channels, row_sums.data(), threads);
-    return mean_of(row_sums, double(height) * width * channels);
-}
-
-void l1_backward(const In &image, const In &target, float scale, const Out &gradient, int threads) {
-    const auto [height, width, channels] = size_of(image);
-    const float *other = checked(target, "target", {height, width, channels});
-    float *out = checked(gradient, "gradient", {height, width, channels});
-    const int64_t count = height * width * channels;
-    nb::gil_scoped_release release;
-    kernels().l1_backward(image.data(), other, count, float(scale / double(count)), out, threads);
+    return loss_of(l);
 }
 
 // The state's tensors may have any shape, the same for all: rows, and what is in a row.
@@ -114,13 +65,9 @@ void adam(const Out &parameter, const In &gradient, const Out &first, const Out 
 }  // namespace
 
 void bind_image(nb::module_ &m) {
-    m.def("ssim", &ssim, "image"_a.noconvert(), "target"_a.noconvert(), "maps"_a.noconvert().none(),
-          "threads"_a);
-    m.def("ssim_backward", &ssim_backward, "image"_a.noconvert(), "target"_a.noconvert(),
-          "maps"_a.noconvert(), "scale"_a, "gradient"_a.noconvert(), "threads"_a);
-    m.def("l1", &l1, "image"_a.noconvert(), "target"_a.noconvert(), "threads"_a);
-    m.def("l1_backward", &l1_backward, "image"_a.noconvert(), "target"_a.noconvert(), "scale"_a,
-          "gradient"_a.noconvert(), "threads"_a);
+    m.def("loss", &loss, "image"_a.noconvert(), "target"_a.noconvert().none(),
+          "photo"_a.noconvert().none(), "ssim_weight"_a, "scale"_a,
+          "gradient"_a.noconvert().none(), "threads"_a);
     m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(), "first"_a.noconvert(),
           "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a, "root_scale"_a,
           "rows"_a.noconvert().none(), "threads"_a);

@@ -1,5 +1,6 @@
 // Python bindings of the splat kernels: check shapes, drop the GIL, call.
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
@@ -84,8 +85,8 @@ void project_backward(const In &means, const In &quaternions, const In &log_scal
 
 Harmonics harmonics_arguments(const In &means, const In &base, const In &rest,
                               std::array<float, 3> position, int degree,
-                              const std::optional<MaskIn> &visible, const Out &colors,
-                              int threads) {
+                              const std::optional<MaskIn> &visible,
+                              const std::optional<Out> &colors, int threads) {
     const int64_t n = means.ndim() ? means.shape(0) : 0;
     Harmonics h{};
     h.splats = n;
@@ -190,6 +191,68 @@ void blend_backward(TileLists &lists, const In &features, const In &conics, cons
     lists.blend_backward(f, c, int(channels), colors, left, g);
 }
 
+// Parameters and both of Adam's moments, in the order of kernels.h.
+using Rows = std::array<Out, PARAMETERS>;
+
+Project scene_project(const Rows &p, const ViewNumbers &view, Size size, bool antialiased,
+                      int threads) {
+    return project_arguments(In(p[0]), In(p[1]), In(p[2]), In(p[3]), view, size, antialiased,
+                             threads);
+}
+
+Harmonics scene_harmonics(const Rows &p, std::array<float, 3> position, int degree, int threads) {
+    return harmonics_arguments(In(p[0]), In(p[4]), In(p[5]), position, degree, std::nullopt,
+                               std::nullopt, threads);
+}
+
+void paint(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
+           std::array<float, 3> position, int degree, const std::vector<float> &background,
+           const Out &image, const Out &transmittance, int threads) {
+    const Project p = scene_project(parameters, view, size, antialiased, threads);
+    const Harmonics h = scene_harmonics(parameters, position, degree, threads);
+    const float *behind = background_of(background, 3);
+    float *out = checked(image, "image", {size[1], size[0], 3});
+    float *left = checked(transmittance, "transmittance", {size[1], size[0]});
+    nb::gil_scoped_release release;
+    TileLists(p, h).blend(nullptr, 3, behind, out, left, nullptr);
+}
+
+// The loss, its two parts, and the seconds of each stage.
+std::pair<std::array<double, 3>, StageSeconds> descend(
+    const Rows &parameters, const Rows &first, const Rows &second, const ViewNumbers &view,
+    Size size, bool antialiased, std::array<float, 3> position, int degree,
+    const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
+    const std::optional<In> &target, float ssim_weight,
+    const std::array<float, PARAMETERS> &rates, std::array<float, 3> betas_epsilon,
+    float root_scale, const std::optional<std::array<Out, 2>> &statistics, int threads) {
+    Descent d{};
+    d.project = scene_project(parameters, view, size, antialiased, threads);
+    d.harmonics = scene_harmonics(parameters, position, degree, threads);
+    for (int i = 0; i < PARAMETERS; ++i) {
+        if (first[i].size() != parameters[i].size() || second[i].size() != parameters[i].size())
+            throw nb::value_error("moments must have the shapes of their parameters");
+        d.parameters[i] = parameters[i].data();
+        d.first[i] = first[i].data();
+        d.second[i] = second[i].data();
+        d.rates[i] = rates[i];
+    }
+    d.beta1 = betas_epsilon[0], d.beta2 = betas_epsilon[1], d.epsilon = betas_epsilon[2];
+    d.root_scale = root_scale;
+    if (statistics) {
+        d.pull = checked((*statistics)[0], "statistics[0]", {d.project.splats});
+        d.views = checked((*statistics)[1], "statistics[1]", {d.project.splats});
+    }
+    if (photo.has_value() == target.has_value())
+        throw nb::value_error("give a target in floats or a photo in bytes");
+    const Target aim = {checked(photo, "photo", {size[1], size[0], 3}),
+                        checked(target, "target", {size[1], size[0], 3}),
+                        background_of(background, 3), ssim_weight};
+    nb::gil_scoped_release release;
+    StageSeconds seconds{};
+    const auto result = TileLists(d.project, d.harmonics).descend(d, aim, seconds);
+    return {result, seconds};
+}
+
 }  // namespace
 
 void bind_splats(nb::module_ &m) {
@@ -219,6 +282,14 @@ void bind_splats(nb::module_ &m) {
           "conics"_a.noconvert(), "image"_a.noconvert(), "transmittance"_a.noconvert(),
           "image_gradient"_a.noconvert(), "transmittance_gradient"_a.noconvert(),
           "out"_a.noconvert(), "absolute"_a.noconvert().none());
+    m.def("paint", &paint, "parameters"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a,
+          "position"_a, "degree"_a, "background"_a, "image"_a.noconvert(),
+          "transmittance"_a.noconvert(), "threads"_a);
+    m.def("descend", &descend, "parameters"_a.noconvert(), "first"_a.noconvert(),
+          "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
+          "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),
+          "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a,
+          "statistics"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

@@ -3,10 +3,7 @@
 // Both directions walk a tile's list from the nearest splat on. Backward keeps one number for all
 // channels of a pixel, the loss that what lies behind the current splat accounts for: it starts
 // as the loss's product with the finished pixel and loses each splat's part as it is passed.
-#include <math.h>
-
 #include "levels.h"
-#include "scalar.h"
 #include "simd.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
@@ -41,13 +38,14 @@ inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count,
     }
     const Floats pixels = iota() + float(x);
     const Floats finished = fill(TRANSMITTANCE_MIN);
-    const float top = float(y), bottom = float(y + BAND - 1);
-    const float first = float(x), last = float(x + LANES - 1);
+    const float top = float(y), first = float(x), last = float(x + LANES - 1);
+    const int from = y % TILE, to = from + BAND - 1;
 
     uint32_t used = count;
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
+        if (entries[n].from > to || entries[n].to < from) continue;
         const Record &r = t.record[entries[n].record];
-        if (r.top > bottom || r.bottom < top || r.left > last || r.right < first) continue;
+        if (LANES < TILE && (r.left > last || r.right < first)) continue;
         const Row row = row_terms(r, pixels - r.x);
 #pragma GCC unroll 4
         for (int k = 0; k < BAND; ++k) {
@@ -146,18 +144,17 @@ void read_pixels(const BlendGradient &b, int x0, int y0, TilePixels<CHANNELS> &p
 }
 
 template <int CHANNELS, bool ABSOLUTE>
-inline void blend_one_backward(const Record &r, int x0, int y0, TilePixels<CHANNELS> &p,
-                               float *slot) {
+inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int y0,
+                               TilePixels<CHANNELS> &p, float *slot) {
     // Moments of q = alpha d loss / d alpha over the tile: sums of q times 1, dx, dx^2, dy, dx dy
     // and dy^2. Along a column of vectors dx is constant, so only those by dy need products there.
     Floats moments[6] = {}, colors[CHANNELS] = {}, absolute_x{}, absolute_y{};
-    const int from = int(larger(ceilf(r.top - y0), 0.0f));
-    const int to = int(lesser(floorf(r.bottom - y0), float(TILE - 1)));
+    const int from = entry.from, to = entry.to;
     const Floats finished = fill(TRANSMITTANCE_MIN);
     constexpr float LN2 = 0.69314718f;
     for (int column = 0; column < COLUMNS; ++column) {
         const int x = column * LANES;
-        if (r.left > x0 + x + LANES - 1 || r.right < x0 + x) continue;
+        if (LANES < TILE && (r.left > x0 + x + LANES - 1 || r.right < x0 + x)) continue;
         const Floats dx = iota() + float(x0 + x) - r.x;
         const Row row = row_terms(r, dx);
         Floats sum{}, sum_y{}, sum_yy{};
@@ -220,7 +217,8 @@ void backward_all(const BlendGradient &b) {
         TilePixels<CHANNELS> pixels;
         if (used) read_pixels<CHANNELS>(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n)
-            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entries[n].record], x, y, pixels,
+            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entries[n].record], entries[n], x, y,
+                                                   pixels,
                                                    b.slots + int64_t(entries[n].slot) * SLOT);
         // The rest lie behind finished pixels.
         for (uint32_t n = used; n < count; ++n)
@@ -230,13 +228,12 @@ void backward_all(const BlendGradient &b) {
 
 template <int CHANNELS>
 void gather_all(const GatherGradient &g) {
-    const Tiles &t = *g.tiles;
-#pragma omp parallel for schedule(static) num_threads(t.threads) if (t.records > 1 << 9)
-    for (int64_t i = 0; i < t.records; ++i) {
+    for (int64_t i = 0; i < g.count; ++i) {
+        const Record &r = g.records[i];
+        const float *slot = g.slots + int64_t(r.first) * SLOT;
         float total[SLOT] = {};
-        for (uint32_t s = t.first[i]; s < t.first[i + 1]; ++s)
-            for (int k = 0; k < SLOT; ++k) total[k] += g.slots[int64_t(s) * SLOT + k];
-        const Record &r = t.record[i];
+        for (uint32_t s = 0; s < r.count; ++s, slot += SLOT)
+            for (int k = 0; k < SLOT; ++k) total[k] += slot[k];
         const int64_t n = r.index;
         for (int c = 0; c < CHANNELS; ++c) g.features[n * g.stride + g.offset + c] = total[6 + c];
 

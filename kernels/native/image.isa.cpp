@@ -1,190 +1,219 @@
-// Losses between images: structural similarity and absolute difference, and their gradients.
+// The photometric loss between an image and a photo, (1 - w) L1 + w (1 - SSIM), and its gradient,
+// in one pass over both.
 //
-// Sums are taken row by row and added up by the caller in the order of the rows, so that they do
-// not depend on the number of threads.
-#include <math.h>
-
+// The image is cut into blocks of fixed size. A block is walked from top to bottom with rings of
+// the last rows, which stay in the cache: of both inputs, and of the derivatives of the structural
+// similarity, which the gradient blurs once more. Sums are taken block by block and added up in
+// their order, so that they do not depend on the number of threads.
 #include "levels.h"
-#include "scalar.h"
+#include "simd.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr int RADIUS = 5;
+constexpr int RADIUS = 5, TAPS = 2 * RADIUS + 1;
 constexpr float C1 = 0.01f * 0.01f, C2 = 0.03f * 0.03f;
-// Half of the 11-tap Gaussian window of sigma 1.5, from the middle out.
-constexpr float WINDOW[RADIUS + 1] = {0.26601172f, 0.21300554f, 0.10936069f,
-                                      0.03600077f, 0.00759876f, 0.00102838f};
+// The 11-tap Gaussian window of sigma 1.5.
+constexpr float WINDOW[TAPS] = {0.00102838f, 0.00759876f, 0.03600077f, 0.10936069f,
+                                0.21300554f, 0.26601172f, 0.21300554f, 0.10936069f,
+                                0.03600077f, 0.00759876f, 0.00102838f};
 
-constexpr int BLOCK = 480;            // floats of a row at a time: five blurred rows stay in L1
-constexpr int MAX_HALO = RADIUS * 4;  // channels at most 4
+constexpr int WIDE = LOSS_WIDTH + 4 * RADIUS * 4 + 16;  // floats of a row with both halos, padded
+constexpr int RING = 16;                                // rows kept, a power of two above TAPS
 
+struct Rings {
+    alignas(64) float image[RING][WIDE], target[RING][WIDE];
+    alignas(64) float mean[RING][WIDE], square[RING][WIDE], product[RING][WIDE];
+};
+
+// One block of the image. Column j of a ring is float `left + j` of the image's row.
 struct Block {
-    int from, to;     // floats of the row that are wanted
-    int left, right;  // with the halo that the horizontal blur reads, inside the row
+    int from, to, top, bottom;  // floats of a row and rows that are wanted
+    int halo, left, width;      // the blur's reach, and what the rings hold
+    int row_floats;
 };
 
-inline Block block_of(int index, int row_floats, int halo) {
-    const int from = index * BLOCK;
-    const int to = from + BLOCK < row_floats ? from + BLOCK : row_floats;
-    return {from, to, from - halo > 0 ? from - halo : 0,
-            to + halo < row_floats ? to + halo : row_floats};
+inline Block block_at(const Loss &l, int across, int down) {
+    Block b;
+    b.row_floats = l.width * l.channels;
+    b.halo = RADIUS * l.channels;
+    b.from = across * LOSS_WIDTH;
+    b.to = b.from + LOSS_WIDTH < b.row_floats ? b.from + LOSS_WIDTH : b.row_floats;
+    b.top = down * LOSS_HEIGHT;
+    b.bottom = b.top + LOSS_HEIGHT < l.height ? b.top + LOSS_HEIGHT : l.height;
+    b.left = b.from - 2 * b.halo;
+    b.width = b.to - b.from + 4 * b.halo;
+    return b;
 }
 
-// A vertically blurred stretch of a row with zeros on both sides where the image ends.
-struct Stretch {
-    float storage[BLOCK + 2 * MAX_HALO + 16];
-};
+template <typename T>
+inline void copy_row(const T *row, float scale, const Block &b, float *out) {
+    const int first = b.left < 0 ? -b.left : 0;
+    const int end = b.row_floats - b.left < b.width ? b.row_floats - b.left : b.width;
+    for (int j = 0; j < first; ++j) out[j] = 0;
+    for (int j = first; j < end; ++j) out[j] = float(row[b.left + j]) * scale;
+    for (int j = end; j < WIDE; ++j) out[j] = 0;
+}
 
-// Blurs a stretch along its row: out[j] for the block's floats.
-inline void blur_along(const Stretch &in, int halo, int step, int count, float *out) {
-    const float *p = in.storage + halo;
-    for (int j = 0; j < count; ++j) {
-        float value = WINDOW[0] * p[j];
-        for (int k = 1; k <= RADIUS; ++k) value += WINDOW[k] * (p[j - k * step] + p[j + k * step]);
-        out[j] = value;
+inline void clear(float *row) { __builtin_memset(row, 0, 4 * WIDE); }
+
+// Blurs a row along itself: out[j] for `from` <= j, at least `count` of them.
+template <int CHANNELS>
+inline Floats blurred_along(const float *in) {
+    Floats sum = load(in) * WINDOW[RADIUS];
+    for (int k = 1; k <= RADIUS; ++k)
+        sum += (load(in - k * CHANNELS) + load(in + k * CHANNELS)) * WINDOW[RADIUS + k];
+    return sum;
+}
+
+// SSIM (Wang 2004, eq. 13) of one row, and its derivatives by the blurred x, x^2 and xy into the
+// rings. Returns the sum over the wanted floats.
+template <int CHANNELS>
+float compare_row(Rings &r, const Block &b, int y, bool wanted) {
+    alignas(64) float down[5][WIDE];
+    const float *image[TAPS], *target[TAPS];
+    for (int k = 0; k < TAPS; ++k) {
+        image[k] = r.image[(y - RADIUS + k) & (RING - 1)];
+        target[k] = r.target[(y - RADIUS + k) & (RING - 1)];
     }
-}
-
-inline void clear_edges(Stretch &s, const Block &b, int halo) {
-    for (int j = 0; j < b.left - (b.from - halo); ++j) s.storage[j] = 0;
-    for (int j = b.right - (b.from - halo); j < b.to - b.from + 2 * halo; ++j) s.storage[j] = 0;
-}
-
-// The five moments of x and y blurred down the columns, for one row.
-inline void blur_moments_down(const Ssim &s, int y, const Block &b, int halo, Stretch *out) {
-    const int width = s.width * s.channels, count = b.right - b.left;
-    const int shift = b.left - (b.from - halo);
-    float *mean_x = out[0].storage + shift, *mean_y = out[1].storage + shift;
-    float *xx = out[2].storage + shift, *yy = out[3].storage + shift;
-    float *xy = out[4].storage + shift;
-    for (int q = 0; q < 5; ++q) {
-        clear_edges(out[q], b, halo);
-        __builtin_memset(out[q].storage + shift, 0, 4 * count);
-    }
-    for (int k = -RADIUS; k <= RADIUS; ++k) {
-        if (y + k < 0 || y + k >= s.height) continue;
-        const float w = WINDOW[k < 0 ? -k : k];
-        const float *a = s.image + int64_t(y + k) * width + b.left;
-        const float *t = s.target + int64_t(y + k) * width + b.left;
-#pragma omp simd
-        for (int j = 0; j < count; ++j) {
-            const float wa = w * a[j], wt = w * t[j];
-            mean_x[j] += wa;
-            mean_y[j] += wt;
-            xx[j] += wa * a[j];
-            yy[j] += wt * t[j];
-            xy[j] += wa * t[j];
+    for (int j = 0; j < b.width; j += LANES) {
+        Floats x{}, t{}, xx{}, tt{}, xt{};
+#pragma GCC unroll 11
+        for (int k = 0; k < TAPS; ++k) {
+            const Floats a = load(image[k] + j), o = load(target[k] + j);
+            const Floats wa = a * WINDOW[k], wo = o * WINDOW[k];
+            x += wa, t += wo, xx += wa * a, tt += wo * o, xt += wa * o;
         }
+        store(down[0] + j, x), store(down[1] + j, t), store(down[2] + j, xx);
+        store(down[3] + j, tt), store(down[4] + j, xt);
+    }
+    constexpr int HALO = RADIUS * CHANNELS;
+    const int first = b.left < 0 ? -b.left : 0;  // the first float inside the image
+    const int end = b.row_floats - b.left < b.width ? b.row_floats - b.left : b.width;
+    float *mean = r.mean[y & (RING - 1)], *square = r.square[y & (RING - 1)];
+    float *product = r.product[y & (RING - 1)];
+    const Floats lane = iota();
+    Floats sum{};
+    for (int j = HALO; j < b.width - HALO; j += LANES) {
+        const Floats mx = blurred_along<CHANNELS>(down[0] + j);
+        const Floats mt = blurred_along<CHANNELS>(down[1] + j);
+        const Floats xx = blurred_along<CHANNELS>(down[2] + j);
+        const Floats tt = blurred_along<CHANNELS>(down[3] + j);
+        const Floats xt = blurred_along<CHANNELS>(down[4] + j);
+        const Floats a1 = 2 * mx * mt + C1, a2 = 2 * (xt - mx * mt) + C2;
+        const Floats b1 = mx * mx + mt * mt + C1;
+        const Floats b2 = (xx - mx * mx) + (tt - mt * mt) + C2;
+        const Floats r1 = 1.0f / b1, r2 = 1.0f / b2, both_r = r1 * r2, value = a1 * a2 * both_r;
+        const Floats at = lane + float(j);
+        const Mask inside = both(at_least(at, fill(float(first))), above(fill(float(end)), at));
+        store(mean + j,
+              keep(inside, 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1)));
+        store(square + j, keep(inside, -value * r2));
+        store(product + j, keep(inside, 2 * a1 * both_r));
+        const Mask mine = both(at_least(at, fill(float(2 * HALO))),
+                               above(fill(float(b.to - b.left)), at));
+        sum += keep(mine, value);
+    }
+    return wanted ? total(sum) : 0.0f;
+}
+
+// The absolute difference of one row, and the gradient of the whole loss there.
+template <int CHANNELS>
+float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, float l1_scale,
+                        float ssim_scale) {
+    constexpr int HALO = RADIUS * CHANNELS;
+    alignas(64) float down[3][WIDE];
+    const bool similar = ssim_scale != 0 && l.gradient;
+    if (similar) {
+        const float(*maps[3])[WIDE] = {r.mean, r.square, r.product};
+        for (int q = 0; q < 3; ++q)
+            for (int j = HALO; j < b.width - HALO; j += LANES) {
+                Floats sum{};
+#pragma GCC unroll 11
+                for (int k = 0; k < TAPS; ++k)
+                    sum += load(maps[q][(y - RADIUS + k) & (RING - 1)] + j) * WINDOW[k];
+                store(down[q] + j, sum);
+            }
+    }
+    const float *image = r.image[y & (RING - 1)], *target = r.target[y & (RING - 1)];
+    float *out = l.gradient ? l.gradient + int64_t(y) * b.row_floats + b.left : nullptr;
+    Floats sum{};
+    const int end = b.to - b.left;
+    for (int j = 2 * HALO; j < end; j += LANES) {
+        const Floats x = load(image + j), t = load(target + j), difference = x - t;
+        const int count = end - j < LANES ? end - j : LANES;
+        sum += keep(above(fill(float(count)), iota()), absolute(difference));
+        if (!out) continue;
+        Floats gradient = choose(above(difference, Floats{}), fill(l1_scale),
+                                 keep(above(Floats{}, difference), fill(-l1_scale)));
+        if (similar)
+            gradient += ssim_scale * (blurred_along<CHANNELS>(down[0] + j) +
+                                      2 * x * blurred_along<CHANNELS>(down[1] + j) +
+                                      t * blurred_along<CHANNELS>(down[2] + j));
+        if (count == LANES)
+            store(out + j, gradient);
+        else
+            store_first(out + j, gradient, count);
+    }
+    return total(sum);
+}
+
+template <int CHANNELS>
+void loss_of_block(const Loss &l, const Block &b, Rings &r, double *sums) {
+    const double count = double(l.height) * l.width * l.channels;
+    const float l1_scale = float((1 - l.ssim_weight) * l.scale / count);
+    const float ssim_scale = float(-l.ssim_weight * l.scale / count);
+    const bool similar = l.ssim_weight != 0;
+    sums[0] = sums[1] = 0;
+    for (int y = b.top - 2 * RADIUS; y < b.bottom + 2 * RADIUS; ++y) {
+        float *image = r.image[y & (RING - 1)], *target = r.target[y & (RING - 1)];
+        if (y < 0 || y >= l.height) {
+            clear(image), clear(target);
+        } else {
+            const int64_t at = int64_t(y) * b.row_floats;
+            copy_row(l.image + at, 1.0f, b, image);
+            if (l.photo)
+                copy_row(l.photo + at, 1.0f / 255, b, target);
+            else
+                copy_row(l.target + at, 1.0f, b, target);
+        }
+        const int middle = y - RADIUS, last = y - 2 * RADIUS;
+        if (similar && middle >= b.top - RADIUS && middle < b.bottom + RADIUS) {
+            if (middle < 0 || middle >= l.height) {
+                const int row = middle & (RING - 1);
+                clear(r.mean[row]), clear(r.square[row]), clear(r.product[row]);
+            } else {
+                const bool wanted = middle >= b.top && middle < b.bottom;
+                sums[1] += compare_row<CHANNELS>(r, b, middle, wanted);
+            }
+        }
+        if (last >= b.top && last < b.bottom)
+            sums[0] += differentiate_row<CHANNELS>(l, r, b, last, l1_scale, ssim_scale);
     }
 }
 
-// SSIM (Wang 2004, eq. 13) of a block of one row, and its derivatives by the blurred x, x^2, xy.
-inline float compare_block(const Ssim &s, int y, const Block &b, const float (*blurred)[BLOCK]) {
-    const int64_t at = int64_t(y) * s.width * s.channels + b.from;
-    const int count = b.to - b.from;
-    float total = 0;
-    const bool derive = s.map_mean != nullptr;
-    float values[BLOCK], means[BLOCK], squares[BLOCK], products[BLOCK];
-#pragma omp simd
-    for (int j = 0; j < count; ++j) {
-        const float mx = blurred[0][j], my = blurred[1][j];
-        const float a1 = 2 * mx * my + C1, a2 = 2 * (blurred[4][j] - mx * my) + C2;
-        const float b1 = mx * mx + my * my + C1;
-        const float b2 = (blurred[2][j] - mx * mx) + (blurred[3][j] - my * my) + C2;
-        const float r1 = 1.0f / b1, r2 = 1.0f / b2, value = a1 * a2 * r1 * r2;
-        values[j] = value;
-        means[j] = 2 * my * (a2 - a1) * r1 * r2 + 2 * mx * value * (r2 - r1);
-        squares[j] = -value * r2;
-        products[j] = 2 * a1 * r1 * r2;
+template <int CHANNELS>
+void loss_of(const Loss &l) {
+    const int across = (l.width * l.channels + LOSS_WIDTH - 1) / LOSS_WIDTH;
+    const int down = (l.height + LOSS_HEIGHT - 1) / LOSS_HEIGHT;
+#pragma omp parallel num_threads(l.threads) if (across * down > 1)
+    {
+        Rings rings;
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < across * down; ++i)
+            loss_of_block<CHANNELS>(l, block_at(l, i % across, i / across), rings,
+                                    l.block_sums + 2 * i);
     }
-#pragma omp simd reduction(+ : total)
-    for (int j = 0; j < count; ++j) total += values[j];
-    if (derive) {
-        __builtin_memcpy(s.map_mean + at, means, 4 * count);
-        __builtin_memcpy(s.map_square + at, squares, 4 * count);
-        __builtin_memcpy(s.map_product + at, products, 4 * count);
-    }
-    return total;
 }
 
 }  // namespace
 
-void ssim(const Ssim &s) {
-    const int row_floats = s.width * s.channels, halo = RADIUS * s.channels;
-#pragma omp parallel for schedule(static) num_threads(s.threads)
-    for (int y = 0; y < s.height; ++y) {
-        Stretch down[5];
-        float blurred[5][BLOCK];
-        double sum = 0;
-        for (int i = 0; i * BLOCK < row_floats; ++i) {
-            const Block b = block_of(i, row_floats, halo);
-            blur_moments_down(s, y, b, halo, down);
-            for (int q = 0; q < 5; ++q)
-                blur_along(down[q], halo, s.channels, b.to - b.from, blurred[q]);
-            sum += compare_block(s, y, b, blurred);
-        }
-        s.row_sums[y] = sum;
-    }
-}
-
-void ssim_backward(const SsimGradient &s) {
-    const int row_floats = s.width * s.channels, halo = RADIUS * s.channels;
-    const float *maps[3] = {s.map_mean, s.map_square, s.map_product};
-#pragma omp parallel for schedule(static) num_threads(s.threads)
-    for (int y = 0; y < s.height; ++y) {
-        Stretch down;
-        float blurred[3][BLOCK];
-        for (int i = 0; i * BLOCK < row_floats; ++i) {
-            const Block b = block_of(i, row_floats, halo);
-            const int shift = b.left - (b.from - halo), count = b.right - b.left;
-            float *out = down.storage + shift;
-            for (int q = 0; q < 3; ++q) {
-                clear_edges(down, b, halo);
-                __builtin_memset(out, 0, 4 * count);
-                for (int k = -RADIUS; k <= RADIUS; ++k) {
-                    if (y + k < 0 || y + k >= s.height) continue;
-                    const float w = WINDOW[k < 0 ? -k : k];
-                    const float *in = maps[q] + int64_t(y + k) * row_floats + b.left;
-#pragma omp simd
-                    for (int j = 0; j < count; ++j) out[j] += w * in[j];
-                }
-                blur_along(down, halo, s.channels, b.to - b.from, blurred[q]);
-            }
-            const int64_t at = int64_t(y) * row_floats + b.from;
-#pragma omp simd
-            for (int j = 0; j < b.to - b.from; ++j)
-                s.gradient[at + j] =
-                    s.scale * (blurred[0][j] + 2 * s.image[at + j] * blurred[1][j] +
-                               s.target[at + j] * blurred[2][j]);
-        }
-    }
-}
-
-void l1(const float *image, const float *target, int64_t rows, int64_t columns, double *row_sums,
-        int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows > 16)
-    for (int64_t y = 0; y < rows; ++y) {
-        const float *a = image + y * columns, *b = target + y * columns;
-        double sum = 0;
-        // Short float sums, added up in double: exact enough for images of any width.
-        for (int64_t x = 0; x < columns; x += BLOCK) {
-            const int64_t end = x + BLOCK < columns ? x + BLOCK : columns;
-            float part = 0;
-#pragma omp simd reduction(+ : part)
-            for (int64_t i = x; i < end; ++i) part += fabsf(a[i] - b[i]);
-            sum += part;
-        }
-        row_sums[y] = sum;
-    }
-}
-
-void l1_backward(const float *image, const float *target, int64_t count, float scale,
-                 float *gradient, int threads) {
-#pragma omp parallel for simd schedule(static) num_threads(threads) if (count > 1 << 14)
-    for (int64_t i = 0; i < count; ++i) {
-        const float d = image[i] - target[i];
-        gradient[i] = d > 0 ? scale : d < 0 ? -scale : 0.0f;
+void loss(const Loss &l) {
+    switch (l.channels) {
+        case 1: return loss_of<1>(l);
+        case 2: return loss_of<2>(l);
+        case 3: return loss_of<3>(l);
+        case 4: return loss_of<4>(l);
     }
 }
 

@@ -54,33 +54,55 @@ struct HarmonicsGradient {
     float *means, *base, *rest;  // out; every row is written
 };
 
-constexpr int TILE = 16;  // pixels along a tile's side
+constexpr int LANES_MAX = 16;  // of any instruction set
+constexpr int TILE = 16;    // pixels along a tile's side
+constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
 
-// A splat as the blending loops want it: one cache line, in depth order.
+// A splat that is seen, as the blending loops want it: one cache line, in the order of the splats.
 struct alignas(64) Record {
-    float x, y;                      // centre; the centre of the first pixel is 0 here
-    float xx, xy, yy;                // the quadratic form of log2(alpha), negated conic halves
-    float log_opacity;               // log2
-    float left, right, top, bottom;  // the box where alpha >= ALPHA_MIN
-    float features[4];               // of the group of channels being blended
+    float x, y;         // centre; the centre of the first pixel is 0 here
+    float xx, xy, yy;   // the quadratic form of log2(alpha), negated conic halves
+    float log_opacity;  // log2
+    float left, right;  // where alpha >= ALPHA_MIN
+    float features[4];  // of the group of channels being blended
     float opacity;
-    int32_t index;  // of the splat in the caller's order
+    int32_t index;          // of the splat in the caller's order
+    uint32_t first, count;  // of its cells, within its chunk
 };
 
-// One splat in one tile: where its record is, and where its gradient goes.
+// A tile that a splat meets, and the tile's rows in which it does.
+struct Cell {
+    uint32_t tile;
+    uint16_t from, to;
+};
+
+// The cells of a chunk, which grow while they are listed.
+struct Cells {
+    Cell *data;
+    uint32_t count, capacity;
+    void (*reserve)(Cells &, uint32_t capacity);
+};
+
+// One splat in one tile: where its record is, where its gradient goes, and its rows.
 struct Entry {
     uint32_t record, slot;
+    uint16_t from, to;
 };
 
 struct Tiles {
     int width, height, columns, rows;
-    int64_t records;
-    Record *record;         // [records], nearest first
-    const uint32_t *first;  // [records + 1], slot of each record's first tile
-    const uint32_t *begin;  // [tiles + 1], each tile's entries
+    Record *record;         // CHUNK to a chunk, of which the first are seen
+    const uint32_t *begin;  // [tiles + 1], each tile's entries, nearest first
     Entry *entries;
     uint32_t *used;  // [tiles], entries that reached an unfinished pixel
     int threads;
+};
+
+// What `collect` finds of a chunk of splats: at most CHUNK of each.
+struct Collected {
+    Record *records;
+    uint32_t *depths;     // their bits, which sort as the depths do
+    float *half_heights;  // where alpha >= ALPHA_MIN
 };
 
 struct Blend {
@@ -101,14 +123,16 @@ struct BlendGradient {
     const float *image, *transmittance;   // from the forward pass, background included
     const float *image_gradient;          // [height, width, stride]
     const float *transmittance_gradient;  // [height, width], or null in later groups
-    float *slots;                         // [entries, SLOT]
+    float *slots;                         // [entries, SLOT], a record's cells one after another
     bool absolute;                        // also sum the absolute gradients of the mean
 };
 
+// Sums the slots of one chunk's records.
 struct GatherGradient {
-    const Tiles *tiles;
+    const Record *records;
+    int64_t count;
+    const float *slots;  // of the chunk
     int channels, stride, offset;
-    const float *slots;
     const float *conics;                           // rows of 3
     bool add;                                      // to what an earlier group wrote
     float *centers, *conic_gradients, *opacities;  // out, rows of 2, 3, 1
@@ -116,21 +140,35 @@ struct GatherGradient {
     float *absolute_centers;                       // added to, rows of 2; or null
 };
 
-struct Ssim {
-    int height, width, channels;
-    const float *image, *target;
-    float *map_mean, *map_square, *map_product;  // derivatives by the three blurred terms, or null
-    double *row_sums;                            // [height]
-    int threads;
+// The parameters of a scene with Adam's moments, in the order of PARAMETERS.
+constexpr int PARAMETERS = 6;  // means, quaternions, log_scales, opacity_logits, base, rest
+
+struct Descent {
+    Project project;      // its parameters are those below
+    Harmonics harmonics;  // so are these
+    float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
+    float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves `rest` alone
+    float beta1, beta2, epsilon, root_scale;
+    float *pull, *views;  // statistics to add to, a number a splat; or null
 };
 
-struct SsimGradient {
+// The photometric loss of an image: (1 - ssim_weight) L1 + ssim_weight (1 - SSIM), means over
+// pixels and channels.
+constexpr int LOSS_WIDTH = 480, LOSS_HEIGHT = 64;  // floats of a row, and rows, of a block
+
+struct Loss {
     int height, width, channels;
-    const float *image, *target;
-    const float *map_mean, *map_square, *map_product;
-    float scale;
-    float *gradient;
+    const float *image, *target;  // [height, width, channels]; target may be null where there is
+    const uint8_t *photo;         // the same in bytes, 255 for 1
+    float ssim_weight, scale;     // scale multiplies the gradient
+    float *gradient;              // by the image; or null
+    double *block_sums;           // [blocks, 2]: of absolute differences, and of similarities
     int threads;
+
+    int blocks() const {
+        return ((width * channels + LOSS_WIDTH - 1) / LOSS_WIDTH) *
+               ((height + LOSS_HEIGHT - 1) / LOSS_HEIGHT);
+    }
 };
 
 struct Adam {
@@ -150,20 +188,20 @@ struct Kernels {
     void (*harmonics)(const Harmonics &);
     void (*harmonics_backward)(const Harmonics &, const HarmonicsGradient &);
 
-    // Tiles each record touches; and then the tile lists. counts is [chunks, tiles].
-    void (*count_tiles)(const Tiles &, int64_t from, int64_t to, uint32_t *touched,
-                        uint32_t *counts);
-    void (*fill_tiles)(const Tiles &, int64_t from, int64_t to, uint32_t *next);
+    // Finds what is seen of splats from up to to, at most a chunk, and how many that is.
+    int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to,
+                   const Collected &);
+    // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
+    // 4 LANES_MAX (rows + columns) numbers.
+    void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
+                       int32_t *scratch);
     void (*blend)(const Blend &);
     void (*blend_backward)(const BlendGradient &);
     void (*gather)(const GatherGradient &);
+    // Moves the splats of one chunk's records along the gradient in its slots.
+    void (*descend)(const Descent &, const Record *records, int count, const float *slots);
 
-    void (*ssim)(const Ssim &);
-    void (*ssim_backward)(const SsimGradient &);
-    void (*l1)(const float *image, const float *target, int64_t rows, int64_t columns,
-               double *row_sums, int threads);
-    void (*l1_backward)(const float *image, const float *target, int64_t count, float scale,
-                        float *gradient, int threads);
+    void (*loss)(const Loss &);
     void (*adam)(const Adam &);
 };
 

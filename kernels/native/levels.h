@@ -9,17 +9,14 @@ void project(const Project &);
 void project_backward(const Project &, const ProjectGradient &);
 void harmonics(const Harmonics &);
 void harmonics_backward(const Harmonics &, const HarmonicsGradient &);
-void count_tiles(const Tiles &, int64_t from, int64_t to, uint32_t *touched, uint32_t *counts);
-void fill_tiles(const Tiles &, int64_t from, int64_t to, uint32_t *next);
+int collect(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
+void list_cells(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
+                int32_t *scratch);
 void blend(const Blend &);
 void blend_backward(const BlendGradient &);
 void gather(const GatherGradient &);
-void ssim(const Ssim &);
-void ssim_backward(const SsimGradient &);
-void l1(const float *image, const float *target, int64_t rows, int64_t columns, double *row_sums,
-        int threads);
-void l1_backward(const float *image, const float *target, int64_t count, float scale,
-                 float *gradient, int threads);
+void descend(const Descent &, const Record *records, int count, const float *slots);
+void loss(const Loss &);
 void adam(const Adam &);
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,6 +1,8 @@
 // Tile lists of one view: built once, used by the blending of both directions.
 #pragma once
 
+#include <array>
+#include <functional>
 #include <memory>
 
 #include "kernels.h"
@@ -15,14 +17,29 @@ struct FootprintRows {
 // Memory that a view needs; given back to a pool, so that a training step allocates nothing.
 struct Workspace;
 
+// What a training step compares its image with: photo, or target where that is null.
+struct Target {
+    const uint8_t *photo;
+    const float *target;
+    const float *background;  // of the image, 3 numbers; or null for zeros
+    float ssim_weight;
+};
+
+// The stages of a training step, whose seconds `TileLists::descend` tells.
+enum Stage { PREPARE, LISTS, BLEND, LOSS, BLEND_BACKWARD, DESCEND, STAGES };
+using StageSeconds = std::array<double, STAGES>;
+
 class TileLists {
   public:
     TileLists(const FootprintRows &footprints, int width, int height, int threads);
+    // Of a scene, with its colours: what projecting it first would give.
+    TileLists(const Project &project, const Harmonics &harmonics);
     ~TileLists();
     TileLists(const TileLists &) = delete;
     TileLists &operator=(const TileLists &) = delete;
 
-    // Blends `channels` features of each splat; median may be null.
+    // Blends `channels` features of each splat; median may be null. Null features are the colours
+    // of the scene that the lists were made of.
     void blend(const float *features, int channels, const float *background, float *image,
                float *transmittance, int32_t *median);
 
@@ -35,20 +52,33 @@ class TileLists {
     void blend_backward(const float *features, const float *conics, int channels,
                         const float *image, const float *transmittance, const Gradients &gradients);
 
+    // One step of the scene that the lists were made of towards a photo: blends, compares, goes
+    // back and moves the splats that are seen. Returns the loss and its parts, as `loss_of` does.
+    std::array<double, 3> descend(const Descent &descent, const Target &target,
+                                  StageSeconds &seconds);
+
     int64_t splats() const { return splats_; }
     int width() const { return tiles_.width; }
     int height() const { return tiles_.height; }
     int64_t entries() const { return entries_; }
-    int64_t records() const { return tiles_.records; }
+    int64_t records() const { return records_; }
 
   private:
-    void collect(const FootprintRows &footprints);
+    using Collect = std::function<int(int64_t from, int64_t to, const Collected &)>;
+    void prepare(const Collect &collect);
     void sort_into_tiles();
     void set_features(const float *features, int stride, int offset, int channels);
+    template <typename Task>
+    void for_each_chunk(const Task &task);
 
     Tiles tiles_{};
-    int64_t splats_, entries_ = 0;
+    int64_t splats_, chunks_, records_ = 0, entries_ = 0;
     std::unique_ptr<Workspace> work_;
+    double prepared_ = 0, listed_ = 0;  // seconds
 };
+
+// The loss, the mean absolute difference and the mean structural similarity, which is 0 where it
+// has no weight. Writes the gradient where there is room for one; block_sums need not be given.
+std::array<double, 3> loss_of(Loss loss);
 
 }  // namespace lumigraph

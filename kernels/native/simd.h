@@ -31,6 +31,23 @@ inline Floats load(const float *p) {
     return v;
 }
 inline void store(float *p, Floats v) { __builtin_memcpy(p, &v, sizeof v); }
+// The first `count` lanes, fewer than all; the others are zero, and not touched.
+inline Floats load_first(const float *p, int count) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+#else
+    Floats v{};
+    __builtin_memcpy(&v, p, 4 * count);
+    return v;
+#endif
+}
+inline void store_first(float *p, Floats v, int count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v);
+#else
+    __builtin_memcpy(p, &v, 4 * count);
+#endif
+}
 inline Floats fill(float x) { return Floats{} + x; }
 inline Floats iota() {
     Floats v;

@@ -1,95 +1,136 @@
-// Which tiles a splat touches: exactly those that its ellipse of alpha >= ALPHA_MIN meets, not
-// all of its box's.
-#include <math.h>
-
+// Which tiles a splat touches, and in which of their rows: exactly those that its ellipse of
+// alpha >= ALPHA_MIN meets, not all of its box's. A vector holds as many splats as it has lanes.
 #include "levels.h"
-#include "scalar.h"
+#include "simd.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-// The ellipse xx dx^2 + 2 xy dx dy + yy dy^2 <= level, with what its spans need.
-struct Ellipse {
-    float x, y, half_width, half_height;
-    float tilt;  // dy of the rightmost point; the leftmost has -tilt
-    float lean;  // dx of the middle of a row's span, per dy
-    float a, b;  // a row's half span is sqrt(a - b dy^2)
-    float left, right;
+// Ellipses as seen along one axis u of the image: with v the other axis, the points of a given v
+// reach from lean v - sqrt(a - b v^2) to lean v + sqrt(a - b v^2) around the centre.
+struct Axis {
+    Floats u, v, half_u, half_v;  // centres and half extents
+    Floats tilt;                  // v of the point of largest u; that of the smallest has -tilt
+    Floats lean, a, b;
 };
 
-inline Ellipse ellipse_of(const Record &r) {
-    // The record's form is that of log2(alpha): turn it back to one with a positive sign.
-    const float xx = -r.xx, xy = -0.5f * r.xy, yy = -r.yy;
-    const float level = r.log_opacity - LOG2_ALPHA_MIN;
-    const float inverse = 1.0f / xx, determinant = xx * yy - xy * xy;
-    Ellipse e;
-    e.x = r.x, e.y = r.y;
-    e.half_width = r.right - r.x;
-    e.half_height = r.bottom - r.y;
-    e.lean = -xy * inverse;
-    e.tilt = -xy / yy * e.half_width;
-    e.a = level * inverse;
-    e.b = determinant * inverse * inverse;
-    e.left = r.left, e.right = r.right;
-    return e;
+// The span in u of the parts of ellipses within a strip of TILE pixels from v = `first` on.
+// Rounding errs to the larger span.
+inline void span_in_strip(const Axis &e, Floats first, Floats &low_u, Floats &high_u) {
+    const Floats low = larger(first - e.v, -e.half_v);
+    const Floats high = smaller(first + float(TILE - 1) - e.v, e.half_v);
+    const Floats at_high = smaller(larger(e.tilt, low), high);
+    const Floats at_low = smaller(larger(-e.tilt, low), high);
+    const Floats up = root(larger(e.a - e.b * at_high * at_high, Floats{}));
+    const Floats down = root(larger(e.a - e.b * at_low * at_low, Floats{}));
+    high_u = e.u + smaller(e.lean * at_high + up + 0.01f, e.half_u);
+    low_u = e.u + larger(e.lean * at_low - down - 0.01f, -e.half_u);
 }
 
-struct Span {
-    int from, to;  // columns of tiles, to excluded
+// Pixels of centres not below, or not above, a place; -1 or `end` where they leave the image.
+inline Floats first_pixel(Floats place, int end) {
+    return smaller(larger(-rounded_down(-place), Floats{}), fill(float(end)));
+}
+inline Floats last_pixel(Floats place, int end) {
+    return smaller(larger(rounded_down(place), fill(-1.0f)), fill(float(end - 1)));
+}
+inline Floats tile_of(Floats pixel) { return rounded_down(pixel * (1.0f / TILE)); }
+
+// For the k-th strip of each lane's splat, where the splat begins and ends in it.
+struct Spans {
+    int32_t *low, *high;  // [strips, LANES]
+    int32_t first[LANES], count[LANES];
 };
 
-inline int clamp_tile(float pixel, int tiles) {
-    // Clamped as a float first: a huge value has no int.
-    const float tile = floorf(pixel * (1.0f / TILE));
-    return int(clamped(tile, -1.0f, float(tiles)));
+inline void store_ints(int32_t *p, Floats v) {
+    const Ints whole = __builtin_convertvector(v, Ints);
+    __builtin_memcpy(p, &whole, sizeof whole);
 }
 
-// The tiles that the ellipse meets in one row of tiles. Rounding errs to the larger span.
-inline Span span_in_row(const Ellipse &e, int row, int columns) {
-    const float low = larger(row * TILE - e.y, -e.half_height);
-    const float high = lesser(row * TILE + (TILE - 1) - e.y, e.half_height);
-    const float dy_right = clamped(e.tilt, low, high), dy_left = clamped(-e.tilt, low, high);
-    const float half_right = sqrtf(larger(e.a - e.b * dy_right * dy_right, 0.0f));
-    const float half_left = sqrtf(larger(e.a - e.b * dy_left * dy_left, 0.0f));
-    const float right = lesser(e.x + e.lean * dy_right + half_right + 0.01f, e.right);
-    const float left = larger(e.x + e.lean * dy_left - half_left - 0.01f, e.left);
-    const int from = clamp_tile(ceilf(left), columns);
-    const int to = clamp_tile(floorf(right), columns) + 1;
-    return {from < 0 ? 0 : from, to > columns ? columns : to};
+// Spans of all strips across v that the splats meet. `end_u` and `end_v` are pixels of the image.
+inline void find_spans(const Axis &e, int end_u, int end_v, Spans &s) {
+    const Floats first = tile_of(first_pixel(e.v - e.half_v, end_v));
+    const Floats last = tile_of(last_pixel(e.v + e.half_v, end_v));
+    int32_t ends[LANES];
+    store_ints(s.first, first);
+    store_ints(ends, last);
+    int most = 0;
+    for (int i = 0; i < LANES; ++i) {
+        s.count[i] = ends[i] - s.first[i] + 1;
+        most = s.count[i] > most ? s.count[i] : most;
+    }
+    for (int k = 0; k < most; ++k) {
+        Floats low, high;
+        span_in_strip(e, (first + float(k)) * float(TILE), low, high);
+        store_ints(s.low + k * LANES, first_pixel(low, end_u));
+        store_ints(s.high + k * LANES, last_pixel(high, end_u));
+    }
 }
 
-inline Span rows_of(const Record &r, int rows) {
-    const int from = clamp_tile(ceilf(r.top), rows), to = clamp_tile(floorf(r.bottom), rows) + 1;
-    return {from < 0 ? 0 : from, to > rows ? rows : to};
+// The ellipses of some records seen along x, and along y.
+inline void axes_of(const Collected &c, int from, int count, Axis &x, Axis &y) {
+    alignas(64) float columns[7][LANES] = {};
+    for (int i = 0; i < LANES; ++i) {
+        const Record &r = c.records[from + (i < count ? i : 0)];
+        columns[0][i] = r.x, columns[1][i] = r.y;
+        columns[2][i] = -r.xx, columns[3][i] = -0.5f * r.xy, columns[4][i] = -r.yy;
+        columns[5][i] = r.log_opacity - LOG2_ALPHA_MIN;
+        columns[6][i] = r.right - r.x;
+    }
+    alignas(64) float heights[LANES];
+    for (int i = 0; i < LANES; ++i) heights[i] = c.half_heights[from + (i < count ? i : 0)];
+    const Floats xx = load(columns[2]), xy = load(columns[3]), yy = load(columns[4]);
+    const Floats level = load(columns[5]), determinant = xx * yy - xy * xy;
+    const Floats by_xx = 1.0f / xx, by_yy = 1.0f / yy;
+    x.u = y.v = load(columns[0]);
+    x.v = y.u = load(columns[1]);
+    x.half_u = y.half_v = load(columns[6]);
+    x.half_v = y.half_u = load(heights);
+    x.lean = -xy * by_xx, y.lean = -xy * by_yy;
+    x.tilt = -xy * by_yy * x.half_u, y.tilt = -xy * by_xx * y.half_u;
+    x.a = level * by_xx, y.a = level * by_yy;
+    x.b = determinant * by_xx * by_xx, y.b = determinant * by_yy * by_yy;
+}
+
+// Appends the cells of one record: lane i of spans across rows and across columns of tiles.
+inline void append_cells(const Tiles &t, Record &r, int i, const Spans &across, const Spans &down,
+                         Cells &cells, uint32_t *counts) {
+    r.first = cells.count;
+    for (int k = 0; k < across.count[i]; ++k) {
+        const int row = across.first[i] + k, y = row * TILE;
+        const int left = across.low[k * LANES + i], right = across.high[k * LANES + i];
+        if (left > right) continue;
+        const int end = right / TILE;
+        if (cells.count + uint32_t(t.columns) > cells.capacity)
+            cells.reserve(cells, 2 * cells.capacity + uint32_t(t.columns));
+        for (int column = left / TILE; column <= end; ++column) {
+            const int at = (column - down.first[i]) * LANES + i;
+            const int low = down.low[at] - y, high = down.high[at] - y;
+            const int from = low > 0 ? low : 0, to = high < TILE - 1 ? high : TILE - 1;
+            if (from > to) continue;
+            const uint32_t tile = uint32_t(row * t.columns + column);
+            cells.data[cells.count++] = {tile, uint16_t(from), uint16_t(to)};
+            ++counts[tile];
+        }
+    }
+    r.count = cells.count - r.first;
 }
 
 }  // namespace
 
-void count_tiles(const Tiles &t, int64_t from, int64_t to, uint32_t *touched, uint32_t *counts) {
-    for (int64_t i = from; i < to; ++i) {
-        const Ellipse e = ellipse_of(t.record[i]);
-        const Span rows = rows_of(t.record[i], t.rows);
-        uint32_t total = 0;
-        for (int row = rows.from; row < rows.to; ++row) {
-            const Span span = span_in_row(e, row, t.columns);
-            for (int column = span.from; column < span.to; ++column)
-                ++counts[row * t.columns + column];
-            total += span.to > span.from ? span.to - span.from : 0;
-        }
-        touched[i] = total;
-    }
-}
-
-void fill_tiles(const Tiles &t, int64_t from, int64_t to, uint32_t *next) {
-    for (int64_t i = from; i < to; ++i) {
-        const Ellipse e = ellipse_of(t.record[i]);
-        const Span rows = rows_of(t.record[i], t.rows);
-        uint32_t slot = t.first[i];
-        for (int row = rows.from; row < rows.to; ++row) {
-            const Span span = span_in_row(e, row, t.columns);
-            for (int column = span.from; column < span.to; ++column)
-                t.entries[next[row * t.columns + column]++] = {uint32_t(i), slot++};
-        }
+void list_cells(const Tiles &t, const Collected &c, int count, Cells &cells, uint32_t *counts,
+                int32_t *scratch) {
+    Spans across, down;
+    across.low = scratch, across.high = across.low + t.rows * LANES;
+    down.low = across.high + t.rows * LANES, down.high = down.low + t.columns * LANES;
+    for (int from = 0; from < count; from += LANES) {
+        const int here = count - from < LANES ? count - from : LANES;
+        Axis x, y;
+        axes_of(c, from, here, x, y);
+        find_spans(x, t.width, t.height, across);
+        find_spans(y, t.height, t.width, down);
+        for (int i = 0; i < here; ++i)
+            append_cells(t, c.records[from + i], i, across, down, cells, counts);
     }
 }
 

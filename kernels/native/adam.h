@@ -1,0 +1,41 @@
+// Adam (arXiv 1412.6980, algorithm 1). Only for *.isa.cpp files.
+#pragma once
+
+#include "simd.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+struct AdamRule {
+    float beta1, beta2, epsilon;
+    float root_scale;  // one over the root of the second mean's bias correction
+};
+
+// Moves p along the gradient; `rate` is over the first mean's bias correction.
+inline void adam_step(const AdamRule &a, float rate, Floats gradient, Floats &p, Floats &m,
+                      Floats &v) {
+    m += (1 - a.beta1) * (gradient - m);
+    v += (1 - a.beta2) * (gradient * gradient - v);
+    p -= rate * m / (root(v) * a.root_scale + a.epsilon);
+}
+
+// The same for consecutive numbers.
+inline void adam_row(const AdamRule &a, float rate, const float *gradient, float *p, float *m,
+                     float *v, int64_t count) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        Floats parameter = load(p + i), first = load(m + i), second = load(v + i);
+        adam_step(a, rate, load(gradient + i), parameter, first, second);
+        store(p + i, parameter), store(m + i, first), store(v + i, second);
+    }
+    const int left = int(count - i);
+    if (!left) return;
+    Floats parameter = load_first(p + i, left), first = load_first(m + i, left);
+    Floats second = load_first(v + i, left);
+    adam_step(a, rate, load_first(gradient + i, left), parameter, first, second);
+    store_first(p + i, parameter, left), store_first(m + i, first, left);
+    store_first(v + i, second, left);
+}
+
+}  // namespace
+}  // namespace lumigraph::LUMIGRAPH_ISA

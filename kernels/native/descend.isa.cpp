@@ -1,0 +1,147 @@
+// The way back from the image to the splats, and Adam's step, in one pass: no gradient of a
+// parameter is ever in memory.
+#include "adam.h"
+#include "levels.h"
+#include "splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+enum { MEANS, QUATERNIONS, LOG_SCALES, OPACITY_LOGITS, BASE, REST_OF_HARMONICS };
+
+// Where the records of a group are in the caller's order.
+struct Group {
+    int64_t index[LANES];
+    int count;
+};
+
+// The sums over each record's slots, a column for each of a slot's numbers.
+inline void sum_slots(const Record *records, int count, const float *slots, Floats *out) {
+    alignas(64) float columns[SLOT][LANES] = {};
+    for (int i = 0; i < count; ++i) {
+        const float *slot = slots + int64_t(records[i].first) * SLOT;
+        float total[SLOT] = {};
+        for (uint32_t s = 0; s < records[i].count; ++s, slot += SLOT)
+            for (int k = 0; k < SLOT; ++k) total[k] += slot[k];
+        for (int k = 0; k < SLOT; ++k) columns[k][i] = total[k];
+    }
+    for (int k = 0; k < SLOT; ++k) out[k] = load(columns[k]);
+}
+
+template <int COLUMNS>
+inline void store_columns(const Floats *columns, const Group &g, float *rows) {
+    alignas(64) float values[COLUMNS][LANES];
+    for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
+    for (int i = 0; i < g.count; ++i)
+        for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
+}
+
+// Adam's step on rows of COLUMNS numbers.
+template <int COLUMNS>
+inline void step_rows(const Descent &d, int which, const Floats *gradient, const Group &g) {
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
+    Floats p[COLUMNS], m[COLUMNS], v[COLUMNS];
+    load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
+    load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
+    load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
+    for (int c = 0; c < COLUMNS; ++c)
+        adam_step(rule, d.rates[which], gradient[c], p[c], m[c], v[c]);
+    store_columns<COLUMNS>(p, g, d.parameters[which]);
+    store_columns<COLUMNS>(m, g, d.first[which]);
+    store_columns<COLUMNS>(v, g, d.second[which]);
+}
+
+// Adam's step on the harmonics above degree 0: their gradient is the basis times the colour's.
+inline void step_rest(const Descent &d, int used, const Floats *basis, const Floats *color,
+                      const Group &g) {
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
+    alignas(64) float bases[REST][LANES], colors[3][LANES];
+    for (int k = 0; k < used; ++k) store(bases[k], basis[k]);
+    for (int c = 0; c < 3; ++c) store(colors[c], color[c]);
+    for (int i = 0; i < g.count; ++i) {
+        float gradient[3 * REST];
+        for (int k = 0; k < used; ++k)
+            for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
+        const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
+        adam_row(rule, d.rates[REST_OF_HARMONICS], gradient, d.parameters[REST_OF_HARMONICS] + at,
+                 d.first[REST_OF_HARMONICS] + at, d.second[REST_OF_HARMONICS] + at, 3 * used);
+    }
+}
+
+// What density control wants to know: the length of the absolute gradient, and that it was seen.
+inline void add_statistics(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
+    const Floats x = absolute_x * (0.5f * d.project.view.width);
+    const Floats y = absolute_y * (0.5f * d.project.view.height);
+    alignas(64) float lengths[LANES];
+    store(lengths, root(x * x + y * y));
+    for (int i = 0; i < g.count; ++i) {
+        d.pull[g.index[i]] += lengths[i];
+        d.views[g.index[i]] += 1;
+    }
+}
+
+inline void descend_group(const Descent &d, const Record *records, int count, const float *slots) {
+    Group g;
+    g.count = count;
+    alignas(64) float shown[3][LANES] = {};
+    for (int i = 0; i < LANES; ++i) {
+        const Record &r = records[i < count ? i : 0];
+        g.index[i] = r.index;
+        for (int c = 0; c < 3; ++c) shown[c][i] = r.features[c];
+    }
+    Floats sums[SLOT];
+    sum_slots(records, count, slots, sums);
+
+    // log(alpha) = log(opacity) - (xx dx^2 + yy dy^2) / 2 - xy dx dy, d = pixel - centre.
+    const Project &p = d.project;
+    const Shape shape = load_shape(p, g.index, count);
+    const Seen s = see(p.view, p.antialiased, shape);
+    const Footprint f = footprint_of(p.view, s);
+    const FootprintGradient by_footprint = {
+        f.conic_xx * sums[1] + f.conic_xy * sums[3],
+        f.conic_xy * sums[1] + f.conic_yy * sums[3],
+        -0.5f * sums[2],
+        -sums[4],
+        -0.5f * sums[5],
+        sums[0] / f.opacity,
+        Floats{},
+    };
+    ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
+
+    // A colour that was clamped at zero does not change.
+    const Harmonics &h = d.harmonics;
+    Floats color[3], base[3], basis[REST], along[REST], by_direction[3];
+    for (int c = 0; c < 3; ++c) {
+        color[c] = keep(above(load(shown[c]), Floats{}), sums[6 + c]);
+        base[c] = C0 * color[c];
+    }
+    const int used = rest_of(h.degree);
+    if (used) {
+        Coefficients coefficients;
+        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
+        const Direction direction = direction_to(shape.mean, h.position);
+        basis_at(h.degree, direction, basis);
+        for (int k = 0; k < used; ++k) {
+            const Floats *row = coefficients.rest[k];
+            along[k] = color[0] * row[0] + color[1] * row[1] + color[2] * row[2];
+        }
+        through_direction(h.degree, direction, along, by_direction);
+        for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
+        if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, used, basis, color, g);
+    }
+    step_rows<3>(d, MEANS, gradient.mean, g);
+    step_rows<4>(d, QUATERNIONS, gradient.quaternion, g);
+    step_rows<3>(d, LOG_SCALES, gradient.log_scale, g);
+    step_rows<1>(d, OPACITY_LOGITS, &gradient.opacity_logit, g);
+    step_rows<3>(d, BASE, base, g);
+    if (d.pull) add_statistics(d, sums[10], sums[11], g);
+}
+
+}  // namespace
+
+void descend(const Descent &d, const Record *records, int count, const float *slots) {
+    for (int n = 0; n < count; n += LANES)
+        descend_group(d, records + n, count - n < LANES ? count - n : LANES, slots);
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA
