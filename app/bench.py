@@ -98,7 +98,7 @@ def measured(
     cameras = {f"{width}x{height}": generated_camera(width, height) for width, height in sizes}
     first = next(iter(cameras.values()))
     subjects = [rendering(name, scene, camera) for name, camera in cameras.items()]
-    subjects.append(training("train", training_steps(scene, first)))
+    subjects.append(training("train", training_steps(copied(scene), first)))
     times = interleaved(subjects, rounds=rounds, progress=progress)
     facts = {
         "made_by": f"lumigraph bench, version {SCENE_VERSION} of the scene",
@@ -221,7 +221,7 @@ def training(name: str, steps: Iterator[Step]) -> Subject:
 
 
 def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
-    """A fit of a copy of the scene to one picture, that of the scene with its colours exchanged.
+    """A fit of the scene, which it changes, to a picture of it with its colours exchanged.
 
     It stands in the middle of the classic long fit, with all harmonics, where density control still
     gathers its statistics; for about 90 steps it does not act.
@@ -230,7 +230,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
         picture = to_bytes(render(replace(scene, base=scene.base.roll(1, 1)), camera).color)
     points = scene.means[:1000].double()
     capture = Capture(
-        name="the generated scene",
+        name="a generated picture",
         train=(Frame("picture", camera, lambda: picture),),
         test=(),
         points=points,
@@ -238,16 +238,21 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
         similarity=Similarity.identity(),
     )
     plan = Plan(steps=30_000)
-    copy = scene[torch.arange(len(scene))]
+    tensors = scene.tensors
     fit = replace(
         start_fit(capture, plan),
         step=plan.refine_stop - plan.refine_interval + 1,
-        splats=copy,
-        first={name: torch.zeros_like(value) for name, value in copy.tensors.items()},
-        second={name: torch.zeros_like(value) for name, value in copy.tensors.items()},
-        statistics=Statistics.empty(len(copy), "cpu"),
+        splats=scene,
+        first={name: torch.zeros_like(value) for name, value in tensors.items()},
+        second={name: torch.zeros_like(value) for name, value in tensors.items()},
+        statistics=Statistics.empty(len(scene), scene.means.device),
     )
     return fit_splats(capture, fit)
+
+
+def copied(scene: Splats) -> Splats:
+    """The same splats in memory of their own."""
+    return scene[torch.arange(len(scene))]
 
 
 def generated_scene(count: int = SPLATS, *, seed: int = 0) -> Splats:

@@ -1,5 +1,6 @@
 """What the benchmarks share: scenes and cameras from files, calibration, summaries, tables."""
 
+import argparse
 import json
 import os
 import re
@@ -8,20 +9,80 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
 
-from lumigraph.app.bench import Size, Subject
+from lumigraph.app.bench import (
+    SIZES,
+    SPLATS,
+    Size,
+    Subject,
+    generated_camera,
+    generated_scene,
+)
 from lumigraph.app.cameras_file import capture_from
 from lumigraph.kernels import backend_for
+from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
 from lumigraph.render.render import project_splats
 
 Summary = dict[str, float]
 """Of one figure: median, least and most in milliseconds, and the number of runs."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene, and a camera that looks at it."""
+
+    name: str
+    scene: Splats
+    camera: Camera
+
+
+def scene_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `views` reads."""
+    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[a generated one]")
+    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
+    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
+    parser.add_argument("--trained", type=Path, metavar="RUN", help="the scene of a run folder")
+    parser.add_argument("--splats", type=int, default=SPLATS, help=f"of the generated [{SPLATS}]")
+
+
+def views(asked: argparse.Namespace) -> list[View]:
+    """The scene that is asked for, or the generated one; and after it that of a run.
+
+    Raises:
+        ValueError: The scene comes without cameras, or they without it, or there is no such view.
+    """
+    if (asked.scene is None) != (asked.cameras is None):
+        raise ValueError("--scene and --cameras belong together: give both or neither")
+    found = []
+    if asked.scene is not None:
+        found.append(_view_of(asked.scene.stem, asked.scene, asked.cameras, asked.view))
+    else:
+        camera = generated_camera(*SIZES[0])
+        found.append(View("generated", generated_scene(asked.splats), camera))
+    if asked.trained is not None:
+        run = asked.trained
+        found.append(_view_of(run.name, run / "scene.ply", run / "cameras.json", 0))
+    return found
+
+
+def _view_of(name: str, scene: Path, cameras: Path, view: int) -> View:
+    known = cameras_in(cameras)
+    if not 0 <= view < len(known):
+        raise ValueError(f"{cameras} has {len(known)} cameras, so there is no view {view}")
+    return View(name, load_ply(scene), known[view])
+
+
+def sizes(text: str) -> tuple[Size, ...]:
+    """Sizes from "1280x720,640x360"."""
+    pairs = (part.split("x") for part in text.split(","))
+    return tuple((int(width), int(height)) for width, height in pairs)
 
 
 def summary(times: Sequence[float]) -> Summary:

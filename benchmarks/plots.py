@@ -22,7 +22,7 @@ COLORS = ("#2f81f7", "#c9860b", "#2da44e", "#d2599b", "#8b6cf0", "#cf5b3c")
 
 MARKERS = "osD^vP"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text: small files, and found by a search.
     "svg.hashsalt": "lumigraph",  # The same file for the same figures.
     "font.family": "sans-serif",
@@ -31,7 +31,7 @@ STYLE = {
     "axes.labelcolor": GREY,
     "axes.edgecolor": GREY,
     "axes.titlesize": 10,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS, marker=list(MARKERS)),
+    "axes.prop_cycle": pyplot.cycler(color=COLORS, marker=list(MARKERS)),
     "xtick.color": GREY,
     "ytick.color": GREY,
     "grid.color": GREY,
@@ -67,7 +67,6 @@ def _splats(
             _times(panel, [p["splats"] for p in chosen], chosen, name, f"{size[0]}x{size[1]}")
         panel.set(title=name, xlabel="splats")
     panels[0].set_ylabel(f"time, ms ({threads} threads)")
-    panels[0].legend(title="picture")
     return _save(figure, path)
 
 
@@ -82,7 +81,6 @@ def _pixels(points: list[dict], work: Sequence[str], splats: int, path: Path) ->
             _times(panel, pixels, chosen, name, label)
         panel.set(title=name, xlabel="pixels")
     panels[0].set_ylabel(f"time, ms ({splats:,} splats)")
-    panels[0].legend()
     return _save(figure, path)
 
 
@@ -98,7 +96,6 @@ def _memory(
             panel.plot([p["splats"] for p in chosen], peaks, label=f"{size[0]}x{size[1]}")
         panel.set(title=name, xlabel="splats")
     panels[0].set_ylabel("peak memory of the process, MB")
-    panels[0].legend(title="picture")
     return _save(figure, path)
 
 
@@ -124,9 +121,9 @@ def _times(panel: Axes, x: list[int], chosen: list[dict], work: str, label: str)
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Writes the figure without a background, a date or a version."""
-    for panel in figure.axes:
-        panel.patch.set_visible(False)
+    """Writes the figure with one legend for all panels, without a background or a date."""
+    curves, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(curves, labels, loc="outside lower center", ncols=len(labels))
     with atomic(path) as partial:
         figure.savefig(partial, format="svg", transparent=True, metadata={"Date": None})
     pyplot.close(figure)

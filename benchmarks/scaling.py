@@ -1,14 +1,12 @@
 """How time and memory grow with splats, pixels and threads; as JSON and as plots.
 
-    .venv/bin/lumigraph demo -o runs/demo
-    .venv/bin/python benchmarks/scaling.py --scene runs/demo/scene.ply \
-        --cameras runs/demo/cameras.json -o build/scaling.json
+    .venv/bin/python benchmarks/scaling.py --trained runs/demo -o build/scaling.json
     .venv/bin/python benchmarks/scaling.py --plot build/scaling.json
 
 Each point is a process of its own, whose memory is nobody else's: it loads the scene, renders it,
 renders it with gradients, and takes training steps. The scene comes in all sizes, by splitting its
-splats or by choosing some. Without --scene it is the one that `lumigraph bench` generates; the
-plots in docs/images are of the built-in scene after `lumigraph demo`.
+splats or by choosing some; by default it is the one that `lumigraph bench` generates. The plots in
+docs/images are of the built-in scene: --trained is the folder that `lumigraph demo` wrote.
 """
 
 import argparse
@@ -29,8 +27,6 @@ from measuring import number
 from lumigraph.app.bench import (
     Size,
     Subject,
-    generated_camera,
-    generated_scene,
     interleaved,
     machine,
     rendering,
@@ -71,19 +67,17 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[the generated one]")
-    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
-    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
-    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="of splats: 10000,100000")
-    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="of pictures: 320x180,640x360")
+    measuring.scene_options(parser)
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="of splats")
+    parser.add_argument(
+        "--sizes", type=measuring.sizes, default=SIZES, help="of pictures: 320x180,640x360"
+    )
     parser.add_argument("--threads", type=_numbers, default=THREADS, help="[1,2]")
     parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
     parser.add_argument("-o", "--output", type=Path, help="JSON file [standard output]")
     parser.add_argument("--plot", type=Path, metavar="JSON", help="draw what was measured before")
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of plots")
     asked = parser.parse_args()
-    if (asked.scene is None) != (asked.cameras is None):
-        parser.error("--scene and --cameras belong together")
     if asked.rounds < 1 or min((*asked.counts, *asked.threads)) < 1:
         parser.error("--rounds, --counts and --threads should be at least 1")
     return asked
@@ -93,28 +87,18 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _sizes(text: str) -> tuple[Size, ...]:
-    """Sizes from "320x180,640x360"."""
-    pairs = (part.split("x") for part in text.split(","))
-    return tuple((int(width), int(height)) for width, height in pairs)
-
-
 def _measure(asked: argparse.Namespace) -> None:
     """Every number of splats at every size and number of threads, each in its own process."""
-    if asked.scene is None:
-        name, scene, camera = "generated", generated_scene(), generated_camera(1280, 720)
-    else:
-        name, scene = asked.scene.stem, load_ply(asked.scene)
-        camera = measuring.cameras_in(asked.cameras)[asked.view]
+    view = measuring.views(asked)[-1]
     grid = list(product(asked.counts, asked.sizes, asked.threads))
     told = measuring.telling("points")
     points = []
     with tempfile.TemporaryDirectory(prefix="lumigraph-scaling-") as folder:
-        files = _files(scene, asked.counts, Path(folder))
+        files = _files(view.scene, asked.counts, Path(folder))
         for count, size, threads in grid:
             task = {
                 "scene": str(files[count]),
-                "camera": camera_json(measuring.at_size(camera, size)),
+                "camera": camera_json(measuring.at_size(view.camera, size)),
                 "threads": threads,
                 "rounds": asked.rounds,
             }
@@ -122,7 +106,7 @@ def _measure(asked: argparse.Namespace) -> None:
             told(len(points), len(grid))
     result = {
         "machine": machine(),
-        "scene": {"name": name, "splats": len(scene)},
+        "scene": {"name": view.name, "splats": len(view.scene)},
         "rounds": asked.rounds,
         "points": points,
     }

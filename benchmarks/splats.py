@@ -19,16 +19,14 @@ from typing import Any
 import measuring
 import peers
 import torch
-from measuring import number
+from measuring import View, number
 from stages import Stage, blends, same_level, stages
 
 from lumigraph.app.bench import (
     SIZES,
-    SPLATS,
     Size,
     Subject,
-    generated_camera,
-    generated_scene,
+    copied,
     interleaved,
     load_of,
     machine,
@@ -39,20 +37,9 @@ from lumigraph.app.bench import (
 )
 from lumigraph.datasets import load_capture
 from lumigraph.recon import Plan, fit_splats, start_fit
-from lumigraph.recon.files import load_ply
-from lumigraph.render import Camera, Splats
 
 FEWEST_ROUNDS = 5
 """A median of fewer says little."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A scene, and a camera that looks at it."""
-
-    name: str
-    scene: Splats
-    camera: Camera
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ def main() -> None:
     """Measures what the command line asks for and prints it."""
     asked = _arguments()
     try:
-        views = _views(asked)
+        views = measuring.views(asked)
         with tempfile.TemporaryDirectory(prefix="lumigraph-bench-") as folder:
             result = _measured(asked, views, Path(folder))
     except (ValueError, OSError) as error:
@@ -83,59 +70,24 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[a generated one]")
-    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
-    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
-    parser.add_argument("--trained", type=Path, metavar="RUN", help="a trained scene beside it")
+    measuring.scene_options(parser)
     parser.add_argument("--capture", type=Path, help="to time a training step on")
     parser.add_argument("--downscale", type=int, default=1, help="of the capture's photos [1]")
-    parser.add_argument("--splats", type=int, default=SPLATS, help="of the generated scene")
-    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="[1280x720,640x360]")
+    parser.add_argument("--sizes", type=measuring.sizes, default=SIZES, help="[1280x720,640x360]")
     parser.add_argument("--larger", type=int, default=10, help="times as many splats, too [10]")
     parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
     parser.add_argument("--calibrate", metavar="COMMAND", help="run before and after")
     parser.add_argument("--no-peers", action="store_true", help="do not look for other programs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    if (asked.scene is None) != (asked.cameras is None):
-        parser.error("--scene and --cameras belong together")
     if asked.rounds < 1 or asked.splats < 1 or asked.larger < 1:
         parser.error("--rounds, --splats and --larger should be at least 1")
     return asked
 
 
-def _sizes(text: str) -> tuple[Size, ...]:
-    """Sizes from "1280x720,640x360"."""
-    sizes = []
-    for part in text.split(","):
-        width, _, height = part.partition("x")
-        sizes.append((int(width), int(height)))
-    return tuple(sizes)
-
-
-def _views(asked: argparse.Namespace) -> list[View]:
-    """The scenes that are rendered, each with one camera; the first is looked at closely."""
-    if asked.scene is None:
-        scene = generated_scene(asked.splats)
-        views = [View("generated", scene, generated_camera(*asked.sizes[0]))]
-    else:
-        views = [_view_of(asked.scene.stem, asked.scene, asked.cameras, asked.view)]
-    if asked.trained is not None:
-        run = asked.trained
-        views.append(_view_of(run.name, run / "scene.ply", run / "cameras.json", 0))
-    return views
-
-
-def _view_of(name: str, scene: Path, cameras: Path, view: int) -> View:
-    known = measuring.cameras_in(cameras)
-    if not 0 <= view < len(known):
-        raise ValueError(f"{cameras} has {len(known)} cameras, so there is no view {view}")
-    return View(name, load_ply(scene), known[view])
-
-
 def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dict[str, Any]:
     """Everything that is measured, as plain data."""
-    before = "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
+    before = _calibrated(asked)
     first = views[0]
     camera = measuring.at_size(first.camera, asked.sizes[0])
     figures = [figure for view in views for figure in _figures(view, asked.sizes, asked.larger)]
@@ -152,7 +104,7 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
     part_times = interleaved(timed, rounds=asked.rounds, progress=told("stages"))
     with same_level():
         level_times = interleaved(by_level, rounds=asked.rounds, progress=told("blend"))
-    after = before and measuring.calibrate(asked.calibrate)
+    after = _calibrated(asked)
 
     calibration = [measuring.parse_calibration(text) for text in (before, after)]
     limits = measuring.together(*calibration)
@@ -171,6 +123,11 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
         "blend": {name: measuring.summary(t) for name, t in level_times.items()},
         "peers": {peer.name: _peer_facts(peer, times) for peer in others},
     }
+
+
+def _calibrated(asked: argparse.Namespace) -> str:
+    """What the calibration prints now; nothing if there is none."""
+    return "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
 
 
 def _discard(part: Stage) -> None:
@@ -193,7 +150,7 @@ def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
         figures.append(Figure(rendering(name, many, camera), first))
     name = f"{view.name}, forward and backward {shape}"
     figures.append(Figure(measuring.forward_backward(name, view.scene, camera), first))
-    steps = training_steps(view.scene, camera)
+    steps = training_steps(copied(view.scene), camera)
     figures.append(Figure(training(f"{view.name}, training step {shape}", steps), first))
     return figures
 
