@@ -11,6 +11,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from lumigraph.datasets.files import atomic
 
@@ -31,7 +32,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelcolor": GREY,
     "axes.edgecolor": GREY,
     "axes.titlesize": 10,
-    "axes.prop_cycle": pyplot.cycler(color=COLORS, marker=list(MARKERS)),
+    "axes.prop_cycle": cycler(color=COLORS, marker=list(MARKERS)),
     "xtick.color": GREY,
     "ytick.color": GREY,
     "grid.color": GREY,
