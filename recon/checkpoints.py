@@ -17,7 +17,7 @@ from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
 
-VERSION = "1"
+VERSION = "2"
 """Of the layout; a reader refuses the ones it does not know."""
 
 _NAMES = [*SHAPES, "rest"]
@@ -36,6 +36,7 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
         "statistics.gradient": fit.statistics.gradient,
         "statistics.views": fit.statistics.views,
         "order": fit.order,
+        "levels": fit.levels,
         "random": fit.random,
         "similarity.origin": fit.similarity.origin,
     }
@@ -43,6 +44,8 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
         "plan": plan_to_json(fit.plan),
         "step": fit.step,
         "scale": fit.similarity.scale,
+        "start_splats": fit.start_splats,
+        "expected_splats": fit.expected_splats,
     }
     metadata = {"lumigraph": VERSION, "kind": "splat fit", "state": json.dumps(state)}
     with atomic(path) as partial:
@@ -97,6 +100,9 @@ def _fit_from(
             tensors["statistics.gradient"].to(device), tensors["statistics.views"].to(device)
         ),
         similarity=Similarity(tensors["similarity.origin"], scale),
+        levels=tensors["levels"],
+        start_splats=int(state["start_splats"]),
+        expected_splats=float(state["expected_splats"]),
         order=tensors["order"],
         random=tensors["random"],
     )
@@ -118,6 +124,7 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         "statistics.views": ((count,), torch.float32),
         "similarity.origin": ((3,), torch.float64),
         "order": (tuple(tensors["order"].shape[:1]), torch.int64),
+        "levels": ((len(tensors["levels"]), 2), torch.float64),
         "random": (tuple(torch.Generator().get_state().shape), torch.uint8),
     }
     for name, (shape, dtype) in expected.items():
@@ -126,3 +133,10 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} is {found.dtype} {list(found.shape)}, not {dtype} {list(shape)}"
             )
+    levels = tensors["levels"].tolist()
+    if (
+        not levels
+        or levels[0][0] != 0
+        or not all(1 <= downscale < math.inf for _, downscale in levels)
+    ):
+        raise ValueError(f"levels are {levels}, which make photos of no size")

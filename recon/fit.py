@@ -7,13 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets import Capture
 from lumigraph.kernels import Footprints, backend_for
-from lumigraph.recon.density import Statistics, refine, reset_opacities
+from lumigraph.recon.density import EXPECTED, Statistics, refine, reset_opacities
+from lumigraph.recon.errors import Shown, shown
 from lumigraph.recon.initial import splats_from_capture
+from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
-from lumigraph.render import Similarity, Splats
+from lumigraph.recon.resolution import Photos, downscale_at, size_levels
+from lumigraph.recon.schedule import Move, move_at
+from lumigraph.recon.trust import confine, largest_moves
+from lumigraph.render import Camera, Similarity, Splats
 from lumigraph.render.render import project_splats
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it leave the most even gaps in [0, 1)."""
 
 
 @dataclass
@@ -28,6 +36,9 @@ class SplatFit:
         second: Adam's running means of their squares.
         statistics: What density control has seen since it last acted.
         similarity: From the capture's frame to the fit's.
+        levels: From which step on photos are made how many times smaller. float64 [levels, 2]
+        start_splats: How many splats there were at first.
+        expected_splats: How many a growth by resolution expects to need in the end.
         order: Training frames of this epoch that are still to come. int64 [frames left]
         random: State of the random number generator. uint8 [bytes]
     """
@@ -39,6 +50,9 @@ class SplatFit:
     second: dict[str, Tensor]
     statistics: Statistics
     similarity: Similarity
+    levels: Tensor
+    start_splats: int
+    expected_splats: float
     order: Tensor
     random: Tensor
 
@@ -89,6 +103,9 @@ def start_fit(
         second={name: torch.zeros_like(value) for name, value in tensors.items()},
         statistics=Statistics.empty(len(splats), device),
         similarity=capture.similarity,
+        levels=size_levels(capture, plan),
+        start_splats=len(splats),
+        expected_splats=EXPECTED * len(splats),
         order=torch.empty(0, dtype=torch.int64),
         random=generator.get_state(),
     )
@@ -109,31 +126,52 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
         )
     generator = torch.Generator()
     generator.set_state(fit.random)
+    photos = Photos(capture.train, fit.similarity)
     while fit.step < fit.plan.steps:
-        frame = _next_frame(capture, fit, generator)
-        loss = _optimize(fit, frame, capture.background)
+        index = _next_frame(capture, fit, generator)
+        camera, photo = photos.at(index, downscale_at(fit.levels, fit.step))
+        loss = _optimize(fit, camera, photo, capture.background, move_at(fit.plan, fit.step))
         fit.step += 1
-        _control_density(fit, generator)
+        _control_density(fit, photos, capture.background, generator)
         if fit.step % fit.plan.degree_interval == 0:
             _grow_harmonics(fit)
         fit.random = generator.get_state()
         yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.splats.degree, fit)
 
 
-def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> Frame:
-    """Every training frame once in random order, and again."""
+def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> int:
+    """Every training frame once, in an order drawn anew, and again."""
     if not len(fit.order):
-        fit.order = torch.randperm(len(capture.train), generator=generator)
+        fit.order = _epoch(capture, fit.plan, generator)
     index, fit.order = int(fit.order[0]), fit.order[1:]
-    return capture.train[index]
+    return index
 
 
-def _optimize(fit: SplatFit, frame: Frame, background: tuple[float, float, float]) -> float:
-    """One gradient step towards one photo; returns the loss."""
+def _epoch(capture: Capture, plan: Plan, generator: torch.Generator) -> Tensor:
+    """The order of an epoch. int64 [frames]"""
+    count = len(capture.train)
+    if plan.view_order == "shuffled":
+        return torch.randperm(count, generator=generator)
+    # Jumps of the golden ratio along a curve through the cameras: any few views in a row are
+    # spread over all of the scene, and no photo is left for long.
+    positions = torch.stack([frame.camera.position for frame in capture.train])
+    start = torch.rand(1, generator=generator, dtype=torch.float64)
+    places = (start + torch.arange(count, dtype=torch.float64) * GOLDEN) % 1
+    return morton_order(positions)[places.argsort(stable=True).argsort()]
+
+
+def _optimize(
+    fit: SplatFit,
+    camera: Camera,
+    photo: Tensor,
+    background: tuple[float, float, float],
+    move: Move,
+) -> float:
+    """One gradient step towards one photo; returns the loss. photo: uint8 [height, width, 3]"""
     plan, splats = fit.plan, fit.splats
-    camera = fit.similarity.camera(frame.camera)
     backend = backend_for(splats.means.device)
-    parameters = {name: value.requires_grad_() for name, value in splats.tensors.items()}
+    for value in splats.tensors.values():
+        value.requires_grad_()
     absolute = torch.zeros_like(splats.means[:, :2]) if _is_watching(fit) else None
 
     footprints, colors = project_splats(splats, camera)
@@ -146,45 +184,40 @@ def _optimize(fit: SplatFit, frame: Frame, background: tuple[float, float, float
         absolute_gradients=absolute,
         median=False,
     )
-    photo = frame.image().to(splats.means.device).float().div_(255)
-    loss = (1 - plan.ssim_weight) * backend.l1(raster.features, photo)
-    loss = loss + plan.ssim_weight * (1 - backend.ssim(raster.features, photo))
+    target = photo.to(splats.means.device).float().div_(255)
+    loss = (1 - plan.ssim_weight) * backend.l1(raster.features, target)
+    loss = loss + plan.ssim_weight * (1 - backend.ssim(raster.features, target))
     loss.backward()
 
     if absolute is not None:
         fit.statistics.add(absolute, footprints.extents, camera.width, camera.height)
-    _adam(fit, parameters, footprints)
+    _adam(fit, footprints, move)
     return loss.item()
 
 
-def _adam(fit: SplatFit, parameters: dict[str, Tensor], footprints: Footprints) -> None:
-    """Moves every parameter along its gradient and forgets the gradient."""
+def _adam(fit: SplatFit, footprints: Footprints, move: Move) -> None:
+    """Moves the parameters along their gradients and forgets the gradients."""
     backend = backend_for(footprints.means.device)
-    for name, rate in learning_rates(fit.plan, fit.step).items():
-        parameter = parameters[name].requires_grad_(False)
+    gradients: dict[str, Tensor] = {}
+    for name, parameter in fit.splats.tensors.items():
         assert parameter.grad is not None
+        gradients[name], parameter.grad = parameter.grad, None
+        parameter.requires_grad_(False)
+    most = largest_moves(fit.splats, move.trust_region) if move.trust_region > 0 else {}
+    before = {name: fit.splats.tensors[name].clone() for name in most}
+    rows = footprints.extents[:, 0] > 0 if move.rows == "visible" else None
+    for name, rate in move.rates.items():
         backend.adam(
-            parameter,
-            parameter.grad,
+            fit.splats.tensors[name],
+            gradients[name],
             fit.first[name],
             fit.second[name],
-            step=fit.step + 1,
+            step=move.updates[name],
             learning_rate=rate,
+            rows=rows,
         )
-        parameter.grad = None
-
-
-def learning_rates(plan: Plan, step: int) -> dict[str, float]:
-    """Adam's rate for each parameter; that of the means falls exponentially."""
-    ratio = plan.means_rate_final / plan.means_rate
-    return {
-        "means": plan.means_rate * ratio ** (step / plan.steps),
-        "quaternions": plan.rotation_rate,
-        "log_scales": plan.scale_rate,
-        "opacity_logits": plan.opacity_rate,
-        "base": plan.base_rate,
-        "rest": plan.rest_rate,
-    }
+    for name, bound in most.items():
+        confine(fit.splats.tensors[name], before[name], bound)
 
 
 def _is_watching(fit: SplatFit) -> bool:
@@ -205,12 +238,31 @@ def _grow_harmonics(fit: SplatFit) -> None:
         moments["rest"] = grown(moments["rest"])
 
 
-def _control_density(fit: SplatFit, generator: torch.Generator) -> None:
+def _control_density(
+    fit: SplatFit,
+    photos: Photos,
+    background: tuple[float, float, float],
+    generator: torch.Generator,
+) -> None:
     """Grows and prunes splats when the plan says so."""
     plan, step = fit.plan, fit.step
     if step > plan.refine_stop or step == plan.steps:
         return
     if step >= plan.refine_start and step % plan.refine_interval == 0:
-        refine(fit, generator)
+        seen = _shown(fit, photos, background, generator) if plan.error_views > 0 else None
+        refine(fit, generator, seen)
     if step % plan.opacity_reset_interval == 0 and step < plan.refine_stop:
         reset_opacities(fit)
+
+
+def _shown(
+    fit: SplatFit,
+    photos: Photos,
+    background: tuple[float, float, float],
+    generator: torch.Generator,
+) -> Shown:
+    """What some photos, drawn at random, show of each splat."""
+    drawn = torch.randperm(len(photos.frames), generator=generator)[: fit.plan.error_views]
+    downscale = downscale_at(fit.levels, fit.step)
+    views = (photos.at(index, downscale) for index in drawn.tolist())
+    return shown(fit.splats, views, background, fit.plan.error_level)

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets import Capture, random_points
+from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Splats
-
-OPACITY = 0.1
-"""Faint at first, so that many splats share a pixel's gradient (3DGS, section 5.1)."""
 
 
 def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator) -> Splats:
@@ -27,25 +25,29 @@ def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator
     if len(points) > plan.splat_limit:
         chosen = torch.randperm(len(points), generator=generator)[: plan.splat_limit].sort().values
         points, colors = points[chosen], colors[chosen]
-    return splats_from_points(capture.similarity.points(points).float(), colors, plan)
+    points = capture.similarity.points(points).float()
+    if plan.layout == "morton":
+        order = morton_order(points)
+        points, colors = points[order], colors[order]
+    return splats_from_points(points, colors, plan)
 
 
 def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
-    """Round splats of plain colours that just touch their neighbours.
+    """Round splats of plain colours that touch their neighbours.
 
     Args:
         points: [splats, 3]
         colors: In [0, 1]. [splats, 3]
-        plan: Gives the filter.
+        plan: Gives the filter, the opacity, and how much larger than touching they are.
     """
-    count = len(points)
+    count, opacity = len(points), plan.start_opacity
     quaternions = torch.zeros(count, 4)
     quaternions[:, 0] = 1
     return Splats(
         means=points,
         quaternions=quaternions,
-        log_scales=neighbor_distances(points).log()[:, None].repeat(1, 3),
-        opacity_logits=torch.full((count,), math.log(OPACITY / (1 - OPACITY))),
+        log_scales=(neighbor_distances(points) * plan.start_scale).log()[:, None].repeat(1, 3),
+        opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
         base=(colors - 0.5) / (0.5 / math.sqrt(math.pi)),
         rest=torch.zeros(count, 0, 3),
         filter=plan.filter,

@@ -1,18 +1,37 @@
 """What a fit will do, in numbers."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lumigraph.kernels import Filter
 
 Preset = Literal["quick", "standard", "high"]
+
+Growth = Literal["threshold", "budget", "resolution"]
+"""How many splats density control may add.
+
+"threshold": all that are pulled at hard enough, up to `splat_limit` (3DGS).
+"budget": the strongest, along a curve that reaches `splat_budget` when refinement stops (Taming
+3DGS, arXiv 2406.15643, section 4.1).
+"resolution": those above the threshold, the strongest first, as many as the size of the photos in
+use can show (DashGaussian, arXiv 2503.18402, section 4.2).
+"""
+
+Rows = Literal["all", "visible"]
+"""Which splats a step moves: all, or those that its view sees, as the others have no gradient."""
+
+Layout = Literal["age", "morton"]
+"""The order of splats in memory: the oldest first, or neighbours in space near each other."""
+
+ViewOrder = Literal["shuffled", "spread"]
+"""The order of the photos of an epoch: at random, or each far from the one before."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything a splat fit is told, counted in steps; frozen into the run folder.
 
-    Learning rates and thresholds are those of 3DGS (arXiv 2308.04079) unless said.
+    The defaults are those of 3DGS (arXiv 2308.04079) unless said; docs/training.md explains all.
     """
 
     steps: int
@@ -20,12 +39,25 @@ class Plan:
     """Of the spherical harmonics in the end."""
     degree_interval: int = 1000
     """Steps until the harmonics grow by one degree."""
+    filter: Filter = "classic"
+
+    # What the fit starts from.
     random_points: int = 20_000
     """Splats to start from where the capture has no points."""
-    splat_limit: int = 1_000_000
-    """Density control stops adding splats here: memory stays bounded."""
-    filter: Filter = "classic"
+    start_opacity: float = 0.1
+    """Faint at first, so that many splats share a pixel's gradient (3DGS, section 5.1)."""
+    start_scale: float = 1.0
+    """Size of the first splats, in distances to their neighbours."""
+
+    # What a step learns from.
     ssim_weight: float = 0.2
+    view_order: ViewOrder = "shuffled"
+    coarse_steps: int = 0
+    """Steps until photos are used at full size; until then they grow with the detail in them."""
+    coarse_share: float = 0.25
+    """Share of the photos' spectrum, in amplitude, that the smallest size keeps."""
+
+    # How a step moves the splats.
     means_rate: float = 1.6e-4
     """In units of the normalised scene; falls exponentially to `means_rate_final`."""
     means_rate_final: float = 1.6e-6
@@ -34,17 +66,73 @@ class Plan:
     opacity_rate: float = 5e-2
     scale_rate: float = 5e-3
     rotation_rate: float = 1e-3
+    rates_final: float = 1.0
+    """What part of their own the rates other than that of the means fall to, exponentially."""
+    rest_interval: int = 1
+    """Steps between two updates of the higher harmonics (Taming 3DGS, section 4.3)."""
+    rows: Rows = "all"
+    trust_region: float = 0.0
+    """Largest squared Hellinger distance that a step may move a splat by; 0 for no such bound."""
+    trust_region_final: float = 1e-8
+    """What `trust_region` falls to, exponentially (3DGS2-TR, arXiv 2602.00395)."""
+
+    # Density control: when it acts, what it adds, what it removes.
     refine_start: int = 500
     refine_stop: int = 15_000
     refine_interval: int = 100
-    opacity_reset_interval: int = 3000
+    layout: Layout = "age"
+    growth: Growth = "threshold"
+    splat_limit: int = 1_000_000
+    """Density control stops adding splats here: memory stays bounded."""
+    splat_budget: int = 100_000
+    """How many splats there are in the end if `growth` is "budget"."""
     grow_gradient: float = 8e-4
     """Mean absolute gradient on the image, in units of half its size, that makes a splat grow."""
     grow_scale: float = 0.01
     """Splats larger than this part of the scene are split, smaller ones cloned."""
+    error_views: int = 0
+    """Photos that each refinement compares with the scene; the next three values need some."""
+    error_level: float = 2.0
+    """A pixel is wrong where its error is so many times its photo's mean (after FastGS)."""
+    grow_error: float = 0.0
+    """Only splats that show at least so many wrong pixels in a view grow (FastGS, 2511.04283)."""
+    prune_error: float = 1.0
+    """Splats are removed if more than this part of what they show is wrong."""
+    prune_contribution: float = 0.0
+    """Splats are removed if they show fewer pixels than this in each view that sees them."""
     prune_opacity: float = 0.005
     prune_scale: float = 0.1
     """Splats larger than this part of the scene are removed after the first opacity reset."""
+    opacity_reset_interval: int = 3000
+    opacity_reset: float = 0.01
+    """What a reset leaves of an opacity at most."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no fit could be made with."""
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take at least 1")
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take more than 0")
+        for name in ("start_opacity", "opacity_reset", "coarse_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} of the plan is {getattr(self, name)}: take a part of one, below 1"
+                )
+
+
+_AT_LEAST_ONE = (
+    "steps",
+    "degree_interval",
+    "random_points",
+    "rest_interval",
+    "refine_interval",
+    "splat_limit",
+    "splat_budget",
+    "opacity_reset_interval",
+)
+_POSITIVE = ("start_scale", "means_rate", "means_rate_final", "rates_final", "trust_region_final")
 
 
 # A short fit moves twice as far in a step, and grows fewer splats than it has no time to place.
@@ -78,16 +166,33 @@ def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Pl
     With another number of steps the whole schedule is stretched or shortened to it, but for the
     interval of density control, which needs that many views to judge a splat.
     """
-    plan = PRESETS[preset]
-    if steps is not None and steps != plan.steps:
-        if steps < 1:
-            raise ValueError(f"a fit of {steps} steps does nothing: ask for at least 1")
-        stretched = {name: max(1, getattr(plan, name) * steps // plan.steps) for name in _STRETCHED}
-        plan = replace(plan, steps=steps, **stretched)
+    plan = PRESETS[preset] if steps is None else stretched(PRESETS[preset], steps)
     return replace(plan, **{name: value for name, value in changes.items() if value is not None})
 
 
-_STRETCHED = ("degree_interval", "refine_start", "refine_stop", "opacity_reset_interval")
+def stretched(plan: Plan, steps: int) -> Plan:
+    """The plan with its schedule stretched or shortened to another number of steps.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if steps < 1:
+        raise ValueError(f"a fit of {steps} steps does nothing: ask for at least 1")
+    if steps == plan.steps:
+        return plan
+    values = {name: getattr(plan, name) for name in _STRETCHED}
+    # What the plan does from the first step or never, at 0, stays so.
+    values = {name: value and max(1, value * steps // plan.steps) for name, value in values.items()}
+    return replace(plan, steps=steps, **values)
+
+
+_STRETCHED = (
+    "degree_interval",
+    "refine_start",
+    "refine_stop",
+    "opacity_reset_interval",
+    "coarse_steps",
+)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -99,7 +204,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan that `plan_to_json` gave.
 
     Raises:
-        ValueError: A value is missing, unknown, or not of its type.
+        ValueError: A value is missing, unknown, not of its type, or none a fit could have.
     """
     known = {field.name: field.default for field in fields(Plan)}
     if set(data) != set(known):
@@ -108,4 +213,15 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         wanted = int if name == "steps" else type(known[name])
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ValueError(f"{name} of the plan is {value!r}, but should be {wanted.__name__}")
+        if name in _CHOICES and value not in (choices := get_args(_CHOICES[name])):
+            raise ValueError(f"{name} of the plan is {value!r}, but should be one of {choices}")
     return Plan(**data)
+
+
+_CHOICES = {
+    "filter": Filter,
+    "growth": Growth,
+    "rows": Rows,
+    "layout": Layout,
+    "view_order": ViewOrder,
+}
