@@ -73,8 +73,8 @@ def stages(scene: Splats, camera: Camera) -> list[Stage]:
             None,
         ),
         Stage("blend", _blending(lists, shown, size), blended, "blended pairs", "blend"),
-        # Picture and photo come in, the gradient of the picture goes out.
-        Stage("loss and its gradient", _loss(size), pixels * 36, "bytes", "memory"),
+        # Picture and 8-bit photo come in, the gradient of the picture goes out.
+        Stage("loss and its gradient", _loss(size), pixels * (12 + 3 + 12), "bytes", "memory"),
         Stage(
             "blend backward and gather",
             _unblending(seen, shown, size),
@@ -127,11 +127,11 @@ def _unprojecting(scene: Splats, camera: Camera) -> Callable[[], tuple[Tensor, .
 def _loss(size: tuple[int, int]) -> Callable[[], None]:
     """As a fit computes it, with the gradient that it hands back."""
     generator = torch.Generator().manual_seed(0)
-    image, photo = (torch.rand(size[1], size[0], 3, generator=generator) for _ in range(2))
-    image.requires_grad_()
+    image = torch.rand(size[1], size[0], 3, generator=generator).requires_grad_()
+    photo = torch.randint(256, image.shape, dtype=torch.uint8, generator=generator)
 
     def run() -> None:
-        loss = 0.8 * cpu.l1(image, photo) + 0.2 * (1 - cpu.ssim(image, photo))
+        loss = cpu.photometric_loss(image, photo, ssim_weight=0.2)
         torch.autograd.grad(loss, image)
 
     return run
