@@ -124,17 +124,13 @@ def _unprojecting(scene: Splats, camera: Camera) -> Callable[[], tuple[Tensor, .
     return lambda: torch.autograd.grad(outputs, inputs, gradients, retain_graph=True)
 
 
-def _loss(size: tuple[int, int]) -> Callable[[], None]:
+def _loss(size: tuple[int, int]) -> Callable[[], object]:
     """As a fit computes it, with the gradient that it hands back."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(size[1], size[0], 3, generator=generator).requires_grad_()
+    image = torch.rand(size[1], size[0], 3, generator=generator)
     photo = torch.randint(256, image.shape, dtype=torch.uint8, generator=generator)
-
-    def run() -> None:
-        loss = cpu.photometric_loss(image, photo, ssim_weight=0.2)
-        torch.autograd.grad(loss, image)
-
-    return run
+    gradient, threads = torch.empty_like(image), torch.get_num_threads()
+    return lambda: _native.loss(image, None, photo, 0.2, 1.0, gradient, threads)
 
 
 def _adam(scene: Splats) -> Callable[[], None]:
