@@ -12,7 +12,10 @@ from lumigraph.kernels.backend import (
     Backend,
     Filter,
     Footprints,
+    Parameters,
+    Pull,
     Raster,
+    Rates,
     View,
     backend_for,
 )
@@ -25,7 +28,10 @@ __all__ = [
     "Backend",
     "Filter",
     "Footprints",
+    "Parameters",
+    "Pull",
     "Raster",
+    "Rates",
     "View",
     "backend_for",
 ]

@@ -68,8 +68,49 @@ class Raster(NamedTuple):
     asked for. int32 [height, width]"""
 
 
+class Parameters(NamedTuple):
+    """One tensor for each parameter of the splats, or of what belongs to it."""
+
+    means: Tensor
+    """[splats, 3]"""
+    quaternions: Tensor
+    """[splats, 4]"""
+    log_scales: Tensor
+    """[splats, 3]"""
+    opacity_logits: Tensor
+    """[splats]"""
+    base: Tensor
+    """[splats, 3]"""
+    rest: Tensor
+    """[splats, (degree + 1)^2 - 1, 3]"""
+
+
+class Rates(NamedTuple):
+    """Adam's learning rate for each parameter. Of 0 leaves it, and its moments, as they are."""
+
+    means: float
+    quaternions: float
+    log_scales: float
+    opacity_logits: float
+    base: float
+    rest: float
+
+
+class Pull(NamedTuple):
+    """What density control wants to know of each splat, summed over views."""
+
+    gradient: Tensor
+    """Length of the absolute gradient of the centre (AbsGS, arXiv 2404.10484, eq. 8) in units of
+    half the image's size. [splats]"""
+    views: Tensor
+    """How many saw it. [splats]"""
+
+
 class Backend(Protocol):
-    """What a module must define to be a backend. Everything but `adam` is differentiable."""
+    """What a module must define to be a backend.
+
+    Everything but `paint`, `descend` and `adam` is differentiable.
+    """
 
     def project(
         self,
@@ -148,6 +189,66 @@ class Backend(Protocol):
                 gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8). It is summed over the
                 channels before the absolute value, so there may be at most 4. [splats, 2]
             median: False spares the time to find the median splats.
+        """
+        ...
+
+    def paint(
+        self,
+        splats: Parameters,
+        *,
+        view: View,
+        degree: int,
+        filter: Filter = "classic",
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> tuple[Tensor, Tensor]:
+        """The image of one view: `project`, `harmonics` and `rasterize` at once.
+
+        Returns:
+            The colours [height, width, 3] and the transmittance [height, width].
+        """
+        ...
+
+    def descend(
+        self,
+        splats: Parameters,
+        first: Parameters,
+        second: Parameters,
+        *,
+        view: View,
+        photo: Tensor,
+        degree: int,
+        rates: Rates,
+        step: int,
+        filter: Filter = "classic",
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        ssim_weight: float = 0.2,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-15,
+        pull: Pull | None = None,
+    ) -> float:
+        """One step of Adam towards one photo, in place, for the splats that the view sees.
+
+        The loss is (1 - ssim_weight) L1 + ssim_weight (1 - SSIM) (3DGS, arXiv 2308.04079, eq. 7).
+        Splats that are not seen keep their values and moments (Taming 3DGS, arXiv 2406.15643).
+
+        Args:
+            splats: The scene.
+            first: Running means of the gradients.
+            second: Running means of their squares.
+            view: The camera.
+            photo: What it should see. uint8, or float32 in [0, 1]: [height, width, 3]
+            degree: The highest of the harmonics to use.
+            rates: Adam's learning rates.
+            step: 1 for the first step; corrects the bias of both means.
+            filter: How sub-pixel splats are drawn.
+            background: Colour behind all splats.
+            ssim_weight: Part of the loss that is structural similarity.
+            betas: Decay of the two means.
+            epsilon: Added to the root of the second mean.
+            pull: If given, this view is added to it.
+
+        Returns:
+            The loss before the step.
         """
         ...
 

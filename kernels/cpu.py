@@ -11,11 +11,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.backend import Filter, Footprints, Raster, View
+from lumigraph.kernels.backend import (
+    Filter,
+    Footprints,
+    Parameters,
+    Pull,
+    Raster,
+    Rates,
+    View,
+)
 
 
 def _numbers(view: View) -> tuple[float, ...]:
     return (*view.world_to_camera, *view.focal, *view.center, view.near)
+
+
+def _position(view: View) -> tuple[float, ...]:
+    """Where the camera is. Plain arithmetic: tensors of 3 numbers cost more than they do."""
+    m = view.world_to_camera
+    return tuple(-(m[i] * m[3] + m[4 + i] * m[7] + m[8 + i] * m[11]) for i in range(3))
 
 
 class _Project(torch.autograd.Function):
@@ -94,9 +108,7 @@ def harmonics(
     visible: Tensor | None = None,
 ) -> Tensor:
     """See `Backend.harmonics`."""
-    matrix = torch.tensor(view.world_to_camera, dtype=torch.float64).view(3, 4)
-    position = (-matrix[:, :3].T @ matrix[:, 3]).tolist()
-    arguments = (position, degree, None if visible is None else visible.contiguous())
+    arguments = (_position(view), degree, None if visible is None else visible.contiguous())
     return _Harmonics.apply(arguments, means.contiguous(), base.contiguous(), rest.contiguous())  # type: ignore[no-any-return]
 
 
@@ -185,6 +197,77 @@ def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
         )
 
 
+@torch.no_grad()
+def paint(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.paint`."""
+    image = splats.means.new_empty(view.height, view.width, 3)
+    transmittance = splats.means.new_empty(view.height, view.width)
+    _native.paint(
+        tuple(value.detach().contiguous() for value in splats),
+        _numbers(view),
+        (view.width, view.height),
+        filter == "antialiased",
+        _position(view),
+        degree,
+        background,
+        image,
+        transmittance,
+        torch.get_num_threads(),
+    )
+    return image, transmittance
+
+
+@torch.no_grad()
+def descend(
+    splats: Parameters,
+    first: Parameters,
+    second: Parameters,
+    *,
+    view: View,
+    photo: Tensor,
+    degree: int,
+    rates: Rates,
+    step: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ssim_weight: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-15,
+    pull: Pull | None = None,
+) -> float:
+    """See `Backend.descend`."""
+    photo = photo.contiguous()
+    photo_bytes, photo_floats = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
+    correction = 1 - betas[0] ** step
+    (loss, _, _), _ = _native.descend(
+        tuple(value.detach() for value in splats),
+        tuple(first),
+        tuple(second),
+        _numbers(view),
+        (view.width, view.height),
+        filter == "antialiased",
+        _position(view),
+        degree,
+        background,
+        photo_bytes,
+        photo_floats,
+        ssim_weight,
+        tuple(rate / correction for rate in rates),
+        (*betas, epsilon),
+        (1 - betas[1] ** step) ** -0.5,
+        None if pull is None else tuple(pull),
+        torch.get_num_threads(),
+    )
+    return loss
+
+
 class _Loss(torch.autograd.Function):
     """The gradient is found with the value, in the same pass, and only scaled on the way back."""
 
@@ -206,19 +289,14 @@ class _Loss(torch.autograd.Function):
         return gradient * scale, None, None
 
 
-def photometric_loss(image: Tensor, target: Tensor, *, ssim_weight: float) -> Tensor:
-    """See `Backend.photometric_loss`; at most 4 channels."""
-    return _Loss.apply(image.contiguous(), target.contiguous(), ssim_weight)  # type: ignore[no-any-return]
-
-
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.ssim`; at most 4 channels."""
-    return 1 - photometric_loss(image, target, ssim_weight=1.0)
+    return 1 - _Loss.apply(image.contiguous(), target.contiguous(), 1.0)  # type: ignore[no-any-return]
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.l1`; at most 4 channels."""
-    return photometric_loss(image, target, ssim_weight=0.0)
+    return _Loss.apply(image.contiguous(), target.contiguous(), 0.0)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

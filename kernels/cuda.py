@@ -9,6 +9,7 @@ gradients change from run to run.
 """
 
 import functools
+import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
@@ -16,11 +17,30 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import reference
-from lumigraph.kernels.backend import BLUR, Filter, Footprints, Raster, View
+from lumigraph.kernels import composed, reference
+from lumigraph.kernels.backend import (
+    BLUR,
+    Filter,
+    Footprints,
+    Parameters,
+    Pull,
+    Raster,
+    Rates,
+    View,
+)
 from lumigraph.kernels.reference import adam, l1
 
-__all__ = ["adam", "harmonics", "l1", "probe", "project", "rasterize", "ssim"]
+__all__ = [
+    "adam",
+    "descend",
+    "harmonics",
+    "l1",
+    "paint",
+    "probe",
+    "project",
+    "rasterize",
+    "ssim",
+]
 
 _TILE = 16
 """Side of a tile in pixels: gsplat gives each a block of 256 threads."""
@@ -236,6 +256,62 @@ def _median(footprints: Footprints, transmittance: Tensor, starts: Tensor, order
         going = ~found & (slot < end)
         pixel, slot, end, left = (t[going] for t in (pixel, slot, end, left))
     return median.view_as(transmittance)
+
+
+def paint(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.paint`."""
+    return composed.paint(
+        sys.modules[__name__],  # type: ignore[arg-type]
+        splats,
+        view=view,
+        degree=degree,
+        filter=filter,
+        background=background,
+    )
+
+
+def descend(
+    splats: Parameters,
+    first: Parameters,
+    second: Parameters,
+    *,
+    view: View,
+    photo: Tensor,
+    degree: int,
+    rates: Rates,
+    step: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ssim_weight: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-15,
+    pull: Pull | None = None,
+) -> float:
+    """See `Backend.descend`."""
+    return composed.descend(
+        sys.modules[__name__],  # type: ignore[arg-type]
+        splats,
+        first,
+        second,
+        view=view,
+        photo=photo,
+        degree=degree,
+        rates=rates,
+        step=step,
+        filter=filter,
+        background=background,
+        ssim_weight=ssim_weight,
+        betas=betas,
+        epsilon=epsilon,
+        pull=pull,
+    )
 
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:

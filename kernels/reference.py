@@ -5,6 +5,7 @@ stays under 2 GB whatever the number of splats.
 """
 
 import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lumigraph.kernels import composed
 from lumigraph.kernels.backend import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -19,7 +21,10 @@ from lumigraph.kernels.backend import (
     TRANSMITTANCE_MIN,
     Filter,
     Footprints,
+    Parameters,
+    Pull,
     Raster,
+    Rates,
     View,
 )
 
@@ -212,6 +217,62 @@ def blur(images: Tensor) -> Tensor:
     window = images.new_tensor(gaussian_window())
     images = functional.conv2d(images, window.view(1, 1, 1, -1), padding=(0, 5))
     return functional.conv2d(images, window.view(1, 1, -1, 1), padding=(5, 0))
+
+
+def paint(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.paint`."""
+    return composed.paint(
+        sys.modules[__name__],  # type: ignore[arg-type]
+        splats,
+        view=view,
+        degree=degree,
+        filter=filter,
+        background=background,
+    )
+
+
+def descend(
+    splats: Parameters,
+    first: Parameters,
+    second: Parameters,
+    *,
+    view: View,
+    photo: Tensor,
+    degree: int,
+    rates: Rates,
+    step: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ssim_weight: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-15,
+    pull: Pull | None = None,
+) -> float:
+    """See `Backend.descend`."""
+    return composed.descend(
+        sys.modules[__name__],  # type: ignore[arg-type]
+        splats,
+        first,
+        second,
+        view=view,
+        photo=photo,
+        degree=degree,
+        rates=rates,
+        step=step,
+        filter=filter,
+        background=background,
+        ssim_weight=ssim_weight,
+        betas=betas,
+        epsilon=epsilon,
+        pull=pull,
+    )
 
 
 def ssim(image: Tensor, target: Tensor, *, blur: Callable[[Tensor], Tensor] = blur) -> Tensor:

@@ -39,6 +39,7 @@ inline void store_columns(const Floats *columns, const Group &g, float *rows) {
 // Adam's step on rows of COLUMNS numbers.
 template <int COLUMNS>
 inline void step_rows(const Descent &d, int which, const Floats *gradient, const Group &g) {
+    if (d.rates[which] == 0) return;
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
     Floats p[COLUMNS], m[COLUMNS], v[COLUMNS];
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);

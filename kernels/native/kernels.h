@@ -147,7 +147,7 @@ struct Descent {
     Project project;      // its parameters are those below
     Harmonics harmonics;  // so are these
     float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
-    float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves `rest` alone
+    float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
     float beta1, beta2, epsilon, root_scale;
     float *pull, *views;  // statistics to add to, a number a splat; or null
 };

@@ -1,0 +1,103 @@
+"""The operations that are others in a row, in terms of any backend's."""
+
+import torch
+from torch import Tensor
+
+from lumigraph.kernels.backend import (
+    Backend,
+    Filter,
+    Footprints,
+    Parameters,
+    Pull,
+    Raster,
+    Rates,
+    View,
+)
+
+
+def _draw(
+    backend: Backend,
+    splats: Parameters,
+    view: View,
+    degree: int,
+    filter: Filter,
+    background: tuple[float, float, float],
+    absolute: Tensor | None,
+) -> tuple[Footprints, Raster]:
+    means, *shape, base, rest = splats
+    footprints = backend.project(means, *shape, view=view, filter=filter)
+    seen = footprints.extents[:, 0] > 0
+    colors = backend.harmonics(means, base, rest, view=view, degree=degree, visible=seen)
+    raster = backend.rasterize(
+        footprints,
+        colors,
+        width=view.width,
+        height=view.height,
+        background=background,
+        absolute_gradients=absolute,
+        median=False,
+    )
+    return footprints, raster
+
+
+@torch.no_grad()
+def paint(
+    backend: Backend,
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter,
+    background: tuple[float, float, float],
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.paint`."""
+    _, raster = _draw(backend, splats, view, degree, filter, background, None)
+    return raster.features, raster.transmittance
+
+
+def descend(
+    backend: Backend,
+    splats: Parameters,
+    first: Parameters,
+    second: Parameters,
+    *,
+    view: View,
+    photo: Tensor,
+    degree: int,
+    rates: Rates,
+    step: int,
+    filter: Filter,
+    background: tuple[float, float, float],
+    ssim_weight: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    pull: Pull | None,
+) -> float:
+    """See `Backend.descend`."""
+    leaves = Parameters(*(value.detach().requires_grad_() for value in splats))
+    absolute = torch.zeros_like(leaves.means[:, :2]) if pull else None
+    footprints, raster = _draw(backend, leaves, view, degree, filter, background, absolute)
+    target = photo.to(raster.features) / 255 if photo.dtype == torch.uint8 else photo
+    loss = (1 - ssim_weight) * backend.l1(raster.features, target)
+    loss = loss + ssim_weight * (1 - backend.ssim(raster.features, target))
+    loss.backward()
+    seen = footprints.extents[:, 0] > 0
+    for value, leaf, mean, square, rate in zip(splats, leaves, first, second, rates, strict=True):
+        if rate == 0 or leaf.grad is None:
+            continue
+        backend.adam(
+            value,
+            leaf.grad,
+            mean,
+            square,
+            step=step,
+            learning_rate=rate,
+            betas=betas,
+            epsilon=epsilon,
+            rows=seen,
+        )
+    if pull is not None and absolute is not None:
+        lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
+        pull.gradient.add_(lengths)
+        pull.views.add_(seen)
+    return loss.item()
