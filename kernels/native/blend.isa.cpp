@@ -146,10 +146,10 @@ void read_pixels(const BlendGradient &b, int x0, int y0, TilePixels<CHANNELS> &p
 template <int CHANNELS, bool ABSOLUTE>
 inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int y0,
                                TilePixels<CHANNELS> &p, float *slot) {
-    // Moments of q = alpha d loss / d alpha over the tile: sums of q times 1, dx, dx^2, dy, dx dy
-    // and dy^2. Along a column of vectors dx is constant, so only those by dy need products there.
-    Floats moments[6] = {}, colors[CHANNELS] = {}, absolute_x{}, absolute_y{};
-    const int from = entry.from, to = entry.to;
+    // Sums over the tile, in the slot's order. First moments of q = alpha d loss / d alpha: q times
+    // 1, dx, dx^2, dy, dx dy and dy^2. Along a column of vectors dx is constant, so only those by
+    // dy need products there. Then the channels, then the absolute gradients.
+    Floats sums[SLOT] = {};
     const Floats finished = fill(TRANSMITTANCE_MIN);
     constexpr float LN2 = 0.69314718f;
     for (int column = 0; column < COLUMNS; ++column) {
@@ -157,10 +157,12 @@ inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int 
         if (LANES < TILE && (r.left > x0 + x + LANES - 1 || r.right < x0 + x)) continue;
         const Floats dx = iota() + float(x0 + x) - r.x;
         const Row row = row_terms(r, dx);
+        const Floats pull_x = 2.0f * r.xx * dx;
         Floats sum{}, sum_y{}, sum_yy{};
-        for (int y = from; y <= to; ++y) {
-            const float dy = float(y0 + y) - r.y;
-            const Floats exponent = log_alpha(row, r, dy);
+        Floats dy = fill(float(y0 + entry.from) - r.y);
+        for (int y = entry.from; y <= entry.to; ++y, dy += 1.0f) {
+            const Floats half = dy * r.yy + row.by_x;
+            const Floats exponent = half * dy + row.by_x_squared;
             const Floats left = load(&p.left[y][x]);
             const Mask hit = both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
             if (!any(hit)) continue;
@@ -171,7 +173,7 @@ inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int 
             for (int c = 0; c < CHANNELS; ++c) {
                 const Floats gradient = load(&p.color[c][y][x]);
                 product += gradient * r.features[c];
-                colors[c] += weight * gradient;
+                sums[6 + c] += weight * gradient;
             }
             const Floats behind = load(&p.behind[y][x]) - weight * product;
             store(&p.behind[y][x], behind);
@@ -186,24 +188,21 @@ inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int 
             sum_yy += qy * dy;
             if (ABSOLUTE) {
                 // d log(alpha) / d mean is minus the derivative of the form by (dx, dy).
-                absolute_x += absolute(q * (2.0f * r.xx * dx + r.xy * dy));
-                absolute_y += absolute(q * (2.0f * r.yy * dy + r.xy * dx));
+                const Floats length = absolute(q);
+                sums[10] += length * absolute(dy * r.xy + pull_x);
+                sums[11] += length * absolute(dy * r.yy + half);
             }
         }
         const Floats sum_x = sum * dx;
-        moments[0] += sum;
-        moments[1] += sum_x;
-        moments[2] += sum_x * dx;
-        moments[3] += sum_y;
-        moments[4] += sum_y * dx;
-        moments[5] += sum_yy;
+        sums[0] += sum;
+        sums[1] += sum_x;
+        sums[2] += sum_x * dx;
+        sums[3] += sum_y;
+        sums[4] += sum_y * dx;
+        sums[5] += sum_yy;
     }
-    for (int k = 0; k < 6; ++k) slot[k] = total(moments[k]);
-    for (int c = 0; c < CHANNELS; ++c) slot[6 + c] = total(colors[c]);
-    if (ABSOLUTE) {
-        slot[10] = LN2 * total(absolute_x);
-        slot[11] = LN2 * total(absolute_y);
-    }
+    if (ABSOLUTE) sums[10] *= LN2, sums[11] *= LN2;
+    store_totals<SLOT>(sums, slot);
 }
 
 template <int CHANNELS, bool ABSOLUTE>

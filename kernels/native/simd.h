@@ -54,17 +54,55 @@ inline Floats iota() {
     for (int i = 0; i < LANES; ++i) v[i] = float(i);
     return v;
 }
-inline float total(Floats v) {
+// The sums over the lanes of each of four vectors times four, eight or sixteen lanes: COUNT of
+// them, a multiple of four. Folding several at once takes a third of the work of one by one.
 #if defined(__AVX512F__)
-    return _mm512_reduce_add_ps(v);
+template <int COUNT>
+inline void store_totals(const Floats *v, float *out) {
+    // Vectors q, q + 4, q + 8 and q + 12 go to the quarters of one, then those lane by lane.
+    const auto at = [v](int q) { return q < COUNT ? __m512(v[q]) : _mm512_setzero_ps(); };
+    const auto halves = [](__m512 a, __m512 b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    };
+    __m512 u[4];
+    for (int i = 0; i < 4; ++i) {
+        const __m512 low = halves(at(i), at(i + 4));
+        const __m512 high = COUNT > 8 ? halves(at(i + 8), at(i + 12)) : _mm512_setzero_ps();
+        u[i] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
+                             _mm512_shuffle_f32x4(low, high, 0xdd));
+    }
+    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(u[0], u[1]), _mm512_unpackhi_ps(u[0], u[1]));
+    const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(u[2], u[3]), _mm512_unpackhi_ps(u[2], u[3]));
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    const __m512 sums = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                                      _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    _mm512_mask_storeu_ps(out, __mmask16((1u << COUNT) - 1), sums);
+}
 #else
-    // Halves are folded onto each other: the same order on every run.
-    float parts[LANES];
-    store(parts, v);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
-    return parts[0];
+template <int COUNT>
+inline void store_totals(const Floats *v, float *out) {
+    for (int q = 0; q < COUNT; q += 4) {
+#if defined(__AVX2__)
+        const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[q], v[q + 1]),
+                                        _mm256_hadd_ps(v[q + 2], v[q + 3]));
+        _mm_storeu_ps(out + q, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+#elif defined(__x86_64__)
+        _mm_storeu_ps(out + q,
+                      _mm_hadd_ps(_mm_hadd_ps(v[q], v[q + 1]), _mm_hadd_ps(v[q + 2], v[q + 3])));
+#else
+        const auto pairs = [](Floats a, Floats b) {
+            return vpaddq_f32((float32x4_t)a, (float32x4_t)b);
+        };
+        vst1q_f32(out + q, vpaddq_f32(pairs(v[q], v[q + 1]), pairs(v[q + 2], v[q + 3])));
 #endif
+    }
+}
+#endif
+inline float total(Floats v) {
+    const Floats four[4] = {v};
+    float sums[4];
+    store_totals<4>(four, sums);
+    return sums[0];
 }
 
 #if defined(__AVX512F__)
