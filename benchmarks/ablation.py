@@ -1,0 +1,282 @@
+"""Which methods are worth it: variants of a preset, compared by their PSNR over seconds.
+
+    .venv/bin/python benchmarks/ablation.py --capture fox --downscale 4 --demo small -o ablation
+    .venv/bin/python benchmarks/ablation.py ... --variants base coarse-60 rest-16 --seeds 1
+
+Each variant is fitted to each subject with each seed, a process of one thread for each fit and as
+many at once as there are cores, by CPU seconds. Every fit leaves a JSON file: started again, only
+those that are missing or whose plan has changed are made. `--report` makes none.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import median
+from typing import Any
+
+from curves import (
+    Point,
+    Subject,
+    draw_curves,
+    middle,
+    psnr_at,
+    run_fit,
+    seconds_to,
+    subjects_of,
+)
+
+from lumigraph.recon import PRESETS, Plan
+from lumigraph.recon.plan import stretched
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    # Small photos first (DashGaussian).
+    "coarse-30": {"coarse_steps": 0.3},
+    "coarse-60": {"coarse_steps": 0.6},
+    "coarse-60-share-15": {"coarse_steps": 0.6, "coarse_share": 0.15},
+    "coarse-60-growth": {"coarse_steps": 0.6, "growth": "resolution"},
+    # Budgets (Taming 3DGS).
+    "budget-25k": {"growth": "budget", "splat_budget": 25_000},
+    "budget-50k": {"growth": "budget", "splat_budget": 50_000},
+    "budget-50k-errors": {
+        "growth": "budget",
+        "splat_budget": 50_000,
+        "error_views": 8,
+        "grow_error": 0.5,
+    },
+    # Errors of several views (FastGS).
+    "errors": {"error_views": 8, "grow_error": 1.0},
+    "errors-more": {"error_views": 8, "grow_error": 1.0, "grow_gradient": 6e-4},
+    "errors-prune": {"error_views": 8, "grow_error": 1.0, "prune_error": 0.8},
+    "idle-prune": {"error_views": 8, "prune_contribution": 0.5},
+    # What a step moves, and how far.
+    "rest-4": {"rest_interval": 4},
+    "rest-16": {"rest_interval": 16},
+    "visible": {"rows": "visible"},
+    "trust-1e-6": {"trust_region": 1e-6, "trust_region_final": 1e-8},
+    "trust-1e-5": {"trust_region": 1e-5, "trust_region_final": 1e-7},
+    "trust-1e-4": {"trust_region": 1e-4, "trust_region_final": 1e-6},
+    # Rates.
+    "means-2x": {"means_rate": 3.2e-4},
+    "means-half": {"means_rate": 8e-5},
+    "decay-10": {"rates_final": 0.1},
+    "decay-30": {"rates_final": 0.3},
+    # The start, resets, the order of photos and of splats, the rhythm of refinement.
+    "start-opacity-30": {"start_opacity": 0.3},
+    "start-scale-half": {"start_scale": 0.5},
+    "no-reset": {"opacity_reset_interval": 1.0},
+    "gentle-reset": {"opacity_reset": 0.1},
+    "spread": {"view_order": "spread"},
+    "morton": {"layout": "morton"},
+    "refine-200": {"refine_interval": 200},
+    "grow-more": {"grow_gradient": 8e-4},
+    "grow-less": {"grow_gradient": 1.8e-3},
+    "degree-fast": {"degree_interval": 0.05},
+    "ssim-10": {"ssim_weight": 0.1},
+}
+"""Changes to the plan. A part of one, for a value that is a whole number, is that part of the
+preset's steps."""
+
+BOLD = 5
+"""Variants that a plot names beside the base: those that gain most at the middle mark."""
+
+
+def main() -> None:
+    """Makes the fits that are missing, and prints what they say."""
+    asked = _arguments()
+    try:
+        subjects = subjects_of(asked.capture, asked.downscale, asked.demo)
+        if not asked.report:
+            _run(asked, subjects)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+    for subject in subjects:
+        runs = _read(asked, subject)
+        page = _page(asked, subject, runs)
+        (asked.output / f"{_title(asked, subject)}.md").write_text(page, encoding="utf-8")
+        print(page)
+        _draw(asked, subject, runs)
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    many = {"action": "append", "default": []}
+    parser.add_argument("--capture", type=Path, help="folder of a capture", **many)
+    parser.add_argument("--downscale", type=int, help="of the photos of each --capture", **many)
+    parser.add_argument("--demo", metavar="SIZE", help="the built-in scene in a size", **many)
+    parser.add_argument("--preset", choices=PRESETS, default="standard", help="[standard]")
+    parser.add_argument("--steps", type=int, help="[default: the preset's]")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3, help="of each variant [3]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="[one a core]")
+    parser.add_argument("--threads", type=int, default=1, help="of each fit [1]")
+    parser.add_argument("--views", type=int, default=40, help="held-out views to look at [40]")
+    parser.add_argument("--marks", type=float, nargs="+", default=[10, 20, 40], help="seconds")
+    parser.add_argument("--levels", type=float, nargs="+", help="PSNR [1, .5, 0 below base's end]")
+    parser.add_argument("--report", action="store_true", help="of the fits that are there")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    asked = parser.parse_args()
+    names = asked.variants or list(VARIANTS)
+    asked.variants = list(dict.fromkeys(["base", *names]))
+    return asked
+
+
+def variant_plan(name: str, asked: argparse.Namespace) -> Plan:
+    """The plan of a variant."""
+    preset = PRESETS[asked.preset]
+    whole = {field.name for field in fields(Plan) if isinstance(getattr(preset, field.name), int)}
+    changes = {
+        key: round(value * preset.steps) if key in whole and isinstance(value, float) else value
+        for key, value in VARIANTS[name].items()
+    }
+    return stretched(replace(preset, **changes), asked.steps or preset.steps)
+
+
+def _jobs(
+    asked: argparse.Namespace, subjects: Sequence[Subject]
+) -> Iterator[tuple[Subject, str, int]]:
+    """Every fit, seeds last, so that what is interrupted has something of each variant."""
+    for seed in range(asked.seeds):
+        for subject in subjects:
+            for name in asked.variants:
+                yield subject, name, seed
+
+
+def _path(asked: argparse.Namespace, subject: Subject, name: str, seed: int) -> Path:
+    return asked.output / _title(asked, subject) / f"{name}-{seed}.json"
+
+
+def _title(asked: argparse.Namespace, subject: Subject) -> str:
+    """Of what is compared: subject, preset, and steps if they are not the preset's."""
+    return "-".join([subject.name, asked.preset, *([str(asked.steps)] if asked.steps else [])])
+
+
+def _run(asked: argparse.Namespace, subjects: Sequence[Subject]) -> None:
+    """Makes or completes all fits, some at a time, each on a core of its own."""
+    cores: SimpleQueue[int | None] = SimpleQueue()
+    own = sorted(os.sched_getaffinity(0))
+    for place in range(asked.jobs):
+        cores.put(own[place % len(own)] if asked.threads == 1 else None)
+
+    def one(job: tuple[Subject, str, int]) -> None:
+        subject, name, seed = job
+        core = cores.get()
+        try:
+            record = run_fit(
+                subject,
+                variant_plan(name, asked),
+                _path(asked, *job),
+                seed=seed,
+                threads=asked.threads,
+                core=core,
+                more=("--views", str(asked.views)),
+            )
+        finally:
+            cores.put(core)
+        last = record["points"][-1]
+        told = f"{last['psnr']:.2f} dB in {last['seconds']:.1f} s, {last['splats']:,} splats"
+        print(f"{subject.name} {name} {seed}: {told}", file=sys.stderr)
+
+    pool = ThreadPoolExecutor(asked.jobs)
+    try:
+        list(pool.map(one, _jobs(asked, subjects)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(asked: argparse.Namespace, subject: Subject) -> dict[str, dict[int, dict[str, Any]]]:
+    """The finished fits of a subject: variant, then seed."""
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for name in asked.variants:
+        paths = {seed: _path(asked, subject, name, seed) for seed in range(asked.seeds)}
+        records = {
+            seed: json.loads(path.read_text(encoding="utf-8"))
+            for seed, path in paths.items()
+            if path.is_file()
+        }
+        if found := {seed: record for seed, record in records.items() if record["finished"]}:
+            runs[name] = found
+    if "base" not in runs:
+        sys.exit(
+            f"{asked.output} has no finished fit of the base for {subject.name}: make it first"
+        )
+    return runs
+
+
+def _page(
+    asked: argparse.Namespace, subject: Subject, runs: dict[str, dict[int, dict[str, Any]]]
+) -> str:
+    """The table of a subject, in Markdown: medians over seeds, and differences to the base."""
+    end = median(record["points"][-1]["psnr"] for record in runs["base"].values())
+    levels = asked.levels or [round(end - below, 2) for below in (1, 0.5, 0)]
+    head = [*(f"dB at {mark:g} s" for mark in asked.marks)]
+    head += [*(f"s to {level:g} dB" for level in levels), "dB at the end", "s in all", "splats"]
+    lines = [f"## {_title(asked, subject)}, {len(runs['base'])} seeds", ""]
+    lines += [f"| variant | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    base = {seed: _figures(r["points"], asked.marks, levels) for seed, r in runs["base"].items()}
+    forms = [*([".2f"] * len(asked.marks)), *([".1f"] * len(levels)), ".2f", ".1f", ",.0f"]
+    for name, records in runs.items():
+        figures = {s: _figures(r["points"], asked.marks, levels) for s, r in records.items()}
+        cells = [
+            _cell([row[place] for row in figures.values()], _paired(figures, base, place), form)
+            for place, form in enumerate(forms)
+        ]
+        short = "" if len(records) == len(base) else f" ({len(records)} seeds)"
+        lines.append(f"| {name}{short} | {' | '.join(cells)} |")
+    programs = {p for records in runs.values() for r in records.values() for p in r["programs"]}
+    if len(programs) > 1:
+        lines += ["", f"Seconds cannot be compared: made by {len(programs)} builds of the kernels."]
+    return "\n".join([*lines, ""])
+
+
+def _figures(
+    points: list[Point], marks: Sequence[float], levels: Sequence[float]
+) -> list[float | None]:
+    """One run's row of the table."""
+    last = points[-1]
+    return [
+        *(psnr_at(points, mark) for mark in marks),
+        *(seconds_to(points, level) for level in levels),
+        last["psnr"],
+        last["seconds"],
+        last["splats"],
+    ]
+
+
+def _paired(
+    figures: dict[int, list[float | None]], base: dict[int, list[float | None]], place: int
+) -> float | None:
+    """The median over seeds of what a figure gains on the base's of the same seed."""
+    pairs = [(figures[s][place], base[s][place]) for s in figures if s in base]
+    return middle([None if a is None or b is None else a - b for a, b in pairs])
+
+
+def _cell(values: list[float | None], gain: float | None, form: str) -> str:
+    value = middle(values)
+    if value is None:
+        return "-"
+    return format(value, form) + ("" if not gain else f" ({gain:+{form}})")
+
+
+def _draw(
+    asked: argparse.Namespace, subject: Subject, runs: dict[str, dict[int, dict[str, Any]]]
+) -> None:
+    """The curves of a subject, beside its table."""
+    mark = sorted(asked.marks)[len(asked.marks) // 2]
+    curves = {name: [r["points"] for r in records.values()] for name, records in runs.items()}
+    reached = {name: middle([psnr_at(c, mark) for c in lines]) for name, lines in curves.items()}
+    ranked = sorted(runs, key=lambda name: -(reached[name] or 0))
+    bold = ["base", *[name for name in ranked if name != "base"][:BOLD]]
+    title = _title(asked, subject)
+    draw_curves(curves, bold, title, asked.output / f"{title}.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Fits run by `fitting.py`, and their curves of PSNR over seconds: read, compared, drawn."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lumigraph.datasets.files import atomic
+from lumigraph.recon import Plan, plan_to_json
+
+Point = dict[str, float]
+"""Of a curve: step, seconds, splats, psnr."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is fitted.
+
+    Attributes:
+        name: Of files and headings.
+        arguments: By which `fitting.py` is told.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def subjects_of(
+    captures: Sequence[Path], downscales: Sequence[int], demos: Sequence[str]
+) -> list[Subject]:
+    """The captures, each with the downscale given in its place, and sizes of the built-in scene.
+
+    Raises:
+        ValueError: There are none, or more downscales than captures.
+    """
+    if len(downscales) > len(captures) or not (captures or demos):
+        raise ValueError(
+            f"{len(captures)} captures, {len(downscales)} downscales and {len(demos)} sizes of the "
+            "built-in scene: give at least one of --capture and --demo, and a --downscale for each "
+            "capture or for none"
+        )
+    subjects = []
+    for place, path in enumerate(captures):
+        downscale = downscales[place] if place < len(downscales) else 1
+        arguments = ("--capture", str(path), "--downscale", str(downscale))
+        subjects.append(Subject(f"{path.resolve().name}-{downscale}", arguments))
+    return subjects + [Subject(f"demo-{size}", ("--demo", size)) for size in demos]
+
+
+def run_fit(
+    subject: Subject,
+    plan: Plan,
+    path: Path,
+    *,
+    seed: int,
+    threads: int,
+    core: int | None = None,
+    more: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The record of a fit, which is made or gone on with as far as it is not there yet.
+
+    Leaves with the process's last words if it fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asked = path.with_suffix(".plan.json")
+    with atomic(asked) as partial:
+        partial.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).with_name("fitting.py")), *subject.arguments]
+    command += ["--plan", str(asked), "-o", str(path), "--seed", str(seed)]
+    command += ["--threads", str(threads), *more]
+    command += [] if core is None else ["--core", str(core)]
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 3):
+        last = "\n".join(done.stderr.splitlines()[-5:])
+        raise RuntimeError(f"The fit {path.stem} failed with exit code {done.returncode}:\n{last}")
+    asked.unlink(missing_ok=True)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def psnr_at(points: Sequence[Point], seconds: float) -> float | None:
+    """PSNR after some seconds, between two points on a straight line; its last one when it is over.
+
+    None before the first point.
+    """
+    before = [point for point in points if point["seconds"] <= seconds]
+    if not before:
+        return None
+    left, right = before[-1], points[min(len(before), len(points) - 1)]
+    return _between(left, right, "seconds", "psnr", seconds)
+
+
+def seconds_to(points: Sequence[Point], psnr: float) -> float | None:
+    """Seconds until a PSNR is first reached; None if it never is."""
+    for place, point in enumerate(points):
+        if point["psnr"] >= psnr:
+            left = points[max(place - 1, 0)]
+            return _between(left, point, "psnr", "seconds", psnr)
+    return None
+
+
+def _between(left: Point, right: Point, given: str, wanted: str, value: float) -> float:
+    width = right[given] - left[given]
+    part = (value - left[given]) / width if width else 0.0
+    return left[wanted] + part * (right[wanted] - left[wanted])
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """The median; None if any is not known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known and len(known) == len(values) else None
+
+
+def draw_curves(
+    curves: dict[str, list[list[Point]]], bold: Sequence[str], title: str, path: Path
+) -> None:
+    """PSNR over seconds as an SVG: a line for each run, coloured and named for those in `bold`."""
+    from matplotlib import pyplot
+    from plots import COLORS, GREY, STYLE
+
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
+        colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(bold)}
+        for name in sorted(curves, key=lambda name: name in colors):
+            for place, points in enumerate(curves[name]):
+                axes.plot(
+                    [point["seconds"] for point in points],
+                    [point["psnr"] for point in points],
+                    color=colors.get(name, GREY),
+                    alpha=1.0 if name in colors else 0.3,
+                    linewidth=1.4 if name in colors else 0.7,
+                    marker="",
+                    label=name if name in colors and place == 0 else None,
+                )
+        axes.set(xscale="log", xlabel="seconds of training", ylabel="PSNR, dB", title=title)
+        axes.grid(which="major")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend()
+        with atomic(path) as partial:
+            figure.savefig(partial, format="svg", transparent=True, metadata={"Date": None})
+        pyplot.close(figure)
