@@ -10,6 +10,7 @@ those that are missing or whose plan has changed are made. `--report` makes none
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,9 +60,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rest-4": {"rest_interval": 4},
     "rest-16": {"rest_interval": 16},
     "visible": {"rows": "visible"},
-    "trust-1e-6": {"trust_region": 1e-6, "trust_region_final": 1e-8},
-    "trust-1e-5": {"trust_region": 1e-5, "trust_region_final": 1e-7},
     "trust-1e-4": {"trust_region": 1e-4, "trust_region_final": 1e-6},
+    "trust-1e-3": {"trust_region": 1e-3, "trust_region_final": 1e-5},
+    "trust-1e-2": {"trust_region": 1e-2, "trust_region_final": 1e-4},
     # Rates.
     "means-2x": {"means_rate": 3.2e-4},
     "means-half": {"means_rate": 8e-5},
@@ -175,8 +176,8 @@ def _run(asked: argparse.Namespace, subjects: Sequence[Subject]) -> None:
                 _path(asked, *job),
                 seed=seed,
                 threads=asked.threads,
+                views=asked.views,
                 core=core,
-                more=("--views", str(asked.views)),
             )
         finally:
             cores.put(core)
@@ -215,7 +216,7 @@ def _page(
 ) -> str:
     """The table of a subject, in Markdown: medians over seeds, and differences to the base."""
     end = median(record["points"][-1]["psnr"] for record in runs["base"].values())
-    levels = asked.levels or [round(end - below, 2) for below in (1, 0.5, 0)]
+    levels = asked.levels or [math.floor((end - below) * 100) / 100 for below in (1, 0.5, 0)]
     head = [*(f"dB at {mark:g} s" for mark in asked.marks)]
     head += [*(f"s to {level:g} dB" for level in levels), "dB at the end", "s in all", "splats"]
     lines = [f"## {_title(asked, subject)}, {len(runs['base'])} seeds", ""]

@@ -59,21 +59,28 @@ def run_fit(
     *,
     seed: int,
     threads: int,
+    views: int,
     core: int | None = None,
-    more: Sequence[str] = (),
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """The record of a fit, which is made or gone on with as far as it is not there yet.
 
     Leaves with the process's last words if it fails.
     """
+    what = {"plan": plan_to_json(plan), "seed": seed, "threads": threads, "views": views}
+    if path.is_file():  # Spares the seconds in which a process would start to find the same.
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["finished"] and what.items() <= record["what"].items():
+            return record
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = path.with_suffix(".plan.json")
     with atomic(asked) as partial:
         partial.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
     command = [sys.executable, str(Path(__file__).with_name("fitting.py")), *subject.arguments]
     command += ["--plan", str(asked), "-o", str(path), "--seed", str(seed)]
-    command += ["--threads", str(threads), *more]
+    command += ["--threads", str(threads), "--views", str(views)]
     command += [] if core is None else ["--core", str(core)]
+    command += [] if limit is None else ["--limit", str(limit)]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 3):

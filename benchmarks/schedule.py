@@ -94,11 +94,15 @@ def _plan(asked: argparse.Namespace, name: str) -> Plan:
 
 def _fitted(asked: argparse.Namespace, subject: Subject, name: str) -> dict[str, Any]:
     """The record of one of the fits, as far as it has come."""
-    more = ["--views", str(asked.views)]
-    more += [] if asked.limit is None else ["--limit", str(asked.limit)]
     path = asked.output / f"{subject.name}-{name}-{asked.seed}.json"
     return run_fit(
-        subject, _plan(asked, name), path, seed=asked.seed, threads=asked.threads, more=more
+        subject,
+        _plan(asked, name),
+        path,
+        seed=asked.seed,
+        threads=asked.threads,
+        views=asked.views,
+        limit=asked.limit,
     )
 
 
