@@ -40,7 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Small photos first (DashGaussian).
     "coarse-30": {"coarse_steps": 0.3},
     "coarse-60": {"coarse_steps": 0.6},
-    "coarse-60-share-15": {"coarse_steps": 0.6, "coarse_share": 0.15},
+    "coarse-60-to-2": {"coarse_steps": 0.6, "coarse_downscale": 2.0},
+    "coarse-60-to-8": {"coarse_steps": 0.6, "coarse_downscale": 8.0},
+    "coarse-60-share-40": {"coarse_steps": 0.6, "coarse_share": 0.4},
     "coarse-60-growth": {"coarse_steps": 0.6, "growth": "resolution"},
     # Budgets (Taming 3DGS).
     "budget-25k": {"growth": "budget", "splat_budget": 25_000},

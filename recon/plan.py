@@ -56,6 +56,8 @@ class Plan:
     """Steps until photos are used at full size; until then they grow with the detail in them."""
     coarse_share: float = 0.25
     """Share of the photos' spectrum, in amplitude, that the smallest size keeps."""
+    coarse_downscale: float = 4.0
+    """But it is at most so many times smaller: at a sixteenth of the pixels splats cost more."""
 
     # How a step moves the splats.
     means_rate: float = 1.6e-4
@@ -120,6 +122,10 @@ class Plan:
                 raise ValueError(
                     f"{name} of the plan is {getattr(self, name)}: take a part of one, below 1"
                 )
+        if not 1 <= self.coarse_downscale <= 64:
+            raise ValueError(
+                f"coarse_downscale of the plan is {self.coarse_downscale}: take 1 to 64 times"
+            )
 
 
 _AT_LEAST_ONE = (

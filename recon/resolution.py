@@ -16,11 +16,8 @@ from lumigraph.datasets import Capture, Frame, ImageCache
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Camera, Similarity
 
-DOWNSCALE_MAX = 8.0
-"""Smaller photos than this show too little for density control to go by."""
-
 SIDE_MIN = 16
-"""Nor are photos made smaller than this many pixels: SSIM looks at 11 of them at once."""
+"""No side of a photo is made smaller than this many pixels: SSIM looks at 11 of them at once."""
 
 LEVELS_PER_OCTAVE = 4
 """Each size has 1.4 times the pixels of the one before: steps small enough to lose no time by, and
@@ -47,7 +44,7 @@ def size_levels(capture: Capture, plan: Plan) -> Tensor:
     if plan.coarse_steps:
         spectra = [_spectrum(frame.image()) for frame in _spread(capture.train, PHOTOS)]
         smallest = min(min(frame.camera.width, frame.camera.height) for frame in capture.train)
-        most = min(DOWNSCALE_MAX, max(1.0, smallest / SIDE_MIN))
+        most = min(plan.coarse_downscale, max(1.0, smallest / SIDE_MIN))
         downscales = [
             2 ** (k / LEVELS_PER_OCTAVE)
             for k in range(int(math.log2(most) * LEVELS_PER_OCTAVE + 1e-9), -1, -1)

@@ -49,6 +49,7 @@ def test_what_a_plan_never_does_stays_so_when_it_is_stretched():
         {"start_opacity": 1.0},
         {"coarse_share": 0.0},
         {"means_rate": math.nan},
+        {"coarse_downscale": 0.5},
     ],
 )
 def test_numbers_that_no_fit_can_have_are_named(change):

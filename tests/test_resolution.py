@@ -14,7 +14,7 @@ from lumigraph.recon.initial import splats_from_points
 from lumigraph.recon.resolution import Photos, averaged, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, psnr, render, to_bytes
 
-PLAN = Plan(steps=1000, coarse_steps=600)
+PLAN = Plan(steps=1000, coarse_steps=600, coarse_downscale=8.0)
 SIDE = 128
 
 
@@ -77,6 +77,11 @@ def test_the_share_of_white_noise_is_that_of_its_frequencies():
 def test_coarse_photos_stay_as_small_as_their_detail_and_fine_ones_do_not():
     coarse, fine = (size_levels(capture_of(waves(period)), PLAN) for period in (24, 2.5))
     assert downscale_at(coarse, 0) > downscale_at(fine, 0)
+
+
+def test_photos_are_not_made_smaller_than_the_plan_says():
+    plan = dataclasses.replace(PLAN, coarse_downscale=1.5)
+    assert size_levels(capture_of(waves(24)), plan)[0].tolist() == [0, pytest.approx(2**0.5)]
 
 
 def test_a_photo_without_detail_is_used_at_full_size():
