@@ -18,31 +18,48 @@ constexpr float WINDOW[TAPS] = {0.00102838f, 0.00759876f, 0.03600077f, 0.1093606
                                 0.21300554f, 0.26601172f, 0.21300554f, 0.10936069f,
                                 0.03600077f, 0.00759876f, 0.00102838f};
 
-constexpr int WIDE = LOSS_WIDTH + 4 * RADIUS * 4 + 16;  // floats of a row with both halos, padded
-constexpr int RING = 16;                                // rows kept, a power of two above TAPS
+constexpr int ROWS = LANES == 16 ? 4 : 2;  // done together, so that a row is read less often
+constexpr int RING = 16;                   // rows kept: a power of two, and TAPS + ROWS - 1 or more
+
+// Floats that a blur along a row reaches to each side, rounded up to whole vectors.
+template <int CHANNELS>
+constexpr int HALO = (RADIUS * CHANNELS + LANES_MAX - 1) / LANES_MAX *LANES_MAX;
+constexpr int WIDE = LOSS_WIDTH + 4 * HALO<4>;  // floats of a row with the halos of both blurs
+
+// The last rows of something. Each is held twice, RING apart, so that any TAPS + ROWS - 1 rows in
+// a row are one after another in memory.
+struct Ring {
+    alignas(64) float rows[2 * RING][WIDE];
+
+    float *at(int y) { return rows[y & (RING - 1)]; }
+    const float *at(int y) const { return rows[y & (RING - 1)]; }
+    const float *above(int y) const { return rows[(y - RADIUS) & (RING - 1)]; }
+    void repeat(int y) { __builtin_memcpy(at(y) + RING * WIDE, at(y), 4 * WIDE); }
+    void clear(int y) { __builtin_memset(at(y), 0, 4 * WIDE); }
+};
 
 struct Rings {
-    alignas(64) float image[RING][WIDE], target[RING][WIDE];
-    alignas(64) float mean[RING][WIDE], square[RING][WIDE], product[RING][WIDE];
+    Ring image, target;
+    Ring maps[3];  // derivatives of the similarity by the blurred x, x^2 and xy
 };
 
 // One block of the image. Column j of a ring is float `left + j` of the image's row.
 struct Block {
     int from, to, top, bottom;  // floats of a row and rows that are wanted
-    int halo, left, width;      // the blur's reach, and what the rings hold
+    int left, width;            // what the rings hold
     int row_floats;
 };
 
+template <int CHANNELS>
 inline Block block_at(const Loss &l, int across, int down) {
     Block b;
     b.row_floats = l.width * l.channels;
-    b.halo = RADIUS * l.channels;
     b.from = across * LOSS_WIDTH;
     b.to = b.from + LOSS_WIDTH < b.row_floats ? b.from + LOSS_WIDTH : b.row_floats;
     b.top = down * LOSS_HEIGHT;
     b.bottom = b.top + LOSS_HEIGHT < l.height ? b.top + LOSS_HEIGHT : l.height;
-    b.left = b.from - 2 * b.halo;
-    b.width = b.to - b.from + 4 * b.halo;
+    b.left = b.from - 2 * HALO<CHANNELS>;
+    b.width = b.to - b.from + 4 * HALO<CHANNELS>;
     return b;
 }
 
@@ -55,101 +72,117 @@ inline void copy_row(const T *row, float scale, const Block &b, float *out) {
     for (int j = end; j < WIDE; ++j) out[j] = 0;
 }
 
-inline void clear(float *row) { __builtin_memset(row, 0, 4 * WIDE); }
+template <int CHANNELS, int K = 1>
+inline Floats neighbours_along(const float *in) {
+    const Floats sum = (load_shifted<-K * CHANNELS>(in) + load_shifted<K * CHANNELS>(in)) *
+                       WINDOW[RADIUS + K];
+    if constexpr (K < RADIUS)
+        return sum + neighbours_along<CHANNELS, K + 1>(in);
+    else
+        return sum;
+}
 
-// Blurs a row along itself: out[j] for `from` <= j, at least `count` of them.
+// A row blurred along itself, at a vector.
 template <int CHANNELS>
 inline Floats blurred_along(const float *in) {
-    Floats sum = load(in) * WINDOW[RADIUS];
-    for (int k = 1; k <= RADIUS; ++k)
-        sum += (load(in - k * CHANNELS) + load(in + k * CHANNELS)) * WINDOW[RADIUS + k];
-    return sum;
+    return load(in) * WINDOW[RADIUS] + neighbours_along<CHANNELS>(in);
 }
 
-// SSIM (Wang 2004, eq. 13) of one row, and its derivatives by the blurred x, x^2 and xy into the
-// rings. Returns the sum over the wanted floats.
-template <int CHANNELS>
-float compare_row(Rings &r, const Block &b, int y, bool wanted) {
-    alignas(64) float down[5][WIDE];
-    const float *image[TAPS], *target[TAPS];
-    for (int k = 0; k < TAPS; ++k) {
-        image[k] = r.image[(y - RADIUS + k) & (RING - 1)];
-        target[k] = r.target[(y - RADIUS + k) & (RING - 1)];
-    }
+// What SSIM compares, blurred down the columns: x, y, x^2 + y^2 and xy of ROWS rows from y on.
+using Moments = float[4][ROWS][WIDE];
+
+inline void blur_moments_down(const Rings &r, const Block &b, int y, Moments &out) {
+    const float *image = r.image.above(y), *target = r.target.above(y);
     for (int j = 0; j < b.width; j += LANES) {
-        Floats x{}, t{}, xx{}, tt{}, xt{};
-#pragma GCC unroll 11
-        for (int k = 0; k < TAPS; ++k) {
-            const Floats a = load(image[k] + j), o = load(target[k] + j);
-            const Floats wa = a * WINDOW[k], wo = o * WINDOW[k];
-            x += wa, t += wo, xx += wa * a, tt += wo * o, xt += wa * o;
+        Floats sums[4][ROWS] = {};
+#pragma GCC unroll 14
+        for (int k = 0; k < TAPS + ROWS - 1; ++k) {
+            const Floats x = load(image + k * WIDE + j), t = load(target + k * WIDE + j);
+            const Floats squares = x * x + t * t, product = x * t;
+#pragma GCC unroll 4
+            for (int i = 0; i < ROWS; ++i) {
+                if (k < i || k - i >= TAPS) continue;
+                const float w = WINDOW[k - i];
+                sums[0][i] += x * w, sums[1][i] += t * w;
+                sums[2][i] += squares * w, sums[3][i] += product * w;
+            }
         }
-        store(down[0] + j, x), store(down[1] + j, t), store(down[2] + j, xx);
-        store(down[3] + j, tt), store(down[4] + j, xt);
+        for (int q = 0; q < 4; ++q)
+            for (int i = 0; i < ROWS; ++i) store(out[q][i] + j, sums[q][i]);
     }
-    constexpr int HALO = RADIUS * CHANNELS;
+}
+
+// SSIM (Wang 2004, eq. 13) of row y, the i-th of the moments', and its derivatives into the rings.
+// Returns the sum over the wanted floats.
+template <int CHANNELS>
+float compare_row(Rings &r, const Block &b, int y, const Moments &down, int i) {
+    constexpr int SIDE = HALO<CHANNELS>;
     const int first = b.left < 0 ? -b.left : 0;  // the first float inside the image
     const int end = b.row_floats - b.left < b.width ? b.row_floats - b.left : b.width;
-    float *mean = r.mean[y & (RING - 1)], *square = r.square[y & (RING - 1)];
-    float *product = r.product[y & (RING - 1)];
-    const Floats lane = iota();
+    float *mean = r.maps[0].at(y), *square = r.maps[1].at(y), *product = r.maps[2].at(y);
     Floats sum{};
-    for (int j = HALO; j < b.width - HALO; j += LANES) {
-        const Floats mx = blurred_along<CHANNELS>(down[0] + j);
-        const Floats mt = blurred_along<CHANNELS>(down[1] + j);
-        const Floats xx = blurred_along<CHANNELS>(down[2] + j);
-        const Floats tt = blurred_along<CHANNELS>(down[3] + j);
-        const Floats xt = blurred_along<CHANNELS>(down[4] + j);
-        const Floats a1 = 2 * mx * mt + C1, a2 = 2 * (xt - mx * mt) + C2;
-        const Floats b1 = mx * mx + mt * mt + C1;
-        const Floats b2 = (xx - mx * mx) + (tt - mt * mt) + C2;
+    for (int j = SIDE; j < b.width - SIDE; j += LANES) {
+        const Floats mx = blurred_along<CHANNELS>(down[0][i] + j);
+        const Floats mt = blurred_along<CHANNELS>(down[1][i] + j);
+        const Floats squares = blurred_along<CHANNELS>(down[2][i] + j);
+        const Floats xt = blurred_along<CHANNELS>(down[3][i] + j);
+        const Floats means = mx * mx + mt * mt, product_of_means = mx * mt;
+        const Floats a1 = 2 * product_of_means + C1, a2 = 2 * (xt - product_of_means) + C2;
+        const Floats b1 = means + C1, b2 = squares - means + C2;
         const Floats r1 = 1.0f / b1, r2 = 1.0f / b2, both_r = r1 * r2, value = a1 * a2 * both_r;
-        const Floats at = lane + float(j);
+        const Floats at = iota() + float(j);
         const Mask inside = both(at_least(at, fill(float(first))), above(fill(float(end)), at));
-        store(mean + j,
-              keep(inside, 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1)));
+        store(mean + j, keep(inside, 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1)));
         store(square + j, keep(inside, -value * r2));
         store(product + j, keep(inside, 2 * a1 * both_r));
-        const Mask mine = both(at_least(at, fill(float(2 * HALO))),
-                               above(fill(float(b.to - b.left)), at));
-        sum += keep(mine, value);
+        const Mask wanted = both(at_least(at, fill(float(2 * SIDE))),
+                                 above(fill(float(b.to - b.left)), at));
+        sum += keep(wanted, value);
     }
-    return wanted ? total(sum) : 0.0f;
+    return total(sum);
 }
 
-// The absolute difference of one row, and the gradient of the whole loss there.
+// The derivatives blurred down the columns, for ROWS rows from y on.
+using Blurred = float[3][ROWS][WIDE];
+
 template <int CHANNELS>
-float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, float l1_scale,
-                        float ssim_scale) {
-    constexpr int HALO = RADIUS * CHANNELS;
-    alignas(64) float down[3][WIDE];
-    const bool similar = ssim_scale != 0 && l.gradient;
-    if (similar) {
-        const float(*maps[3])[WIDE] = {r.mean, r.square, r.product};
-        for (int q = 0; q < 3; ++q)
-            for (int j = HALO; j < b.width - HALO; j += LANES) {
-                Floats sum{};
-#pragma GCC unroll 11
-                for (int k = 0; k < TAPS; ++k)
-                    sum += load(maps[q][(y - RADIUS + k) & (RING - 1)] + j) * WINDOW[k];
-                store(down[q] + j, sum);
+inline void blur_maps_down(const Rings &r, const Block &b, int y, Blurred &out) {
+    for (int q = 0; q < 3; ++q) {
+        const float *map = r.maps[q].above(y);
+        for (int j = HALO<CHANNELS>; j < b.width - HALO<CHANNELS>; j += LANES) {
+            Floats sums[ROWS] = {};
+#pragma GCC unroll 14
+            for (int k = 0; k < TAPS + ROWS - 1; ++k) {
+                const Floats value = load(map + k * WIDE + j);
+#pragma GCC unroll 4
+                for (int i = 0; i < ROWS; ++i)
+                    if (k >= i && k - i < TAPS) sums[i] += value * WINDOW[k - i];
             }
+            for (int i = 0; i < ROWS; ++i) store(out[q][i] + j, sums[i]);
+        }
     }
-    const float *image = r.image[y & (RING - 1)], *target = r.target[y & (RING - 1)];
+}
+
+// The absolute difference of row y, the i-th of the blurred derivatives', and the gradient of the
+// whole loss there.
+template <int CHANNELS>
+float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, const Blurred &down,
+                        int i, float l1_scale, float ssim_scale) {
+    const float *image = r.image.at(y), *target = r.target.at(y);
     float *out = l.gradient ? l.gradient + int64_t(y) * b.row_floats + b.left : nullptr;
     Floats sum{};
     const int end = b.to - b.left;
-    for (int j = 2 * HALO; j < end; j += LANES) {
+    for (int j = 2 * HALO<CHANNELS>; j < end; j += LANES) {
         const Floats x = load(image + j), t = load(target + j), difference = x - t;
         const int count = end - j < LANES ? end - j : LANES;
         sum += keep(above(fill(float(count)), iota()), absolute(difference));
         if (!out) continue;
         Floats gradient = choose(above(difference, Floats{}), fill(l1_scale),
                                  keep(above(Floats{}, difference), fill(-l1_scale)));
-        if (similar)
-            gradient += ssim_scale * (blurred_along<CHANNELS>(down[0] + j) +
-                                      2 * x * blurred_along<CHANNELS>(down[1] + j) +
-                                      t * blurred_along<CHANNELS>(down[2] + j));
+        if (ssim_scale != 0)
+            gradient += ssim_scale * (blurred_along<CHANNELS>(down[0][i] + j) +
+                                      2 * x * blurred_along<CHANNELS>(down[1][i] + j) +
+                                      t * blurred_along<CHANNELS>(down[2][i] + j));
         if (count == LANES)
             store(out + j, gradient);
         else
@@ -158,37 +191,61 @@ float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, fl
     return total(sum);
 }
 
+// Rows of the inputs, zeros beyond the image.
+inline void read_rows(const Loss &l, const Block &b, int from, Rings &r) {
+    for (int y = from; y < from + ROWS; ++y) {
+        if (y < 0 || y >= l.height) {
+            r.image.clear(y), r.target.clear(y);
+        } else {
+            const int64_t at = int64_t(y) * b.row_floats;
+            copy_row(l.image + at, 1.0f, b, r.image.at(y));
+            if (l.photo)
+                copy_row(l.photo + at, 1.0f / 255, b, r.target.at(y));
+            else
+                copy_row(l.target + at, 1.0f, b, r.target.at(y));
+        }
+        r.image.repeat(y), r.target.repeat(y);
+    }
+}
+
+struct Scratch {
+    Rings rings;
+    alignas(64) Moments moments;
+    alignas(64) Blurred blurred;
+};
+
 template <int CHANNELS>
-void loss_of_block(const Loss &l, const Block &b, Rings &r, double *sums) {
+void loss_of_block(const Loss &l, const Block &b, Scratch &s, double *sums) {
+    Rings &r = s.rings;
     const double count = double(l.height) * l.width * l.channels;
     const float l1_scale = float((1 - l.ssim_weight) * l.scale / count);
     const float ssim_scale = float(-l.ssim_weight * l.scale / count);
-    const bool similar = l.ssim_weight != 0;
     sums[0] = sums[1] = 0;
-    for (int y = b.top - 2 * RADIUS; y < b.bottom + 2 * RADIUS; ++y) {
-        float *image = r.image[y & (RING - 1)], *target = r.target[y & (RING - 1)];
-        if (y < 0 || y >= l.height) {
-            clear(image), clear(target);
-        } else {
-            const int64_t at = int64_t(y) * b.row_floats;
-            copy_row(l.image + at, 1.0f, b, image);
-            if (l.photo)
-                copy_row(l.photo + at, 1.0f / 255, b, target);
-            else
-                copy_row(l.target + at, 1.0f, b, target);
-        }
-        const int middle = y - RADIUS, last = y - 2 * RADIUS;
-        if (similar && middle >= b.top - RADIUS && middle < b.bottom + RADIUS) {
-            if (middle < 0 || middle >= l.height) {
-                const int row = middle & (RING - 1);
-                clear(r.mean[row]), clear(r.square[row]), clear(r.product[row]);
-            } else {
-                const bool wanted = middle >= b.top && middle < b.bottom;
-                sums[1] += compare_row<CHANNELS>(r, b, middle, wanted);
+    // The rows of the inputs lead; those of the similarity follow half a window behind, and those
+    // of the gradient as far behind these.
+    constexpr int LEAD = TAPS - 1;
+    for (int y = b.top - LEAD; y < b.bottom + LEAD; y += ROWS) {
+        read_rows(l, b, y, r);
+        const int middle = y - RADIUS, last = y - LEAD;
+        if (l.ssim_weight != 0 && middle > b.top - RADIUS - ROWS && middle < b.bottom + RADIUS) {
+            blur_moments_down(r, b, middle, s.moments);
+            for (int i = 0; i < ROWS; ++i) {
+                const int row = middle + i;
+                if (row < 0 || row >= l.height) {
+                    for (Ring &map : r.maps) map.clear(row);
+                } else {
+                    const float sum = compare_row<CHANNELS>(r, b, row, s.moments, i);
+                    if (row >= b.top && row < b.bottom) sums[1] += sum;
+                }
+                for (Ring &map : r.maps) map.repeat(row);
             }
         }
-        if (last >= b.top && last < b.bottom)
-            sums[0] += differentiate_row<CHANNELS>(l, r, b, last, l1_scale, ssim_scale);
+        if (last <= b.top - ROWS || last >= b.bottom) continue;
+        if (l.ssim_weight != 0 && l.gradient) blur_maps_down<CHANNELS>(r, b, last, s.blurred);
+        for (int i = 0; i < ROWS; ++i)
+            if (last + i >= b.top && last + i < b.bottom)
+                sums[0] += differentiate_row<CHANNELS>(l, r, b, last + i, s.blurred, i, l1_scale,
+                                                       ssim_scale);
     }
 }
 
@@ -198,10 +255,10 @@ void loss_of(const Loss &l) {
     const int down = (l.height + LOSS_HEIGHT - 1) / LOSS_HEIGHT;
 #pragma omp parallel num_threads(l.threads) if (across * down > 1)
     {
-        Rings rings;
+        Scratch scratch;
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < across * down; ++i)
-            loss_of_block<CHANNELS>(l, block_at(l, i % across, i / across), rings,
+            loss_of_block<CHANNELS>(l, block_at<CHANNELS>(l, i % across, i / across), scratch,
                                     l.block_sums + 2 * i);
     }
 }

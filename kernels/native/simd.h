@@ -48,6 +48,22 @@ inline void store_first(float *p, Floats v, int count) {
     __builtin_memcpy(p, &v, 4 * count);
 #endif
 }
+// Lanes from p + OFFSET on; p lies where vectors are aligned. A load across two cache lines costs
+// more than joining the vectors on both sides, which the neighbouring offsets have loaded already.
+template <int OFFSET>
+inline Floats load_shifted(const float *p) {
+#if defined(__AVX512F__)
+    constexpr int block = OFFSET >= 0 ? OFFSET / 16 : -((15 - OFFSET) / 16);
+    constexpr int shift = OFFSET - 16 * block;
+    if constexpr (shift == 0)
+        return load(p + OFFSET);
+    else
+        return Floats(_mm512_alignr_epi32(__m512i(load(p + 16 * block + 16)),
+                                          __m512i(load(p + 16 * block)), shift));
+#else
+    return load(p + OFFSET);
+#endif
+}
 inline Floats fill(float x) { return Floats{} + x; }
 inline Floats iota() {
     Floats v;
