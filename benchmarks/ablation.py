@@ -37,9 +37,13 @@ from lumigraph.recon.plan import stretched
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
+    # Other lengths, the measure of what saves time at the cost of quality or the other way round.
+    "steps-70": {"steps": 0.7},
+    "steps-140": {"steps": 1.4},
     # Small photos first (DashGaussian).
     "coarse-30": {"coarse_steps": 0.3},
     "coarse-60": {"coarse_steps": 0.6},
+    "coarse-60-steps-140": {"coarse_steps": 0.6, "steps": 1.4},
     "coarse-60-to-2": {"coarse_steps": 0.6, "coarse_downscale": 2.0},
     "coarse-60-to-8": {"coarse_steps": 0.6, "coarse_downscale": 8.0},
     "coarse-60-share-40": {"coarse_steps": 0.6, "coarse_share": 0.4},
@@ -83,8 +87,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "degree-fast": {"degree_interval": 0.05},
     "ssim-10": {"ssim_weight": 0.1},
 }
-"""Changes to the plan. A part of one, for a value that is a whole number, is that part of the
-preset's steps."""
+"""Changes to the plan. A decimal for a value that is a whole number is a part of the preset's
+steps; other `steps` stretch the schedule."""
 
 BOLD = 5
 """Variants that a plot names beside the base: those that gain most at the middle mark."""
@@ -139,7 +143,8 @@ def variant_plan(name: str, asked: argparse.Namespace) -> Plan:
         key: round(value * preset.steps) if key in whole and isinstance(value, float) else value
         for key, value in VARIANTS[name].items()
     }
-    return stretched(replace(preset, **changes), asked.steps or preset.steps)
+    steps = changes.pop("steps", preset.steps) * (asked.steps or preset.steps) // preset.steps
+    return stretched(replace(preset, **changes), steps)
 
 
 def _jobs(
