@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.datasets import Capture
-from lumigraph.kernels import Footprints, backend_for
+from lumigraph.kernels import Footprints, Parameters, Pull, Rates, backend_for
 from lumigraph.recon.density import EXPECTED, Statistics, refine, reset_opacities
 from lumigraph.recon.errors import Shown, shown
 from lumigraph.recon.initial import splats_from_capture
 from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
-from lumigraph.recon.schedule import Move, move_at
+from lumigraph.recon.schedule import Move, move_at, rebased
 from lumigraph.recon.trust import confine, largest_moves
 from lumigraph.render import Camera, Similarity, Splats
 from lumigraph.render.render import project_splats
@@ -168,6 +168,34 @@ def _optimize(
     move: Move,
 ) -> float:
     """One gradient step towards one photo; returns the loss. photo: uint8 [height, width, 3]"""
+    photo = photo.to(fit.splats.means.device)
+    if move.rows == "all" or move.trust_region > 0:
+        return _compose(fit, camera, photo, background, move)
+    rates = rebased(move, fit.step + 1)
+    return backend_for(photo.device).descend(
+        Parameters(**fit.splats.tensors),
+        Parameters(**fit.first),
+        Parameters(**fit.second),
+        view=camera.view,
+        photo=photo,
+        degree=fit.splats.degree,
+        rates=Rates(**{name: rates.get(name, 0.0) for name in Rates._fields}),
+        step=fit.step + 1,
+        filter=fit.splats.filter,
+        background=background,
+        ssim_weight=fit.plan.ssim_weight,
+        pull=Pull(fit.statistics.gradient, fit.statistics.views) if _is_watching(fit) else None,
+    )
+
+
+def _compose(
+    fit: SplatFit,
+    camera: Camera,
+    photo: Tensor,
+    background: tuple[float, float, float],
+    move: Move,
+) -> float:
+    """The step from single operations: for what the backend's step as a whole cannot do."""
     plan, splats = fit.plan, fit.splats
     backend = backend_for(splats.means.device)
     for value in splats.tensors.values():
@@ -184,7 +212,7 @@ def _optimize(
         absolute_gradients=absolute,
         median=False,
     )
-    target = photo.to(splats.means.device).float().div_(255)
+    target = photo.float().div_(255)
     loss = (1 - plan.ssim_weight) * backend.l1(raster.features, target)
     loss = loss + plan.ssim_weight * (1 - backend.ssim(raster.features, target))
     loss.backward()

@@ -33,6 +33,22 @@ def move_at(plan: Plan, step: int) -> Move:
     return Move(rates, updates, plan.rows, trust_region(plan, step))
 
 
+def rebased(move: Move, step: int, betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, float]:
+    """The rates for an Adam that corrects the bias of every parameter as in its step-th update.
+
+    Adam divides its means by 1 - beta^n after n updates; where it divides by 1 - beta^step, the
+    rate makes up for it. betas: Adam's.
+    """
+
+    def bias(updates: int) -> float:
+        return (1 - betas[1] ** updates) ** 0.5 / (1 - betas[0] ** updates)
+
+    return {
+        name: rate if move.updates[name] == step else rate * bias(move.updates[name]) / bias(step)
+        for name, rate in move.rates.items()
+    }
+
+
 def learning_rates(plan: Plan, step: int) -> dict[str, float]:
     """Adam's rate for each parameter; they fall exponentially where the plan says so."""
     done = step / plan.steps

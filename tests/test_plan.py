@@ -12,7 +12,7 @@ from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon import PRESETS, Plan, plan_from, plan_from_json, plan_to_json
 from lumigraph.recon.initial import splats_from_points
 from lumigraph.recon.plan import stretched
-from lumigraph.recon.schedule import learning_rates, move_at, trust_region
+from lumigraph.recon.schedule import learning_rates, move_at, rebased, trust_region
 from lumigraph.recon.trust import confine, largest_moves
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +73,17 @@ def test_rare_parameters_move_at_their_steps_and_count_them():
     assert [move.updates["means"] for move in moves] == list(range(1, 10))
     assert all(set(move.rates) == set(move.updates) for move in moves)
     assert move_at(Plan(steps=100), 8).updates["rest"] == 9
+
+
+def test_a_rate_makes_up_for_the_bias_of_another_count():
+    move = move_at(Plan(steps=100, rest_interval=4), 8)
+    rates = rebased(move, 9)
+    assert rates["means"] == move.rates["means"]
+
+    def steps(rate: float, updates: int) -> float:
+        return rate / (1 - 0.9**updates) * (1 - 0.999**updates) ** 0.5
+
+    assert steps(rates["rest"], 9) == pytest.approx(steps(move.rates["rest"], 3))
 
 
 def test_the_trust_region_falls_exponentially_and_is_off_by_default():
