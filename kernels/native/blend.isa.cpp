@@ -43,6 +43,7 @@ inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count,
 
     uint32_t used = count;
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
+        __builtin_prefetch(t.record + entries[n + AHEAD].record);
         if (entries[n].from > to || entries[n].to < from) continue;
         const Record &r = t.record[entries[n].record];
         if (LANES < TILE && (r.left > last || r.right < first)) continue;
@@ -215,10 +216,12 @@ void backward_all(const BlendGradient &b) {
         const uint32_t count = t.begin[tile + 1] - t.begin[tile], used = t.used[tile];
         TilePixels<CHANNELS> pixels;
         if (used) read_pixels<CHANNELS>(b, x, y, pixels);
-        for (uint32_t n = 0; n < used; ++n)
+        for (uint32_t n = 0; n < used; ++n) {
+            __builtin_prefetch(t.record + entries[n + AHEAD].record);
             blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entries[n].record], entries[n], x, y,
                                                    pixels,
                                                    b.slots + int64_t(entries[n].slot) * SLOT);
+        }
         // The rest lie behind finished pixels.
         for (uint32_t n = used; n < count; ++n)
             __builtin_memset(b.slots + int64_t(entries[n].slot) * SLOT, 0, 4 * SLOT);

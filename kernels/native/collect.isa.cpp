@@ -7,7 +7,8 @@ namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
 // Appends the visible lanes to the records; their colours come later. Returns how many.
-inline int append(const Seen &s, const Footprint &f, int64_t first, const Collected &out, int at) {
+inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t first,
+                  const Collected &out, int at) {
     constexpr float LOG2E = 1.44269504f;
     enum { X, Y, XX, XY, YY, LOG, WIDTH, HEIGHT, OPACITY, DEPTH, COLUMNS };
     alignas(64) float v[COLUMNS][LANES];
@@ -26,6 +27,8 @@ inline int append(const Seen &s, const Footprint &f, int64_t first, const Collec
         r.left = r.x - v[WIDTH][i], r.right = r.x + v[WIDTH][i];
         r.opacity = v[OPACITY][i];
         r.index = int32_t(first + i);
+        const float *rest = h.rest + 3 * h.rest_count * (first + i);
+        for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k);
         out.half_heights[n] = v[HEIGHT][i];
         __builtin_memcpy(out.depths + n, &v[DEPTH][i], 4);
     }
@@ -43,7 +46,7 @@ int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, cons
         const Seen s = see(p.view, p.antialiased, load_shape(p, index, here));
         Footprint f = footprint_of(p.view, s);
         f.visible = both(f.visible, above(fill(float(here)), iota()));
-        if (any(f.visible)) count += append(s, f, n, out, count);
+        if (any(f.visible)) count += append(s, f, h, n, out, count);
     }
     const int used = rest_of(h.degree);
     for (int n = 0; n < count; n += LANES) {

@@ -83,17 +83,19 @@ struct Cells {
     void (*reserve)(Cells &, uint32_t capacity);
 };
 
-// One splat in one tile: where its record is, where its gradient goes, and its rows.
+// One splat in one tile: how far it is, where its record is, where its gradient goes, its rows.
 struct Entry {
+    uint32_t depth;  // its bits, which sort as depths do
     uint32_t record, slot;
     uint16_t from, to;
 };
+constexpr int AHEAD = 16;  // entries whose records are fetched before they are needed
 
 struct Tiles {
     int width, height, columns, rows;
     Record *record;         // CHUNK to a chunk, of which the first are seen
     const uint32_t *begin;  // [tiles + 1], each tile's entries, nearest first
-    Entry *entries;
+    Entry *entries;         // AHEAD more may be read, for nothing
     uint32_t *used;  // [tiles], entries that reached an unfinished pixel
     int threads;
 };

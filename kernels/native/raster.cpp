@@ -12,6 +12,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lumigraph {
@@ -47,10 +48,6 @@ class Buffer {
     size_t capacity_ = 0;
 };
 
-struct KeyIndex {
-    uint32_t key, index;
-};
-
 struct Chunk {
     int count;         // records, of CHUNK places
     uint32_t slots;    // the first of the chunk's slots
@@ -73,12 +70,11 @@ struct Chunk {
 
 struct Workspace {
     std::vector<Chunk> chunks;
-    Buffer<KeyIndex> keys, spare;
     Buffer<Record> record;
-    Buffer<uint32_t> depths, begin, counts, next, used;
+    Buffer<uint32_t> depths, begin, counts, used;
     Buffer<float> half_heights;
     Buffer<int32_t> scratch;
-    Buffer<Entry> entries;
+    Buffer<Entry> entries, spare;
     Buffer<float> slots, image, transmittance, gradient;
 };
 
@@ -97,25 +93,34 @@ std::unique_ptr<Workspace> take_workspace() {
     return work;
 }
 
-// Stable, by 11 bits at a time: depths are positive, so their bits sort as integers.
-void sort_by_key(KeyIndex *&keys, KeyIndex *&spare, int64_t count) {
-    constexpr int BITS = 11, BINS = 1 << BITS;
-    static thread_local uint32_t bins[3][BINS];
-    std::memset(bins, 0, sizeof bins);
-    for (int64_t i = 0; i < count; ++i)
-        for (int pass = 0; pass < 3; ++pass)
-            ++bins[pass][keys[i].key >> (pass * BITS) & (BINS - 1)];
-    for (int pass = 0; pass < 3; ++pass) {
-        uint32_t sum = 0;
-        for (uint32_t &bin : bins[pass]) {
-            const uint32_t here = bin;
-            bin = sum;
-            sum += here;
+// Sorts a tile's entries by depth, stably, by 8 bits at a time. The bits of positive floats sort
+// as integers.
+void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
+    constexpr uint32_t FEW = 24;
+    if (count <= FEW) {
+        for (uint32_t i = 1; i < count; ++i) {
+            const Entry entry = entries[i];
+            uint32_t k = i;
+            for (; k > 0 && entries[k - 1].depth > entry.depth; --k) entries[k] = entries[k - 1];
+            entries[k] = entry;
         }
-        for (int64_t i = 0; i < count; ++i)
-            spare[bins[pass][keys[i].key >> (pass * BITS) & (BINS - 1)]++] = keys[i];
-        std::swap(keys, spare);
+        return;
     }
+    constexpr int PASSES = 4, BINS = 256;
+    uint32_t bins[PASSES][BINS] = {};
+    for (uint32_t i = 0; i < count; ++i)
+        for (int pass = 0; pass < PASSES; ++pass)
+            ++bins[pass][entries[i].depth >> (8 * pass) & (BINS - 1)];
+    Entry *from = entries, *to = spare;
+    for (int pass = 0; pass < PASSES; ++pass) {
+        const auto bin_of = [pass](const Entry &e) { return e.depth >> (8 * pass) & (BINS - 1); };
+        uint32_t *bin = bins[pass], sum = 0;
+        if (bin[bin_of(from[0])] == count) continue;  // all alike: nothing to sort by
+        for (int k = 0; k < BINS; ++k) sum += std::exchange(bin[k], sum);
+        for (uint32_t i = 0; i < count; ++i) to[bin[bin_of(from[i])]++] = from[i];
+        std::swap(from, to);
+    }
+    if (from != entries) std::memcpy(entries, from, count * sizeof(Entry));
 }
 
 Record record_of(const FootprintRows &f, int64_t n) {
@@ -169,14 +174,14 @@ TileLists::~TileLists() {
     if (pool.size() < POOL) pool.push_back(std::move(work_));
 }
 
-// Runs task(chunk, thread) for every chunk; an exception is passed on when all have ended.
+// Runs task(0) to task(count - 1); an exception is passed on when all have ended.
 template <typename Task>
-void TileLists::for_each_chunk(const Task &task) {
+void TileLists::for_each(int64_t count, const Task &task) {
     std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic) num_threads(tiles_.threads) if (chunks_ > 4)
-    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+#pragma omp parallel for schedule(dynamic) num_threads(tiles_.threads) if (count > 1)
+    for (int64_t i = 0; i < count; ++i) {
         try {
-            task(chunk, omp_get_thread_num());
+            task(i);
         } catch (...) {
 #pragma omp critical(lumigraph_failure)
             failure = std::current_exception();
@@ -185,94 +190,105 @@ void TileLists::for_each_chunk(const Task &task) {
     if (failure) std::rethrow_exception(failure);
 }
 
+template <typename Task>
+void TileLists::for_each_chunk(const Task &task) {
+    // A few chunks at a time: waking a thread takes as long as one.
+    constexpr int64_t STRETCH = 4;
+    for_each((chunks_ + STRETCH - 1) / STRETCH, [&](int64_t stretch) {
+        const int64_t from = stretch * STRETCH, to = std::min(chunks_, from + STRETCH);
+        for (int64_t chunk = from; chunk < to; ++chunk) task(chunk);
+    });
+}
+
 // Keeps the splats that are seen, and lists and counts the tiles that each meets.
 void TileLists::prepare(const Collect &collect) {
     const double start = omp_get_wtime();
     tiles_.columns = (tiles_.width + TILE - 1) / TILE;
     tiles_.rows = (tiles_.height + TILE - 1) / TILE;
     chunks_ = (splats_ + CHUNK - 1) / CHUNK;
+    // Stretches of chunks that are counted apart, so that each can be dealt out by itself: some
+    // for each thread, since what is seen lies unevenly.
+    parts_ = std::min<int64_t>(chunks_, tiles_.threads > 1 ? 4 * tiles_.threads : 1);
     Workspace &w = *work_;
     if (int64_t(w.chunks.size()) < chunks_) w.chunks.resize(chunks_);
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
     const int64_t spans = 4 * LANES_MAX * (tiles_.columns + tiles_.rows);
     const Collected all = {w.record.resize(splats_), w.depths.resize(splats_),
                            w.half_heights.resize(splats_)};
-    uint32_t *counts = w.counts.resize(tiles_.threads * tiles);
-    int32_t *scratch = w.scratch.resize(tiles_.threads * spans);
-    std::memset(counts, 0, sizeof(uint32_t) * tiles_.threads * tiles);
+    uint32_t *counts = w.counts.resize(parts_ * tiles);
+    int32_t *scratch = w.scratch.resize(parts_ * spans);
     tiles_.record = all.records;
-    for_each_chunk([&](int64_t n, int thread) {
-        Chunk &chunk = w.chunks[n];
-        const int64_t from = n * CHUNK, to = std::min(splats_, from + CHUNK);
-        const Collected out = {all.records + from, all.depths + from, all.half_heights + from};
-        chunk.count = collect(from, to, out);
-        chunk.cells.count = 0;
-        kernels().list_cells(tiles_, out, chunk.count, chunk.cells, counts + thread * tiles,
-                             scratch + thread * spans);
+    for_each(parts_, [&](int64_t part) {
+        std::memset(counts + part * tiles, 0, sizeof(uint32_t) * tiles);
+        for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
+            Chunk &chunk = w.chunks[n];
+            const int64_t from = n * CHUNK, to = std::min(splats_, from + CHUNK);
+            const Collected out = {all.records + from, all.depths + from, all.half_heights + from};
+            chunk.count = collect(from, to, out);
+            chunk.cells.count = 0;
+            kernels().list_cells(tiles_, out, chunk.count, chunk.cells, counts + part * tiles,
+                                 scratch + part * spans);
+        }
     });
     prepared_ = omp_get_wtime() - start;
     sort_into_tiles();
     listed_ = omp_get_wtime() - start - prepared_;
 }
 
-// Sorts the records once by depth and deals their cells out to the tiles in that order.
+// Deals the cells out to their tiles and sorts each tile by depth. No thread waits for another,
+// and the result does not depend on who does what: it is sorted, and equal depths keep the order
+// of the splats.
 void TileLists::sort_into_tiles() {
     Workspace &w = *work_;
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
-    KeyIndex *keys = w.keys.resize(splats_), *spare = w.spare.resize(splats_);
     uint64_t total = 0;
     for (int64_t n = 0; n < chunks_; ++n) {
-        Chunk &chunk = w.chunks[n];
-        chunk.slots = uint32_t(total);
-        total += chunk.cells.count;
-        for (int64_t i = n * CHUNK; i < n * CHUNK + chunk.count; ++i)
-            keys[records_++] = {w.depths.data()[i], uint32_t(i)};
+        w.chunks[n].slots = uint32_t(total);
+        total += w.chunks[n].cells.count;
+        records_ += w.chunks[n].count;
     }
     if (total > UINT32_MAX)
         throw std::length_error("the splats cover " + std::to_string(total) +
                                 " tiles, more than 4 billion: render a smaller image");
     entries_ = int64_t(total);
-    sort_by_key(keys, spare, records_);
 
-    uint32_t *begin = w.begin.resize(tiles + 1), *next = w.next.resize(tiles);
-    const uint32_t *counts = w.counts.data();
+    uint32_t *begin = w.begin.resize(tiles + 1), *next = w.counts.data();
     uint32_t sum = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-        begin[tile] = next[tile] = sum;
-        for (int thread = 0; thread < tiles_.threads; ++thread)
-            sum += counts[thread * tiles + tile];
+        begin[tile] = sum;
+        for (int64_t part = 0; part < parts_; ++part)
+            sum += std::exchange(next[part * tiles + tile], sum);
     }
     begin[tiles] = sum;
+    Entry *entries = w.entries.resize(total + AHEAD), *spare = w.spare.resize(total);
+    std::memset(entries + total, 0, AHEAD * sizeof(Entry));
     tiles_.begin = begin;
-    tiles_.entries = w.entries.resize(total);
+    tiles_.entries = entries;
     tiles_.used = w.used.resize(tiles);
 
-    // Every thread deals to tiles of its own, about as many entries as the others.
-    const int parts = records_ > 1 << 11 ? tiles_.threads : 1;
-    const auto first_tile = [&](int part) {
-        const uint32_t target = uint32_t(total * part / parts);
-        return uint32_t(part == parts ? tiles
-                                      : std::lower_bound(begin, begin + tiles, target) - begin);
-    };
-#pragma omp parallel for schedule(static, 1) num_threads(parts)
-    for (int part = 0; part < parts; ++part) {
-        const uint32_t low = first_tile(part), high = first_tile(part + 1);
-        for (int64_t i = 0; i < records_; ++i) {
-            if (i + 8 < records_) __builtin_prefetch(tiles_.record + keys[i + 8].index);
-            const uint32_t index = keys[i].index;
-            const Record &r = tiles_.record[index];
-            const Chunk &chunk = w.chunks[index / CHUNK];
-            for (uint32_t k = r.first; k < r.first + r.count; ++k) {
-                const Cell cell = chunk.cells.data[k];
-                if (cell.tile < low || cell.tile >= high) continue;
-                tiles_.entries[next[cell.tile]++] = {index, chunk.slots + k, cell.from, cell.to};
+    for_each(parts_, [&](int64_t part) {
+        uint32_t *place = next + part * tiles;
+        for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
+            const Chunk &chunk = w.chunks[n];
+            for (int64_t i = n * CHUNK; i < n * CHUNK + chunk.count; ++i) {
+                const Record &r = tiles_.record[i];
+                for (uint32_t k = r.first; k < r.first + r.count; ++k) {
+                    const Cell cell = chunk.cells.data[k];
+                    entries[place[cell.tile]++] = {w.depths.data()[i], uint32_t(i),
+                                                   chunk.slots + k, cell.from, cell.to};
+                }
             }
         }
-    }
+    });
+    for_each(tiles_.rows, [&](int64_t row) {
+        for (int64_t tile = row * tiles_.columns; tile < (row + 1) * tiles_.columns; ++tile)
+            sort_by_depth(entries + begin[tile], spare + begin[tile],
+                          begin[tile + 1] - begin[tile]);
+    });
 }
 
 void TileLists::set_features(const float *features, int stride, int offset, int channels) {
-    for_each_chunk([&](int64_t chunk, int) {
+    for_each_chunk([&](int64_t chunk) {
         Record *records = tiles_.record + chunk * CHUNK;
         for (int i = 0; i < work_->chunks[chunk].count; ++i) {
             const float *row = features + int64_t(records[i].index) * stride + offset;
@@ -302,7 +318,7 @@ void TileLists::blend_backward(const float *features, const float *conics, int c
         if (channels > GROUP) set_features(features, channels, offset, group);
         kernels().blend_backward({&tiles_, group, channels, offset, image, transmittance, g.image,
                                   offset == 0 ? g.transmittance : nullptr, slots, absolute});
-        for_each_chunk([&](int64_t n, int) {
+        for_each_chunk([&](int64_t n) {
             const Chunk &chunk = work_->chunks[n];
             kernels().gather({tiles_.record + n * CHUNK, chunk.count,
                               slots + int64_t(chunk.slots) * SLOT, group, channels, offset, conics,
@@ -340,7 +356,7 @@ std::array<double, 3> TileLists::descend(const Descent &d, const Target &target,
     kernels().blend_backward({&tiles_, CHANNELS, CHANNELS, 0, image, transmittance, gradient,
                               nullptr, slots, d.pull != nullptr});
     lap(BLEND_BACKWARD);
-    for_each_chunk([&](int64_t n, int) {
+    for_each_chunk([&](int64_t n) {
         const Chunk &chunk = work_->chunks[n];
         kernels().descend(d, tiles_.record + n * CHUNK, chunk.count,
                           slots + int64_t(chunk.slots) * SLOT);

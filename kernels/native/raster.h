@@ -69,10 +69,13 @@ class TileLists {
     void sort_into_tiles();
     void set_features(const float *features, int stride, int offset, int channels);
     template <typename Task>
+    void for_each(int64_t count, const Task &task);
+    template <typename Task>
     void for_each_chunk(const Task &task);
+    int64_t first_chunk(int64_t part) const { return chunks_ * part / parts_; }
 
     Tiles tiles_{};
-    int64_t splats_, chunks_, records_ = 0, entries_ = 0;
+    int64_t splats_, chunks_ = 0, parts_ = 0, records_ = 0, entries_ = 0;
     std::unique_ptr<Workspace> work_;
     double prepared_ = 0, listed_ = 0;  // seconds
 };
