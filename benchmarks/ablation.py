@@ -64,6 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "idle-prune": {"error_views": 8, "prune_contribution": 0.5},
     # What a step moves, and how far.
     "rest-4": {"rest_interval": 4},
+    "rest-4-faster": {"rest_interval": 4, "rest_rate": 5e-4},
     "rest-16": {"rest_interval": 16},
     "visible": {"rows": "visible"},
     "trust-1e-4": {"trust_region": 1e-4, "trust_region_final": 1e-6},

@@ -6,7 +6,7 @@ little, and takes larger ones as it comes to the detail that only they show.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -110,28 +110,42 @@ class Photos:
     Attributes:
         frames: Of the capture.
         similarity: From the capture's frame to that of the cameras wanted.
-        downscale: Of the photos that `smaller` holds.
+        downscale: Of the cameras and photos that are held.
+        cameras: By the index of their frame.
         smaller: Photos made smaller, of one size only and of bounded memory.
     """
 
     frames: Sequence[Frame]
     similarity: Similarity
     downscale: float = 1.0
+    cameras: dict[int, Camera] = field(default_factory=dict)
     smaller: ImageCache | None = None
 
     def at(self, index: int, downscale: float) -> tuple[Camera, Tensor]:
         """A camera and its photo, made `downscale` times smaller. uint8 [height, width, 3]"""
+        if downscale != self.downscale:  # Lets go of all that is of the old size.
+            self.downscale, self.smaller = downscale, None
+            self.cameras.clear()
         frame = self.frames[index]
-        camera = self.similarity.camera(frame.camera)
-        if downscale != self.downscale:
-            self.downscale, self.smaller = downscale, None  # Lets go of the photos of the old size.
+        if index not in self.cameras:
+            self.cameras[index] = _resized(self.similarity.camera(frame.camera), downscale)
+        camera = self.cameras[index]
         if downscale == 1:
             return camera, frame.image()
-        width, height = (max(1, round(side / downscale)) for side in (camera.width, camera.height))
         if self.smaller is None:
             self.smaller = ImageCache()
-        photo = self.smaller.get(index, lambda: averaged(frame.image(), width, height))
-        return camera.resized(width, height), photo
+        photo = self.smaller.get(
+            index, lambda: averaged(frame.image(), camera.width, camera.height)
+        )
+        return camera, photo
+
+
+def _resized(camera: Camera, downscale: float) -> Camera:
+    """The camera of a photo made smaller; a side is at least a pixel long."""
+    if downscale == 1:
+        return camera
+    width, height = (max(1, round(side / downscale)) for side in (camera.width, camera.height))
+    return camera.resized(width, height)
 
 
 def averaged(photo: Tensor, width: int, height: int) -> Tensor:
