@@ -6,10 +6,12 @@ plan may ask for a budget of splats and for scores of several views beside the g
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon.errors import Shown
@@ -90,10 +92,13 @@ def refine(fit: Growing, generator: torch.Generator, seen: Shown | None = None) 
     wanted &= ~pruned
     kept = len(splats) - int(pruned.sum())
     growing = _strongest(pull, wanted, max(0, _splats_allowed(fit, int(wanted.sum())) - kept))
-    large = sizes > plan.grow_scale
-    cloned = splats[growing & ~large]
-    halves = split(splats[growing & large], generator)
-    _rebuild(fit, ~pruned & ~(growing & large), [cloned, *halves])
+    small, large = growing & (sizes <= plan.grow_scale), growing & (sizes > plan.grow_scale)
+    if plan.clones == "shared":
+        # Two of them let through what one did: (1 - half)^2 = 1 - whole.
+        whole = splats.opacity_logits[small].sigmoid()
+        splats.opacity_logits[small] = _logits(1 - (1 - whole).sqrt())
+    divide = split_longest if plan.splitting == "longest" else partial(split, generator=generator)
+    _rebuild(fit, ~pruned & ~large, [splats[small], *divide(splats[large])])
 
 
 def _blamed(plan: Plan, seen: Shown, wanted: Tensor) -> Tensor:
@@ -113,8 +118,8 @@ def _splats_allowed(fit: Growing, wanted: int) -> int:
             left = 1 - min(1.0, fit.step / max(1, plan.refine_stop))
             allowed = plan.splat_budget - (plan.splat_budget - fit.start_splats) * left**2
         case "resolution":
-            # As many as were wanted of late, less as the photos are smaller (DashGaussian, eq. 6-7:
-            # "momentum-based budgeting").
+            # As many as were wanted of late, less as the photos are smaller (the
+            # "momentum-based budgeting" of DashGaussian).
             fit.expected_splats = max(
                 fit.expected_splats, FORGETTING * fit.expected_splats + wanted
             )
@@ -150,6 +155,29 @@ def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
             )
         )
     return halves
+
+
+def split_longest(splats: Splats) -> list[Splats]:
+    """Two halves of each splat, side by side along its longest axis.
+
+    They are shorter along it by `SPLIT_SHRINK` and so far apart that together they have the
+    variance of the whole, and so much fainter that they have its weight.
+    """
+    scales = splats.log_scales.exp()
+    longest = functional.one_hot(scales.argmax(1), 3).to(scales)
+    along = longest * scales * math.sqrt(1 - SPLIT_SHRINK**-2)
+    offsets = (rotation_matrices(splats.quaternions) * along[:, None]).sum(-1)
+    half = replace(
+        splats,
+        log_scales=splats.log_scales - longest * math.log(SPLIT_SHRINK),
+        opacity_logits=_logits(splats.opacity_logits.sigmoid() * (SPLIT_SHRINK / 2)),
+    )
+    return [replace(half, means=splats.means + side * offsets) for side in (-1, 1)]
+
+
+def _logits(opacities: Tensor) -> Tensor:
+    """What the sigmoid makes opacities of, finite also at 0 and 1."""
+    return opacities.clamp(1e-6, 1 - 1e-6).logit()
 
 
 def reset_opacities(fit: Growing) -> None:

@@ -1,6 +1,6 @@
 """Which splats show what is wrong: a few photos compared with the scene, splat by splat.
 
-The idea is that of FastGS (arXiv 2511.04283, section 3): a splat that several views blame deserves
+The idea is that of FastGS (arXiv 2511.04283): a splat that several views blame deserves
 more splats, or none. There a splat is blamed for the wrong pixels its footprint holds; here for
 the part it has in each of them, its blend weight, which backward gives exactly.
 """

@@ -12,10 +12,18 @@ Growth = Literal["threshold", "budget", "resolution"]
 
 "threshold": all that are pulled at hard enough, up to `splat_limit` (3DGS).
 "budget": the strongest, along a curve that reaches `splat_budget` when refinement stops (Taming
-3DGS, arXiv 2406.15643, section 4.1).
+3DGS, arXiv 2406.15643).
 "resolution": those above the threshold, the strongest first, as many as the size of the photos in
-use can show (DashGaussian, arXiv 2503.18402, section 4.2).
+use can show (DashGaussian, arXiv 2503.18402).
 """
+
+Clones = Literal["alike", "shared"]
+"""Opacity of a splat that is cloned, and of its clone: as it was, or so that both together hide as
+much as it did (Rota Bulò, arXiv 2404.06109)."""
+
+Splitting = Literal["random", "longest"]
+"""Where the halves of a split splat lie: drawn from its Gaussian, or apart along its longest axis,
+so that both together have its weight and its extent."""
 
 Rows = Literal["all", "visible"]
 """Which splats a step moves: all, or those that its view sees, as the others have no gradient."""
@@ -71,7 +79,7 @@ class Plan:
     rates_final: float = 1.0
     """What part of their own the rates other than that of the means fall to, exponentially."""
     rest_interval: int = 1
-    """Steps between two updates of the higher harmonics (Taming 3DGS, section 4.3)."""
+    """Steps between two updates of the higher harmonics (Taming 3DGS)."""
     rows: Rows = "all"
     trust_region: float = 0.0
     """Largest squared Hellinger distance that a step may move a splat by; 0 for no such bound."""
@@ -92,6 +100,8 @@ class Plan:
     """Mean absolute gradient on the image, in units of half its size, that makes a splat grow."""
     grow_scale: float = 0.01
     """Splats larger than this part of the scene are split, smaller ones cloned."""
+    clones: Clones = "alike"
+    splitting: Splitting = "random"
     error_views: int = 0
     """Photos that each refinement compares with the scene; the next three values need some."""
     error_level: float = 2.0
@@ -227,6 +237,8 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
 _CHOICES = {
     "filter": Filter,
     "growth": Growth,
+    "clones": Clones,
+    "splitting": Splitting,
     "rows": Rows,
     "layout": Layout,
     "view_order": ViewOrder,

@@ -1,6 +1,6 @@
 """Which size of the photos a step learns from, and the photos at that size.
 
-After DashGaussian (arXiv 2503.18402, section 4.1): a fit begins with small photos, which cost
+After DashGaussian (arXiv 2503.18402): a fit begins with small photos, which cost
 little, and takes larger ones as it comes to the detail that only they show.
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lumigraph.recon import Plan
-from lumigraph.recon.density import EXPECTED, Statistics, refine
+from lumigraph.recon.density import EXPECTED, Statistics, refine, split_longest
 from lumigraph.recon.errors import Shown, shown
 from lumigraph.recon.initial import splats_from_points
 from lumigraph.recon.morton import BITS, morton_order
@@ -82,6 +82,30 @@ def test_small_photos_allow_fewer_splats():
     fit.levels[0, 1] = 1.5
     assert len(refined(fit)) == int(10 + (0.98 * 50 + 40 - 10) / 1.5**1.6)
     assert fit.expected_splats == pytest.approx(0.98 * 50 + 40)
+
+
+def test_clones_that_share_hide_together_what_one_did():
+    splats = some(5)
+    before = splats.opacity_logits.sigmoid()
+    plan = dataclasses.replace(PLAN, clones="shared", grow_gradient=2.5)
+    after = refined(fit_of(splats, plan)).opacity_logits.sigmoid()
+    torch.testing.assert_close(after[:2], before[:2])
+    torch.testing.assert_close(1 - (1 - after[2:5]) * (1 - after[5:]), before[2:])
+
+
+def test_halves_along_the_longest_axis_have_the_weight_and_the_extent_of_the_whole():
+    splats = some(1)
+    splats.log_scales[:] = torch.tensor([-2.0, -1.0, -4.0])
+    splats.quaternions[:] = torch.tensor([0.5, 0.5, 0.5, 0.5])  # x -> y -> z -> x
+    left, right = split_longest(splats)
+    torch.testing.assert_close((left.means + right.means) / 2, splats.means)
+    apart = (right.means - left.means) / 2
+    assert apart[0, :2].abs().max() < 1e-6  # Its second axis lies along the scene's third.
+    scales, halves = splats.log_scales.exp(), left.log_scales.exp()
+    torch.testing.assert_close(halves[0, 1] ** 2 + apart[0, 2] ** 2, scales[0, 1] ** 2)
+    assert torch.equal(halves[0, [0, 2]], scales[0, [0, 2]])
+    weight = splats.opacity_logits.sigmoid() * scales.prod(1)
+    torch.testing.assert_close(2 * left.opacity_logits.sigmoid() * halves.prod(1), weight)
 
 
 def test_what_views_show_of_splats_is_their_blend_weight():

@@ -49,6 +49,7 @@ METHODS = {
     "rare shine of what is visible": {"rest_interval": 4, "rows": "visible"},
     "a trust region": {"trust_region": 1e-4, "trust_region_final": 1e-4},
     "visible rows": {"rows": "visible", "rates_final": 0.5},
+    "other clones and halves": {"clones": "shared", "splitting": "longest"},
     "spread and sorted": {"view_order": "spread", "layout": "morton"},
 }
 """What a plan can ask for beside 3DGS, each by itself."""
