@@ -228,14 +228,46 @@ inline Floats log2_fast(Floats x) {
            s * (((ss * (SCALE / 7) + SCALE / 5) * ss + SCALE / 3) * ss + SCALE);
 }
 
+// Swaps rows and columns of LANES vectors: of blocks of one number, of two, of four and so on.
+inline void transpose(Floats *rows) {
+    const Ints lane = __builtin_convertvector(iota(), Ints);
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        const Ints odd = (lane & step) != 0;  // -1 where the lane belongs to the partner
+        const Ints low = (odd & (lane + (LANES - step))) | (~odd & lane);
+        const Ints high = (odd & (lane + LANES)) | (~odd & (lane + step));
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) {
+            if (i & step) continue;
+            const Floats a = rows[i], b = rows[i + step];
+            rows[i] = __builtin_shuffle(a, b, low);
+            rows[i + step] = __builtin_shuffle(a, b, high);
+        }
+    }
+}
+
 // Column c of some rows, one row a lane; lanes without a row are zero.
 template <int COLUMNS>
 inline void load_columns(const float *rows, const int64_t *index, int count, int64_t stride,
                          Floats *out) {
-    alignas(64) float columns[COLUMNS][LANES] = {};
-    for (int i = 0; i < count; ++i)
-        for (int c = 0; c < COLUMNS; ++c) columns[c][i] = rows[index[i] * stride + c];
-    for (int c = 0; c < COLUMNS; ++c) out[c] = load(columns[c]);
+    if constexpr (LANES < 8 || COLUMNS < LANES / 2) {
+        alignas(64) float columns[COLUMNS][LANES] = {};
+        for (int i = 0; i < count; ++i)
+            for (int c = 0; c < COLUMNS; ++c) columns[c][i] = rows[index[i] * stride + c];
+        for (int c = 0; c < COLUMNS; ++c) out[c] = load(columns[c]);
+        return;
+    }
+#pragma GCC unroll 8
+    for (int from = 0; from < COLUMNS; from += LANES) {
+        const int here = COLUMNS - from < LANES ? COLUMNS - from : LANES;
+        Floats block[LANES] = {};
+        for (int i = 0; i < count; ++i) {
+            const float *row = rows + index[i] * stride + from;
+            block[i] = here == LANES ? load(row) : load_first(row, here);
+        }
+        transpose(block);
+        for (int c = 0; c < here; ++c) out[from + c] = block[c];
+    }
 }
 
 }  // namespace
