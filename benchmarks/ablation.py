@@ -42,12 +42,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "steps-140": {"steps": 1.4},
     # Small photos first (DashGaussian).
     "coarse-30": {"coarse_steps": 0.3},
+    "coarse-30-to-2": {"coarse_steps": 0.3, "coarse_downscale": 2.0},
     "coarse-60": {"coarse_steps": 0.6},
     "coarse-60-steps-140": {"coarse_steps": 0.6, "steps": 1.4},
     "coarse-60-to-2": {"coarse_steps": 0.6, "coarse_downscale": 2.0},
     "coarse-60-to-8": {"coarse_steps": 0.6, "coarse_downscale": 8.0},
     "coarse-60-share-40": {"coarse_steps": 0.6, "coarse_share": 0.4},
     "coarse-60-growth": {"coarse_steps": 0.6, "growth": "resolution"},
+    # Sub-pixel splats keep their light in every size of photo (Mip-Splatting).
+    "antialiased": {"filter": "antialiased"},
+    "coarse-60-antialiased": {"coarse_steps": 0.6, "filter": "antialiased"},
     # Budgets (Taming 3DGS).
     "budget-25k": {"growth": "budget", "splat_budget": 25_000},
     "budget-50k": {"growth": "budget", "splat_budget": 50_000},
