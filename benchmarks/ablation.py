@@ -71,6 +71,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rest-4-faster": {"rest_interval": 4, "rest_rate": 5e-4},
     "rest-16": {"rest_interval": 16},
     "visible": {"rows": "visible"},
+    "lazy": {"rows": "lazy"},
+    "all": {"rows": "all"},
     "trust-1e-4": {"trust_region": 1e-4, "trust_region_final": 1e-6},
     "trust-1e-3": {"trust_region": 1e-3, "trust_region_final": 1e-5},
     "trust-1e-2": {"trust_region": 1e-2, "trust_region_final": 1e-4},

@@ -224,12 +224,14 @@ class Backend(Protocol):
         ssim_weight: float = 0.2,
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-15,
-        pull: Pull | None = None,
+        last: Tensor | None = None,
+    pull: Pull | None = None,
     ) -> float:
         """One step of Adam towards one photo, in place, for the splats that the view sees.
 
         The loss is (1 - ssim_weight) L1 + ssim_weight (1 - SSIM) (3DGS, arXiv 2308.04079, eq. 7).
-        Splats that are not seen keep their values and moments (Taming 3DGS, arXiv 2406.15643).
+        Splats that are not seen keep their values and moments (Taming 3DGS, arXiv 2406.15643),
+        and make up for it when they are seen if `last` is given.
 
         Args:
             splats: The scene.
@@ -245,6 +247,9 @@ class Backend(Protocol):
             ssim_weight: Part of the loss that is structural similarity.
             betas: Decay of the two means.
             epsilon: Added to the root of the second mean.
+            last: The step that last moved each splat, which becomes this one. If given, a splat
+                moves as if it had taken part, without a gradient, in the steps since then: its
+                moments have decayed, and it is carried on by the first. int32 [splats]
             pull: If given, this view is added to it.
 
         Returns:

@@ -55,6 +55,7 @@ def paint(
     return raster.features, raster.transmittance
 
 
+@torch.enable_grad()
 def descend(
     backend: Backend,
     splats: Parameters,
@@ -71,6 +72,7 @@ def descend(
     ssim_weight: float,
     betas: tuple[float, float],
     epsilon: float,
+    last: Tensor | None,
     pull: Pull | None,
 ) -> float:
     """See `Backend.descend`."""
@@ -82,9 +84,16 @@ def descend(
     loss = loss + ssim_weight * (1 - backend.ssim(raster.features, target))
     loss.backward()
     seen = footprints.extents[:, 0] > 0
+    missed = torch.zeros_like(leaves.opacity_logits, requires_grad=False)
+    if last is not None:
+        missed = torch.where(seen, step - 1 - last, 0).clamp_min(0).to(missed)
+        last.masked_fill_(seen, step)
     for value, leaf, mean, square, rate in zip(splats, leaves, first, second, rates, strict=True):
         if rate == 0 or leaf.grad is None:
             continue
+        old, steps = mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
+        mean.mul_(betas[0] ** steps)
+        square.mul_(betas[1] ** steps)
         backend.adam(
             value,
             leaf.grad,
@@ -96,6 +105,10 @@ def descend(
             epsilon=epsilon,
             rows=seen,
         )
+        # What the old mean would have moved meanwhile, divided by the root as it is now.
+        drift = betas[0] * (1 - betas[0] ** steps) / (1 - betas[0])
+        root = (square / (1 - betas[1] ** step)).sqrt() + epsilon
+        value.sub_(rate / (1 - betas[0] ** step) * drift * old / root)
     if pull is not None and absolute is not None:
         lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
         pull.gradient.add_(lengths)

@@ -240,6 +240,7 @@ def descend(
     ssim_weight: float = 0.2,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-15,
+    last: Tensor | None = None,
     pull: Pull | None = None,
 ) -> float:
     """See `Backend.descend`."""
@@ -262,6 +263,8 @@ def descend(
         tuple(rate / correction for rate in rates),
         (*betas, epsilon),
         (1 - betas[1] ** step) ** -0.5,
+        step,
+        last,
         None if pull is None else tuple(pull),
         torch.get_num_threads(),
     )

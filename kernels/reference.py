@@ -253,6 +253,7 @@ def descend(
     ssim_weight: float = 0.2,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-15,
+    last: Tensor | None = None,
     pull: Pull | None = None,
 ) -> float:
     """See `Backend.descend`."""
@@ -271,6 +272,7 @@ def descend(
         ssim_weight=ssim_weight,
         betas=betas,
         epsilon=epsilon,
+        last=last,
         pull=pull,
     )
 

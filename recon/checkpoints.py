@@ -33,6 +33,7 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
     groups = {"splats": fit.splats.tensors, "first": fit.first, "second": fit.second}
     tensors = {f"{group}.{name}": groups[group][name] for group in _GROUPS for name in _NAMES}
     tensors |= {
+        "last": fit.last,
         "statistics.gradient": fit.statistics.gradient,
         "statistics.views": fit.statistics.views,
         "order": fit.order,
@@ -96,6 +97,7 @@ def _fit_from(
         splats=Splats(**groups["splats"], filter=plan.filter),
         first=groups["first"],
         second=groups["second"],
+        last=tensors["last"].to(device),
         statistics=Statistics(
             tensors["statistics.gradient"].to(device), tensors["statistics.views"].to(device)
         ),
@@ -120,6 +122,7 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         for name, shape in {**SHAPES, "rest": (rest, 3)}.items()
     }
     expected |= {
+        "last": ((count,), torch.int32),
         "statistics.gradient": ((count,), torch.float32),
         "statistics.views": ((count,), torch.float32),
         "similarity.origin": ((3,), torch.float64),

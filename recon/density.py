@@ -62,6 +62,7 @@ class Growing(Protocol):
     splats: Splats
     first: dict[str, Tensor]
     second: dict[str, Tensor]
+    last: Tensor
     statistics: Statistics
     levels: Tensor
     start_splats: int
@@ -201,4 +202,6 @@ def _rebuild(fit: Growing, kept: Tensor, added: list[Splats]) -> None:
         for name, value in moments.items():
             zeros = value.new_zeros(count, *value.shape[1:])
             moments[name] = torch.cat([value[kept], zeros])[order]
+    born = fit.last.new_full((count,), fit.step)
+    fit.last = torch.cat([fit.last[kept], born])[order]
     fit.statistics = Statistics.empty(len(fit.splats), kept.device)

@@ -34,6 +34,7 @@ class SplatFit:
         splats: The scene now, in the frame that `similarity` leads to.
         first: Adam's running means of the gradients, named as in `Splats.tensors`.
         second: Adam's running means of their squares.
+        last: The step that last moved each splat. int32 [splats]
         statistics: What density control has seen since it last acted.
         similarity: From the capture's frame to the fit's.
         levels: From which step on photos are made how many times smaller. float64 [levels, 2]
@@ -48,6 +49,7 @@ class SplatFit:
     splats: Splats
     first: dict[str, Tensor]
     second: dict[str, Tensor]
+    last: Tensor
     statistics: Statistics
     similarity: Similarity
     levels: Tensor
@@ -101,6 +103,7 @@ def start_fit(
         splats=splats,
         first={name: torch.zeros_like(value) for name, value in tensors.items()},
         second={name: torch.zeros_like(value) for name, value in tensors.items()},
+        last=torch.zeros(len(splats), dtype=torch.int32, device=device),
         statistics=Statistics.empty(len(splats), device),
         similarity=capture.similarity,
         levels=size_levels(capture, plan),
@@ -184,6 +187,7 @@ def _optimize(
         filter=fit.splats.filter,
         background=background,
         ssim_weight=fit.plan.ssim_weight,
+        last=fit.last if move.rows == "lazy" else None,
         pull=Pull(fit.statistics.gradient, fit.statistics.views) if _is_watching(fit) else None,
     )
 

@@ -25,8 +25,9 @@ Splitting = Literal["random", "longest"]
 """Where the halves of a split splat lie: drawn from its Gaussian, or apart along its longest axis,
 so that both together have its weight and its extent."""
 
-Rows = Literal["all", "visible"]
-"""Which splats a step moves: all, or those that its view sees, as the others have no gradient."""
+Rows = Literal["all", "visible", "lazy"]
+"""Which splats a step moves: all; those that its view sees, as the others have no gradient; or
+those too, but as if they had moved on in the steps that did not see them."""
 
 Layout = Literal["age", "morton"]
 """The order of splats in memory: the oldest first, or neighbours in space near each other."""

@@ -224,7 +224,8 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
     const std::optional<In> &target, float ssim_weight,
     const std::array<float, PARAMETERS> &rates, std::array<float, 3> betas_epsilon,
-    float root_scale, const std::optional<std::array<Out, 2>> &statistics, int threads) {
+    float root_scale, int step, const std::optional<Array<int32_t>> &last,
+    const std::optional<std::array<Out, 2>> &statistics, int threads) {
     Descent d{};
     d.project = scene_project(parameters, view, size, antialiased, threads);
     d.harmonics = scene_harmonics(parameters, position, degree, threads);
@@ -237,7 +238,8 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
         d.rates[i] = rates[i];
     }
     d.beta1 = betas_epsilon[0], d.beta2 = betas_epsilon[1], d.epsilon = betas_epsilon[2];
-    d.root_scale = root_scale;
+    d.root_scale = root_scale, d.step = step;
+    d.last = checked(last, "last", {d.project.splats});
     if (statistics) {
         d.pull = checked((*statistics)[0], "statistics[0]", {d.project.splats});
         d.views = checked((*statistics)[1], "statistics[1]", {d.project.splats});
@@ -288,8 +290,8 @@ void bind_splats(nb::module_ &m) {
     m.def("descend", &descend, "parameters"_a.noconvert(), "first"_a.noconvert(),
           "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
           "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),
-          "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a,
-          "statistics"_a.noconvert().none(), "threads"_a);
+          "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a, "step"_a,
+          "last"_a.noconvert().none(), "statistics"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

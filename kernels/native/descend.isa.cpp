@@ -38,7 +38,8 @@ inline void store_columns(const Floats *columns, const Group &g, float *rows) {
 
 // Adam's step on rows of COLUMNS numbers.
 template <int COLUMNS>
-inline void step_rows(const Descent &d, int which, const Floats *gradient, const Group &g) {
+inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
+                      const Floats *gradient, const Group &g) {
     if (d.rates[which] == 0) return;
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
     Floats p[COLUMNS], m[COLUMNS], v[COLUMNS];
@@ -46,17 +47,19 @@ inline void step_rows(const Descent &d, int which, const Floats *gradient, const
     load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
     load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
     for (int c = 0; c < COLUMNS; ++c)
-        adam_step(rule, d.rates[which], gradient[c], p[c], m[c], v[c]);
+        adam_step(rule, missed, d.rates[which], gradient[c], p[c], m[c], v[c]);
     store_columns<COLUMNS>(p, g, d.parameters[which]);
     store_columns<COLUMNS>(m, g, d.first[which]);
     store_columns<COLUMNS>(v, g, d.second[which]);
 }
 
 // Adam's step on the harmonics above degree 0: their gradient is the basis times the colour's.
-inline void step_rest(const Descent &d, int used, const Floats *basis, const Floats *color,
-                      const Group &g) {
+inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used,
+                      const Floats *basis, const Floats *color, const Group &g) {
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
-    alignas(64) float bases[REST][LANES], colors[3][LANES];
+    alignas(64) float bases[REST][LANES], colors[3][LANES], decays[3][LANES];
+    store(decays[0], missed.decay1), store(decays[1], missed.decay2);
+    store(decays[2], missed.drift);
     for (int k = 0; k < used; ++k) store(bases[k], basis[k]);
     for (int c = 0; c < 3; ++c) store(colors[c], color[c]);
     for (int i = 0; i < g.count; ++i) {
@@ -64,9 +67,24 @@ inline void step_rest(const Descent &d, int used, const Floats *basis, const Flo
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
         const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
-        adam_row(rule, d.rates[REST_OF_HARMONICS], gradient, d.parameters[REST_OF_HARMONICS] + at,
-                 d.first[REST_OF_HARMONICS] + at, d.second[REST_OF_HARMONICS] + at, 3 * used);
+        adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
+                 gradient, d.parameters[REST_OF_HARMONICS] + at, d.first[REST_OF_HARMONICS] + at,
+                 d.second[REST_OF_HARMONICS] + at, 3 * used);
     }
+}
+
+// What the steps since each splat was last moved make of its moments.
+inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
+    if (!d.last) return {fill(1.0f), fill(1.0f), Floats{}};
+    alignas(64) float steps[LANES] = {};
+    for (int i = 0; i < g.count; ++i) {
+        steps[i] = float(d.step - 1 - d.last[g.index[i]]);
+        d.last[g.index[i]] = d.step;
+    }
+    const Floats count = larger(load(steps), Floats{});
+    const Floats decay1 = exp_fast(count * logf(d.beta1));
+    return {decay1, exp_fast(count * logf(d.beta2)),
+            (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
 }
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.
@@ -116,6 +134,7 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
         color[c] = keep(above(load(shown[c]), Floats{}), sums[6 + c]);
         base[c] = C0 * color[c];
     }
+    const Missed<Floats> missed = missed_by(d, g);
     const int used = rest_of(h.degree);
     if (used) {
         Coefficients coefficients;
@@ -128,13 +147,13 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
         }
         through_direction(h.degree, direction, along, by_direction);
         for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
-        if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, used, basis, color, g);
+        if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, basis, color, g);
     }
-    step_rows<3>(d, MEANS, gradient.mean, g);
-    step_rows<4>(d, QUATERNIONS, gradient.quaternion, g);
-    step_rows<3>(d, LOG_SCALES, gradient.log_scale, g);
-    step_rows<1>(d, OPACITY_LOGITS, &gradient.opacity_logit, g);
-    step_rows<3>(d, BASE, base, g);
+    step_rows<3>(d, missed, MEANS, gradient.mean, g);
+    step_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, g);
+    step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, g);
+    step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, g);
+    step_rows<3>(d, missed, BASE, base, g);
     if (d.pull) add_statistics(d, sums[10], sums[11], g);
 }
 

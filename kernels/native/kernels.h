@@ -151,6 +151,7 @@ struct Descent {
     float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
     float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
     float beta1, beta2, epsilon, root_scale;
+    int32_t *last, step;  // the step that last moved each splat, and this one; or null
     float *pull, *views;  // statistics to add to, a number a splat; or null
 };
 
