@@ -225,7 +225,7 @@ class Backend(Protocol):
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-15,
         last: Tensor | None = None,
-    pull: Pull | None = None,
+        pull: Pull | None = None,
     ) -> float:
         """One step of Adam towards one photo, in place, for the splats that the view sees.
 

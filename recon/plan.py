@@ -81,7 +81,7 @@ class Plan:
     """What part of their own the rates other than that of the means fall to, exponentially."""
     rest_interval: int = 1
     """Steps between two updates of the higher harmonics (Taming 3DGS)."""
-    rows: Rows = "all"
+    rows: Rows = "lazy"
     trust_region: float = 0.0
     """Largest squared Hellinger distance that a step may move a splat by; 0 for no such bound."""
     trust_region_final: float = 1e-8
@@ -91,7 +91,7 @@ class Plan:
     refine_start: int = 500
     refine_stop: int = 15_000
     refine_interval: int = 100
-    layout: Layout = "age"
+    layout: Layout = "morton"
     growth: Growth = "threshold"
     splat_limit: int = 1_000_000
     """Density control stops adding splats here: memory stays bounded."""

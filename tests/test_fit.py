@@ -28,6 +28,7 @@ PLAN = Plan(
     refine_stop=50,
     refine_interval=10,
     opacity_reset_interval=45,
+    layout="age",
     splat_limit=400,
 )
 LASTING = dataclasses.replace(PLAN, steps=150, opacity_reset_interval=1000)

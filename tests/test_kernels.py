@@ -13,7 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import ALPHA_MAX, Backend, Filter, Footprints, View, cpu, cuda, reference
+from lumigraph.kernels import (
+    ALPHA_MAX,
+    Backend,
+    Filter,
+    Footprints,
+    Parameters,
+    Pull,
+    Rates,
+    View,
+    cpu,
+    cuda,
+    reference,
+)
 from lumigraph.kernels._native import active_level, available_levels, select_level
 
 
@@ -606,6 +618,174 @@ def test_adam(machine: Machine, shape: tuple[int, ...], some: bool):
         assert torch.equal(ours[0].cpu()[~rows], noise(*shape, seed=1).float()[~rows])
 
 
+# Whole images and whole steps -----------------------------------------------------------------
+
+RATES = Rates(1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3)
+few_scenes = pytest.mark.parametrize("name", ["no splat", "one splat", "seventeen", "one tile"])
+
+
+@dataclass
+class Fit:
+    """What a step of Adam changes."""
+
+    splats: Parameters
+    first: Parameters
+    second: Parameters
+    last: Tensor
+    pull: Pull
+
+    @staticmethod
+    def of(scene: Scene, like: Tensor | str, degree: int = 3) -> "Fit":
+        """A fit that has not moved yet."""
+        rest = scene.rest[:, : (degree + 1) ** 2 - 1]
+        splats = Parameters(
+            *(t.to(like, copy=True).contiguous() for t in (*parameters(scene), scene.base, rest))
+        )
+        first, second = (Parameters(*map(torch.zeros_like, splats)) for _ in range(2))
+        last = torch.zeros_like(splats.opacity_logits, dtype=torch.int32)
+        pull = Pull(*(torch.zeros_like(splats.opacity_logits) for _ in range(2)))
+        return Fit(splats, first, second, last, pull)
+
+    def descend(self, kernels: Backend, view: View, photo: Tensor, **options: Any) -> float:
+        """One step towards a photo."""
+        options = {"degree": 3, "rates": RATES, "last": self.last, "pull": self.pull, **options}
+        options["photo"] = photo.to(self.splats.means.device)
+        return kernels.descend(self.splats, self.first, self.second, view=view, **options)
+
+
+def photo_of(view: View, seed: int = 5) -> Tensor:
+    """Noise. uint8 [height, width, 3]"""
+    return (noise(view.height, view.width, 3, seed=seed).sigmoid() * 255).to(torch.uint8)
+
+
+@each_filter
+@few_scenes
+@pytest.mark.parametrize("degree", [0, 3])
+def test_paint(machine: Machine, name: str, filter: Filter, degree: int):
+    scene = scene_of(name)
+    options: dict[str, Any] = {
+        "view": scene.view,
+        "degree": degree,
+        "filter": filter,
+        "background": (0.1, 0.5, 0.9),
+    }
+    expected = reference.paint(Fit.of(scene, DOUBLE, degree).splats, **options)
+    actual = machine.kernels.paint(Fit.of(scene, machine.device, degree).splats, **options)
+    for one, other in zip(actual, expected, strict=True):
+        assert_close_image(one, other)
+
+
+@each_filter
+@few_scenes
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
+def test_descend(machine: Machine, name: str, filter: Filter, degree: int, weight: float):
+    scene = scene_of(name)
+    ours, theirs = Fit.of(scene, machine.device, degree), Fit.of(scene, DOUBLE, degree)
+    options: dict[str, Any] = {"degree": degree, "filter": filter, "ssim_weight": weight}
+    options |= {"background": (0.1, 0.5, 0.9), "step": 1, "last": None}
+    photo = photo_of(scene.view)
+    loss = ours.descend(machine.kernels, scene.view, photo, **options)
+    assert loss == pytest.approx(theirs.descend(reference, scene.view, photo, **options), abs=1e-5)
+    # The first means are a tenth of the gradients; the moves follow from the moments.
+    for one, other, what in zip(ours.first, theirs.first, Parameters._fields, strict=True):
+        assert_close_gradient(one, other, what)
+    before = Fit.of(scene, machine.device, degree).splats
+    for old, new, mean, square, rate in zip(
+        before, ours.splats, ours.first, ours.second, RATES, strict=True
+    ):
+        torch.testing.assert_close(square, 0.1 * mean * mean, rtol=1e-4, atol=1e-30)
+        move = rate * (mean / 0.1) / ((square / 0.001).sqrt() + 1e-15)
+        torch.testing.assert_close(new, old - move, rtol=1e-5, atol=1e-6)
+    assert_close_gradient(ours.pull.gradient, theirs.pull.gradient)
+    assert torch.equal(ours.pull.views.cpu().double(), theirs.pull.views)
+
+
+def test_steps_after_a_pause(machine: Machine):
+    scene = scene_of("seventeen")
+    ours, theirs = Fit.of(scene, machine.device), Fit.of(scene, DOUBLE)
+    # The root of almost nothing is almost anything: a large epsilon keeps such moves comparable.
+    for step in (1, 2, 9, 300):
+        for fit, kernels in ((ours, machine.kernels), (theirs, reference)):
+            fit.descend(kernels, scene.view, photo_of(scene.view, step), step=step, epsilon=1e-3)
+    for one, other, what in zip(ours.first, theirs.first, Parameters._fields, strict=True):
+        assert_close_gradient(one, other, what)
+    for one, other in zip(ours.splats, theirs.splats, strict=True):
+        torch.testing.assert_close(one.cpu().double(), other, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours.last.cpu(), theirs.last)
+
+
+def test_a_pause_is_as_long_as_the_steps_without_a_gradient(machine: Machine):
+    scene = scene_of("seventeen")
+    fit = Fit.of(scene, machine.device)
+    photo = photo_of(scene.view)
+    fit.descend(machine.kernels, scene.view, photo, step=1)
+    seen = fit.last == 1
+    assert seen.any()
+    before = [t.clone() for t in (*fit.first, *fit.second)]
+    # Moments decay once for each of the two steps missed, and once more in the step itself.
+    none = Rates(*[1e-20] * 6)
+    still = Fit.of(scene, machine.device)
+    still.descend(machine.kernels, scene.view, photo, step=4, last=None)
+    fit.splats = Fit.of(scene, machine.device).splats
+    fit.descend(machine.kernels, scene.view, photo, step=4, rates=none)
+    moments, fresh = (*fit.first, *fit.second), (*still.first, *still.second)
+    for old, new, alone, decay in zip(before, moments, fresh, [0.9] * 6 + [0.999] * 6, strict=True):
+        torch.testing.assert_close(new, alone + decay**3 * old, rtol=1e-4, atol=1e-7)
+
+
+def test_photos_in_bytes_and_in_floats_are_the_same(machine: Machine):
+    scene = scene_of("seventeen")
+    photo = photo_of(scene.view)
+    fits = [Fit.of(scene, machine.device) for _ in range(2)]
+    losses = [
+        fit.descend(machine.kernels, scene.view, target, step=1)
+        for fit, target in zip(fits, (photo, photo.float() / 255), strict=True)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-7)
+    for one, other in zip(fits[0].first, fits[1].first, strict=True):
+        assert_close_gradient(one, other)
+
+
+def test_what_is_not_seen_and_what_has_no_rate_stays(machine: Machine):
+    scene = scene_of("a crowd")
+    fit, before = Fit.of(scene, machine.device), Fit.of(scene, machine.device)
+    fit.descend(
+        machine.kernels, scene.view, photo_of(scene.view), step=3, rates=RATES._replace(rest=0.0)
+    )
+    hidden = fit.last == 0
+    assert hidden.any()
+    assert not hidden.all()
+    assert torch.equal(fit.last[~hidden], torch.full_like(fit.last[~hidden], 3))
+    for now, then in zip(
+        (*fit.splats, *fit.first, *fit.second, *fit.pull),
+        (*before.splats, *before.first, *before.second, *before.pull),
+        strict=True,
+    ):
+        assert torch.equal(now[hidden], then[hidden])
+    assert torch.equal(fit.splats.rest, before.splats.rest)
+    assert not fit.first.rest.any()
+    assert not torch.equal(fit.splats.base, before.splats.base)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        "a photo of another size": ({"photo": torch.zeros(3, 4, 3)}, "photo|target"),
+        "a photo of one channel": ({"photo": torch.zeros(17, 33, 1)}, "photo|target"),
+        "a photo in doubles": ({"photo": torch.zeros(17, 33, 3).double()}, "incompatible"),
+        "no harmonics of that degree": ({"degree": 4}, "degree must be"),
+        "a list of another length": ({"last": torch.zeros(3, dtype=torch.int32)}, "last must be"),
+    }.values(),
+)
+def test_descend_refuses(change: dict[str, Any], message: str):
+    scene = scene_of("seventeen")
+    fit = Fit.of(scene, "cpu")
+    options = {"step": 1, "photo": photo_of(scene.view), **change}
+    with pytest.raises((ValueError, TypeError), match=message):
+        fit.descend(cpu, scene.view, **options)
+
+
 # Determinism, on the CPU ----------------------------------------------------------------------
 
 
@@ -644,7 +824,11 @@ def everything() -> list[Tensor]:
     state = [t.detach().clone() for t in (inputs[5], 0.1 * derived[5], derived[5].square())]
     cpu.adam(state[0], derived[5], *state[1:], step=7, learning_rate=0.01, rows=visible)
     cpu.adam(state[0], derived[5], *state[1:], step=8, learning_rate=0.01)
-    values = [*footprints, colors, *raster, *losses, *derived, absolute, *state]
+    fit = Fit.of(scene, "cpu")
+    losses.append(torch.tensor(fit.descend(cpu, scene.view, photo_of(scene.view), step=4)))
+    moved = (*fit.splats, *fit.first, *fit.second, *fit.pull, fit.last)
+    painted = cpu.paint(fit.splats, view=scene.view, degree=3)
+    values = [*footprints, colors, *raster, *losses, *derived, absolute, *state, *moved, *painted]
     return [tensor.detach() for tensor in values]
 
 
