@@ -21,7 +21,7 @@ from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon import Plan, Step, fit_splats, start_fit
 from lumigraph.recon.density import Statistics
-from lumigraph.render import Camera, Similarity, Splats, render, to_bytes
+from lumigraph.render import Camera, Similarity, Splats, render_color, to_bytes
 from lumigraph.render.render import project_splats
 
 Size = tuple[int, int]
@@ -202,11 +202,10 @@ def _milliseconds(subject: Subject) -> float:
 
 
 def rendering(name: str, scene: Splats, camera: Camera) -> Subject:
-    """Rendering the scene as the viewer does, without gradients."""
+    """Rendering the scene as for the screen, without gradients."""
 
-    @torch.no_grad()
     def run() -> None:
-        render(scene, camera)
+        render_color(scene, camera)
 
     return Subject(name, run)
 
@@ -226,8 +225,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
     It stands in the middle of the classic long fit, with all harmonics, where density control still
     gathers its statistics; for about 90 steps it does not act.
     """
-    with torch.no_grad():
-        picture = to_bytes(render(replace(scene, base=scene.base.roll(1, 1)), camera).color)
+    picture = to_bytes(render_color(replace(scene, base=scene.base.roll(1, 1)), camera))
     points = scene.means[:1000].double()
     capture = Capture(
         name="a generated picture",
@@ -245,6 +243,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
         splats=scene,
         first={name: torch.zeros_like(value) for name, value in tensors.items()},
         second={name: torch.zeros_like(value) for name, value in tensors.items()},
+        last=torch.zeros(len(scene), dtype=torch.int32),
         statistics=Statistics.empty(len(scene), scene.means.device),
     )
     return fit_splats(capture, fit)

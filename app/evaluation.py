@@ -9,15 +9,14 @@ from lumigraph.app.files import write_json
 from lumigraph.app.pictures import picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.datasets import Frame
-from lumigraph.render import Camera, Splats, psnr, quantize, render, ssim, to_bytes
+from lumigraph.render import Camera, Splats, psnr, quantize, render_color, ssim, to_bytes
 
 Color = tuple[float, float, float]
 
 
 def look(scene: Splats, camera: Camera, background: Color) -> torch.Tensor:
     """What the camera sees of the scene, as 8 bits hold it. [height, width, 3]"""
-    with torch.no_grad():
-        return quantize(render(scene, camera, background=background).color).cpu()
+    return quantize(render_color(scene, camera, background=background)).cpu()
 
 
 def evaluate(

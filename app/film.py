@@ -15,7 +15,16 @@ from torch import Tensor
 from lumigraph.app.files import write_bytes
 from lumigraph.app.pictures import depth_colors, picture_name, write_picture
 from lumigraph.app.run_folder import Run
-from lumigraph.render import Camera, Splats, interpolate, look_at, orbit, render, to_bytes
+from lumigraph.render import (
+    Camera,
+    Splats,
+    interpolate,
+    look_at,
+    orbit,
+    render,
+    render_color,
+    to_bytes,
+)
 
 Views = Literal["orbit", "path", "test", "train"]
 
@@ -100,9 +109,11 @@ def render_sequence(
     near, far = _depth_range(scene, sequence.cameras) if depth else (0.0, 1.0)
     paths = []
     for camera, name in zip(sequence.cameras, sequence.names, strict=True):
-        with torch.no_grad():
-            seen = render(scene, camera, background=background)
-        pixels = depth_colors(seen.median_depth, near, far) if depth else to_bytes(seen.color)
+        pixels = (
+            depth_colors(_median_depth(scene, camera), near, far)
+            if depth
+            else to_bytes(render_color(scene, camera, background=background))
+        )
         paths.append(folder / name)
         write_picture(paths[-1], pixels.cpu())
         told(len(paths))
@@ -184,13 +195,17 @@ def _turned(first: Camera, center: Tensor, up: Tensor, count: int) -> list[Camer
     return [replace(first, world_to_camera=look_at(place, center, up)) for place in places]
 
 
+@torch.no_grad()
+def _median_depth(scene: Splats, camera: Camera) -> torch.Tensor:
+    return render(scene, camera).median_depth
+
+
 def _depth_range(scene: Splats, cameras: Sequence[Camera]) -> tuple[float, float]:
     """The depths between which almost everything lies that some of the cameras see."""
     chosen = cameras[:: max(1, len(cameras) // RANGE_PROBES)]
     depths = []
     for camera in chosen:
-        with torch.no_grad():
-            depth = render(scene, camera).median_depth.flatten()
+        depth = _median_depth(scene, camera).flatten()
         depths.append(depth[depth > 0][::17])
     seen = torch.cat(depths)
     if len(seen) == 0:

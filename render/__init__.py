@@ -4,7 +4,7 @@ from lumigraph.render.camera import Camera, Similarity
 from lumigraph.render.images import quantize, to_bytes
 from lumigraph.render.metrics import psnr, ssim
 from lumigraph.render.paths import focus_of, interpolate, look_at, orbit
-from lumigraph.render.render import render
+from lumigraph.render.render import render, render_color
 from lumigraph.render.rendering import Rendering
 from lumigraph.render.splats import Splats
 
@@ -20,6 +20,7 @@ __all__ = [
     "psnr",
     "quantize",
     "render",
+    "render_color",
     "ssim",
     "to_bytes",
 ]

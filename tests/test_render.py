@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, BLUR
 from lumigraph.kernels.reference import rotation_matrices
-from lumigraph.render import Camera, Rendering, Similarity, Splats, render
+from lumigraph.render import Camera, Rendering, Similarity, Splats, render, render_color
 
 COLOR = 0.28209479177387814
 """The harmonic of degree 0: a splat's colour is 0.5 + COLOR * base."""
@@ -34,6 +34,14 @@ def scene_of(count: int, degree: int = 2) -> Splats:
         base=numbers(count, 3).abs(),
         rest=0.05 * numbers(count, (degree + 1) ** 2 - 1, 3),
     )
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_colours_alone_are_those_of_the_whole_rendering(degree: int):
+    scene, background = scene_of(300, degree), (0.2, 0.4, 0.6)
+    whole = render(scene, CAMERA, background=background)
+    alone = render_color(scene, CAMERA, background=background)
+    torch.testing.assert_close(alone, whole.color, rtol=0, atol=1e-6)
 
 
 def splat_at(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.recon.files.ply import load_ply
-from lumigraph.render import Camera, Splats, psnr, render
+from lumigraph.render import Camera, Splats, psnr, render_color
 
 BOUNDS_TOLERANCE = 1e-3
 """Part of the scene's diagonal by which its box may change: formats round positions."""
@@ -66,10 +66,9 @@ def verify_export(
     error = _bounds_error(scene, written)
 
     def seen(splats: Splats, camera: Camera) -> Tensor:
-        return render(splats, camera, background=background).color
+        return render_color(splats, camera, background=background)
 
-    with torch.no_grad():
-        scores = [psnr(seen(written, camera), seen(scene, camera)) for camera in cameras]
+    scores = [psnr(seen(written, camera), seen(scene, camera)) for camera in cameras]
     lowest = min(scores)
     if not (error <= BOUNDS_TOLERANCE and all(score >= psnr_min for score in scores)):
         raise ValueError(
