@@ -15,6 +15,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from stages import LOSS, whole_step
 
 from lumigraph.app.bench import (
     SIZES,
@@ -25,10 +26,8 @@ from lumigraph.app.bench import (
     generated_scene,
 )
 from lumigraph.app.cameras_file import capture_from
-from lumigraph.kernels import backend_for
 from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
-from lumigraph.render.render import project_splats
 
 Summary = dict[str, float]
 """Of one figure: median, least and most in milliseconds, and the number of runs."""
@@ -226,19 +225,12 @@ def at_size(camera: Camera, size: Size) -> Camera:
 
 
 def forward_backward(name: str, scene: Splats, camera: Camera) -> Subject:
-    """A rendering without depth, and the gradients of all parameters for a given one of it."""
-    tensors = {key: value.clone().requires_grad_() for key, value in scene.tensors.items()}
-    leaves = Splats(**tensors, filter=scene.filter)
-    generator = torch.Generator().manual_seed(0)
-    gradient = torch.randn(camera.height, camera.width, 3, generator=generator)
-    gradient /= gradient.numel()
+    """A rendering and the way back to all parameters: a training step but for its loss."""
+    step = whole_step(scene, camera)
 
-    def run() -> None:
-        footprints, colors = project_splats(leaves, camera)
-        raster = backend_for("cpu").rasterize(
-            footprints, colors, width=camera.width, height=camera.height, median=False
-        )
-        torch.autograd.grad(raster.features, list(tensors.values()), gradient)
+    def run() -> float:
+        stages = step()
+        return sum(stages) - stages[LOSS]
 
     return Subject(name, run)
 

@@ -100,7 +100,7 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
     subjects = [figure.subject for figure in figures]
     subjects += [peer.subject for peer in others if peer.subject is not None]
     times = interleaved(subjects, rounds=asked.rounds, progress=told("figures"))
-    timed = [Subject(part.name, lambda part=part: _discard(part)) for part in parts]
+    timed = [Subject(part.name, part.run) for part in parts]
     part_times = interleaved(timed, rounds=asked.rounds, progress=told("stages"))
     with same_level():
         level_times = interleaved(by_level, rounds=asked.rounds, progress=told("blend"))
@@ -128,10 +128,6 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
 def _calibrated(asked: argparse.Namespace) -> str:
     """What the calibration prints now; nothing if there is none."""
     return "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
-
-
-def _discard(part: Stage) -> None:
-    part.run()
 
 
 def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.app.bench import Subject, load_of
-from lumigraph.kernels import Footprints, _native, cpu
+from lumigraph.kernels import _native
 from lumigraph.render import Camera, Splats
 from lumigraph.render.render import project_splats
 
@@ -21,7 +21,7 @@ class Stage(NamedTuple):
 
     Attributes:
         name: Of the stage.
-        run: Does it once.
+        run: Does a whole step, and tells how many milliseconds of it were this stage's.
         amount: How many of `unit` it takes.
         unit: Bytes that must be read and written at least; pairs of a pixel and a splat that is
             blended in it; pairs of a tile and a splat that touches it.
@@ -29,69 +29,51 @@ class Stage(NamedTuple):
     """
 
     name: str
-    run: Callable[[], object]
+    run: Callable[[], float]
     amount: float
     unit: Literal["bytes", "blended pairs", "tile pairs"]
     limit: str | None
 
 
-def stages(scene: Splats, camera: Camera) -> list[Stage]:
-    """What happens in a training step of the scene in one view, in order."""
-    view, size = camera.view, (camera.width, camera.height)
-    with torch.no_grad():
-        seen, shown = project_splats(scene, camera)
-    visible = seen.extents[:, 0] > 0
-    geometry = (scene.means, scene.quaternions, scene.log_scales, scene.opacity_logits)
-    colors = (scene.means, scene.base, scene.rest)
-    lists = _native.tile_lists(*seen, size, torch.get_num_threads())
+RECORD, CELL, SLOT = 64, 8, 48
+"""Bytes that a step keeps of a splat in view, and of a tile it touches on the way out and back."""
 
-    splats, in_view, pixels = len(scene), int(visible.sum()), size[0] * size[1]
+LOSS = 3
+"""Which of a step's stages is the loss."""
+
+
+def stages(scene: Splats, camera: Camera) -> list[Stage]:
+    """What happens in a training step of the scene in one view, in order, as the step runs it."""
+    with torch.no_grad():
+        seen, _ = project_splats(scene, camera)
+    lists = _native.tile_lists(*seen, (camera.width, camera.height), torch.get_num_threads())
+    in_view, pixels = lists.records, camera.width * camera.height
     blended = load_of(scene, camera)["blended_per_pixel"] * pixels
-    footprint, parameters = _row(*seen), _row(*scene.tensors.values())
-    # Parameters and gradients of what is in view come in, gradients of all splats go out.
-    unprojected = in_view * (parameters + footprint + _row(shown)) + splats * parameters
-    return [
-        Stage(
-            "project",
-            lambda: cpu.project(*geometry, view=view, filter=scene.filter),
-            splats * (_row(*geometry) + footprint),
-            "bytes",
-            "memory",
-        ),
-        Stage(
-            "harmonics",
-            lambda: cpu.harmonics(*colors, view=view, degree=scene.degree, visible=visible),
-            in_view * _row(*colors, shown),
-            "bytes",
-            "memory",
-        ),
-        Stage(
-            "tile lists",
-            lambda: _native.tile_lists(*seen, size, torch.get_num_threads()),
-            lists.entries,
-            "tile pairs",
-            None,
-        ),
-        Stage("blend", _blending(lists, shown, size), blended, "blended pairs", "blend"),
+    shape = _row(scene.means, scene.quaternions, scene.log_scales, scene.opacity_logits)
+    parameters = _row(*scene.tensors.values())
+    prepared = len(scene) * shape + in_view * (parameters - shape + RECORD) + lists.entries * CELL
+    # Slots come in; parameters and both moments come in and go out.
+    moved = lists.entries * SLOT + in_view * 6 * parameters
+    step = whole_step(scene, camera)
+    amounts: list[
+        tuple[str, float, Literal["bytes", "blended pairs", "tile pairs"], str | None]
+    ] = [
+        ("project, shade, list tiles", prepared, "bytes", "memory"),
+        ("sort into tiles", lists.entries, "tile pairs", None),
+        ("blend", blended, "blended pairs", "blend"),
         # Picture and 8-bit photo come in, the gradient of the picture goes out.
-        Stage("loss and its gradient", _loss(size), pixels * (12 + 3 + 12), "bytes", "memory"),
-        Stage(
-            "blend backward and gather",
-            _unblending(seen, shown, size),
-            blended,
-            "blended pairs",
-            "blend backward",
-        ),
-        Stage(
-            "projection and harmonics backward",
-            _unprojecting(scene, camera),
-            unprojected,
-            "bytes",
-            "memory",
-        ),
-        # Parameters and both moments come in and go out, gradients come in.
-        Stage("Adam", _adam(scene), splats * parameters * 7, "bytes", "memory"),
+        ("loss and its gradient", pixels * (12 + 3 + 12), "bytes", "memory"),
+        ("blend backward", blended, "blended pairs", "blend backward"),
+        ("gather, project backward, Adam", moved, "bytes", "memory"),
     ]
+    return [
+        Stage(name, _part_of(step, index), amount, unit, limit)
+        for index, (name, amount, unit, limit) in enumerate(amounts)
+    ]
+
+
+def _part_of(step: Callable[[], list[float]], index: int) -> Callable[[], float]:
+    return lambda: step()[index]
 
 
 def _row(*tensors: Tensor) -> int:
@@ -99,56 +81,51 @@ def _row(*tensors: Tensor) -> int:
     return sum(tensor[:1].numel() * tensor.element_size() for tensor in tensors)
 
 
-def _blending(lists: _native.TileLists, shown: Tensor, size: tuple[int, int]) -> Callable[[], None]:
-    image, transmittance = torch.empty(size[1], size[0], 3), torch.empty(size[1], size[0])
-    return lambda: _native.blend(lists, shown, (), image, transmittance, None)
+def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
+    """A step of a copy of the scene that moves it by nothing, and the milliseconds of its stages.
 
-
-def _unblending(
-    seen: Footprints, shown: Tensor, size: tuple[int, int]
-) -> Callable[[], tuple[Tensor, ...]]:
-    """Backward through the lists and what the forward pass left, again and again."""
-    leaves = [value.clone().requires_grad_() for value in (*seen[:3], shown)]
-    footprints = Footprints(leaves[0], leaves[1], leaves[2], seen.depths, seen.extents)
-    raster = cpu.rasterize(footprints, leaves[3], width=size[0], height=size[1], median=False)
-    gradient = _noise(*raster.features.shape)
-    return lambda: torch.autograd.grad(raster.features, leaves, gradient, retain_graph=True)
-
-
-def _unprojecting(scene: Splats, camera: Camera) -> Callable[[], tuple[Tensor, ...]]:
-    leaves = {key: value.clone().requires_grad_() for key, value in scene.tensors.items()}
-    footprints, colors = project_splats(Splats(**leaves, filter=scene.filter), camera)
-    outputs = [*footprints[:3], colors]
-    gradients = [_noise(*output.shape) for output in outputs]
-    inputs = list(leaves.values())
-    return lambda: torch.autograd.grad(outputs, inputs, gradients, retain_graph=True)
-
-
-def _loss(size: tuple[int, int]) -> Callable[[], object]:
-    """As a fit computes it, with the gradient that it hands back."""
+    Statistics for density control are gathered, as in most steps of a fit.
+    """
+    splats = tuple(value.clone() for value in scene.tensors.values())
+    first, second = (tuple(map(torch.zeros_like, splats)) for _ in range(2))
+    statistics = tuple(torch.zeros(len(scene)) for _ in range(2))
+    last = torch.zeros(len(scene), dtype=torch.int32)
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(size[1], size[0], 3, generator=generator)
-    photo = torch.randint(256, image.shape, dtype=torch.uint8, generator=generator)
-    gradient, threads = torch.empty_like(image), torch.get_num_threads()
-    return lambda: _native.loss(image, None, photo, 0.2, 1.0, gradient, threads)
+    shape = (camera.height, camera.width, 3)
+    photo = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    position, threads = camera.position.tolist(), torch.get_num_threads()
+    numbers = (*camera.view.world_to_camera, *camera.view.focal, *camera.view.center)
 
-
-def _adam(scene: Splats) -> Callable[[], None]:
-    """One step of copies of all parameters, at a rate that leaves them where they are."""
-    state = [
-        (value.clone(), _noise(*value.shape), torch.zeros_like(value), torch.zeros_like(value))
-        for value in scene.tensors.values()
-    ]
-
-    def run() -> None:
-        for tensors in state:
-            cpu.adam(*tensors, step=1, learning_rate=1e-12)
+    def run() -> list[float]:
+        _, seconds = _native.descend(
+            splats,
+            first,
+            second,
+            (*numbers, camera.view.near),
+            (camera.width, camera.height),
+            scene.filter == "antialiased",
+            position,
+            scene.degree,
+            (),
+            photo,
+            None,
+            0.2,
+            [1e-20] * len(splats),
+            (0.9, 0.999, 1e-15),
+            1.0,
+            1,
+            last,
+            statistics,
+            threads,
+        )
+        return [second * 1e3 for second in seconds]
 
     return run
 
 
-def _noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-6
+def _blending(lists: _native.TileLists, shown: Tensor, size: tuple[int, int]) -> Callable[[], None]:
+    image, transmittance = torch.empty(size[1], size[0], 3), torch.empty(size[1], size[0])
+    return lambda: _native.blend(lists, shown, (), image, transmittance, None)
 
 
 def blends(scene: Splats, camera: Camera, threads: list[int]) -> list[Subject]:

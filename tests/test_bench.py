@@ -404,11 +404,10 @@ def test_stages_run_and_say_what_they_take():
     parts = stages.stages(scene, camera)
     assert len({part.name for part in parts}) == len(parts)
     for part in parts:
-        part.run()
-        part.run()
+        assert part.run() > 0
         assert part.amount > 0
-    adam = next(part for part in parts if part.name == "Adam")
-    assert adam.amount == 500 * 59 * 4 * 7
+    assert len(stages.whole_step(scene, camera)()) == len(parts)
+    assert "loss" in parts[stages.LOSS].name
     level = _native.active_level()
     with stages.same_level():
         subjects = stages.blends(scene, camera, [1, 2])
