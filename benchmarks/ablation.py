@@ -35,6 +35,14 @@ from curves import (
 from lumigraph.recon import PRESETS, Plan
 from lumigraph.recon.plan import stretched
 
+_TOGETHER: dict[str, Any] = {
+    "coarse_steps": 0.6,
+    "coarse_downscale": 2.0,
+    "splitting": "longest",
+    "start_opacity": 0.3,
+    "degree_interval": 0.05,
+}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     # Other lengths, the measure of what saves time at the cost of quality or the other way round.
@@ -97,6 +105,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grow-less": {"grow_gradient": 1.8e-3},
     "degree-fast": {"degree_interval": 0.05},
     "ssim-10": {"ssim_weight": 0.1},
+    # What wins alone, together, and in as much time as the base takes.
+    "together": {**_TOGETHER},
+    "together-steps-140": {**_TOGETHER, "steps": 1.4},
 }
 """Changes to the plan. A decimal for a value that is a whole number is a part of the preset's
 steps; other `steps` stretch the schedule."""

@@ -9,64 +9,84 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr int COLUMNS = TILE / LANES;      // vectors in a tile's row
-constexpr int BAND = LANES == 16 ? 4 : 2;  // rows whose pixels are held in registers at once
+// A block of 4 by 4 pixels is VECTORS vectors, each a few rows of it. Small splats meet few blocks
+// and large ones waste none, which rows as long as a vector would.
+constexpr int VECTORS = BLOCK * BLOCK / LANES;
+constexpr int ROWS = LANES / BLOCK;           // of a block in a vector
+constexpr int BLOCKS = TILE / BLOCK;          // along a tile's side
+constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
 
-// log2(alpha) of one row of pixels is ((yy dy + xy dx) dy) + (xx dx dx + log_opacity).
-struct Row {
-    Floats by_x, by_x_squared;
+inline Floats lane_x() {
+    Floats v;
+    for (int i = 0; i < LANES; ++i) v[i] = float(i % BLOCK);
+    return v;
+}
+inline Floats lane_y() {
+    Floats v;
+    for (int i = 0; i < LANES; ++i) v[i] = float(i / BLOCK);
+    return v;
+}
+
+// log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
+struct Rows {
+    Floats xy_dy, constant;
 };
 
-inline Row row_terms(const Record &r, Floats dx) {
-    return {dx * r.xy, dx * dx * r.xx + r.log_opacity};
+inline Rows rows_at(const Record &r, Floats dy) {
+    return {dy * r.xy, dy * r.yy * dy + r.log_opacity};
 }
 
-inline Floats log_alpha(const Row &row, const Record &r, float dy) {
-    return (dy * r.yy + row.by_x) * dy + row.by_x_squared;
-}
-
-// One band of one column of vectors: all state is in registers.
+// Some blocks side by side, with the first pixel at (x, y) and the first bit at `shift`: all state
+// is in registers.
 template <int CHANNELS, bool MEDIAN>
-inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count, int x, int y) {
+inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t count, int x, int y,
+                             int shift) {
     const Tiles &t = *b.tiles;
-    Floats left[BAND], sums[CHANNELS][BAND];
-    Ints median[BAND];
-    for (int k = 0; k < BAND; ++k) {
-        left[k] = fill(1.0f);
-        median[k] = Ints{} - 1;
-        for (int c = 0; c < CHANNELS; ++c) sums[c][k] = Floats{};
-    }
-    const Floats pixels = iota() + float(x);
+    Floats left[HELD][VECTORS], sums[CHANNELS][HELD][VECTORS];
+    Ints median[HELD][VECTORS];
+    for (int k = 0; k < HELD; ++k)
+        for (int v = 0; v < VECTORS; ++v) {
+            left[k][v] = fill(1.0f);
+            median[k][v] = Ints{} - 1;
+            for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] = Floats{};
+        }
     const Floats finished = fill(TRANSMITTANCE_MIN);
-    const float top = float(y), first = float(x), last = float(x + LANES - 1);
-    const int from = y % TILE, to = from + BAND - 1;
+    const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
 
     uint32_t used = count;
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
         __builtin_prefetch(t.record + entries[n + AHEAD].record);
-        if (entries[n].from > to || entries[n].to < from) continue;
+        const uint32_t met = entries[n].blocks >> shift & ((1u << HELD) - 1);
+        if (!met) continue;
         const Record &r = t.record[entries[n].record];
-        if (LANES < TILE && (r.left > last || r.right < first)) continue;
-        const Row row = row_terms(r, pixels - r.x);
+        const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
 #pragma GCC unroll 4
-        for (int k = 0; k < BAND; ++k) {
-            const Floats exponent = log_alpha(row, r, top + k - r.y);
-            const Mask hit =
-                both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k], finished));
-            const Floats alpha = smaller(exp2_fast(exponent), fill(ALPHA_MAX));
-            const Floats weight = keep(hit, alpha * left[k]);
-            for (int c = 0; c < CHANNELS; ++c) sums[c][k] += weight * r.features[c];
-            const Floats after = left[k] - weight;
-            if (MEDIAN) {
-                const Mask half = first_only(above(left[k], fill(0.5f)), above(after, fill(0.5f)));
-                median[k] = choose(half, Ints{} + r.index, median[k]);
+        for (int v = 0; v < VECTORS; ++v) {
+            const Rows rows = rows_at(r, first_dy + float(v * ROWS));
+#pragma GCC unroll 4
+            for (int k = 0; k < HELD; ++k) {
+                if (HELD > 1 && !(met >> k & 1)) continue;
+                const Floats dx = first_dx + float(k * BLOCK);
+                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Mask hit =
+                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
+                const Floats alpha = smaller(exp2_fast(exponent), fill(ALPHA_MAX));
+                const Floats weight = keep(hit, alpha * left[k][v]);
+                for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] += weight * r.features[c];
+                const Floats after = left[k][v] - weight;
+                if (MEDIAN) {
+                    const Mask half =
+                        first_only(above(left[k][v], fill(0.5f)), above(after, fill(0.5f)));
+                    median[k][v] = choose(half, Ints{} + r.index, median[k][v]);
+                }
+                left[k][v] = after;
             }
-            left[k] = after;
         }
         // A look at the pixels every few splats: often enough to stop soon, rare enough to be free.
         if ((++seen & 7) == 0) {
             bool open = false;
-            for (int k = 0; k < BAND; ++k) open |= any(above(left[k], finished));
+            for (int k = 0; k < HELD; ++k)
+                for (int v = 0; v < VECTORS; ++v) open |= any(above(left[k][v], finished));
             if (!open) {
                 used = n + 1;
                 break;
@@ -74,26 +94,29 @@ inline uint32_t blend_band(const Blend &b, const Entry *entries, uint32_t count,
         }
     }
 
-    const int width = t.width - x < LANES ? t.width - x : LANES;
-    for (int k = 0; k < BAND && y + k < t.height; ++k) {
-        const int64_t pixel = int64_t(y + k) * t.width + x;
-        float value[LANES];
-        int32_t index[LANES];
-        for (int c = 0; c < CHANNELS; ++c) {
-            const float behind = b.background ? b.background[c] : 0.0f;
-            store(value, sums[c][k] + left[k] * behind);
-            float *out = b.image + pixel * b.stride + b.offset + c;
-            for (int i = 0; i < width; ++i) out[i * b.stride] = value[i];
+    for (int k = 0; k < HELD; ++k)
+        for (int v = 0; v < VECTORS; ++v) {
+            float values[CHANNELS][LANES], through[LANES];
+            int32_t index[LANES];
+            for (int c = 0; c < CHANNELS; ++c) {
+                const float behind = b.background ? b.background[c] : 0.0f;
+                store(values[c], sums[c][k][v] + left[k][v] * behind);
+            }
+            store(through, left[k][v]);
+            __builtin_memcpy(index, &median[k][v], sizeof index);
+            for (int row = 0; row < ROWS; ++row) {
+                const int at_y = y + v * ROWS + row, at_x = x + k * BLOCK;
+                const int width = t.width - at_x < BLOCK ? t.width - at_x : BLOCK;
+                if (at_y >= t.height || width <= 0) continue;
+                const int64_t pixel = int64_t(at_y) * t.width + at_x;
+                float *out = b.image + pixel * b.stride + b.offset;
+                for (int i = 0; i < width; ++i, out += b.stride)
+                    for (int c = 0; c < CHANNELS; ++c) out[c] = values[c][row * BLOCK + i];
+                if (b.transmittance)
+                    __builtin_memcpy(b.transmittance + pixel, through + row * BLOCK, 4 * width);
+                if (MEDIAN) __builtin_memcpy(b.median + pixel, index + row * BLOCK, 4 * width);
+            }
         }
-        if (b.transmittance) {
-            store(value, left[k]);
-            __builtin_memcpy(b.transmittance + pixel, value, 4 * width);
-        }
-        if (MEDIAN) {
-            __builtin_memcpy(index, &median[k], sizeof index);
-            __builtin_memcpy(b.median + pixel, index, 4 * width);
-        }
-    }
     return used;
 }
 
@@ -106,22 +129,24 @@ void blend_all(const Blend &b) {
         const Entry *entries = t.entries + t.begin[tile];
         const uint32_t count = t.begin[tile + 1] - t.begin[tile];
         uint32_t used = 0;
-        for (int band = 0; band < TILE && y + band < t.height; band += BAND)
-            for (int column = 0; column < TILE && x + column < t.width; column += LANES) {
-                const uint32_t n =
-                    blend_band<CHANNELS, MEDIAN>(b, entries, count, x + column, y + band);
-                used = n > used ? n : used;
-            }
+        for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
+            const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
+            if (at_x >= t.width || at_y >= t.height) continue;
+            const uint32_t n =
+                blend_blocks<CHANNELS, MEDIAN>(b, entries, count, at_x, at_y, block);
+            used = n > used ? n : used;
+        }
         t.used[tile] = used;
     }
 }
 
-// The pixels of one tile on the way back. Pixels beyond the image have no gradient.
+// The pixels of one tile on the way back, block by block. Pixels beyond the image have no gradient.
+using TileFloats = float[BLOCKS * BLOCKS][BLOCK * BLOCK];
 template <int CHANNELS>
 struct alignas(64) TilePixels {
-    float left[TILE][TILE];             // transmittance before the current splat
-    float behind[TILE][TILE];           // the loss that this and later splats account for
-    float color[CHANNELS][TILE][TILE];  // gradient by the pixel's channels
+    TileFloats left;             // transmittance before the current splat
+    TileFloats behind;           // the loss that this and later splats account for
+    TileFloats color[CHANNELS];  // gradient by the pixel's channels
 };
 
 template <int CHANNELS>
@@ -129,42 +154,42 @@ void read_pixels(const BlendGradient &b, int x0, int y0, TilePixels<CHANNELS> &p
     const Tiles &t = *b.tiles;
     for (int y = 0; y < TILE; ++y)
         for (int x = 0; x < TILE; ++x) {
+            const int block = y / BLOCK * BLOCKS + x / BLOCK, i = y % BLOCK * BLOCK + x % BLOCK;
             const bool inside = x0 + x < t.width && y0 + y < t.height;
             const int64_t pixel = inside ? int64_t(y0 + y) * t.width + x0 + x : 0;
             float behind = 0;
             for (int c = 0; c < CHANNELS; ++c) {
                 const int64_t at = pixel * b.stride + b.offset + c;
-                p.color[c][y][x] = inside ? b.image_gradient[at] : 0.0f;
-                behind += p.color[c][y][x] * b.image[at];
+                p.color[c][block][i] = inside ? b.image_gradient[at] : 0.0f;
+                behind += p.color[c][block][i] * b.image[at];
             }
             if (inside && b.transmittance_gradient)
                 behind += b.transmittance_gradient[pixel] * b.transmittance[pixel];
-            p.left[y][x] = inside ? 1.0f : 0.0f;
-            p.behind[y][x] = behind;
+            p.left[block][i] = inside ? 1.0f : 0.0f;
+            p.behind[block][i] = behind;
         }
 }
 
 template <int CHANNELS, bool ABSOLUTE>
-inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int y0,
+inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0,
                                TilePixels<CHANNELS> &p, float *slot) {
     // Sums over the tile, in the slot's order. First moments of q = alpha d loss / d alpha: q times
-    // 1, dx, dx^2, dy, dx dy and dy^2. Along a column of vectors dx is constant, so only those by
-    // dy need products there. Then the channels, then the absolute gradients.
+    // 1, dx, dx^2, dy, dx dy and dy^2. Then the channels, then the absolute gradients.
     Floats sums[SLOT] = {};
     const Floats finished = fill(TRANSMITTANCE_MIN);
+    const Floats tile_dx = lane_x() + (float(x0) - r.x), tile_dy = lane_y() + (float(y0) - r.y);
     constexpr float LN2 = 0.69314718f;
-    for (int column = 0; column < COLUMNS; ++column) {
-        const int x = column * LANES;
-        if (LANES < TILE && (r.left > x0 + x + LANES - 1 || r.right < x0 + x)) continue;
-        const Floats dx = iota() + float(x0 + x) - r.x;
-        const Row row = row_terms(r, dx);
-        const Floats pull_x = 2.0f * r.xx * dx;
-        Floats sum{}, sum_y{}, sum_yy{};
-        Floats dy = fill(float(y0 + entry.from) - r.y);
-        for (int y = entry.from; y <= entry.to; ++y, dy += 1.0f) {
-            const Floats half = dy * r.yy + row.by_x;
-            const Floats exponent = half * dy + row.by_x_squared;
-            const Floats left = load(&p.left[y][x]);
+    for (; blocks; blocks &= blocks - 1) {
+        const int block = __builtin_ctz(blocks);
+        const Floats dx = tile_dx + float(block % BLOCKS * BLOCK);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) {
+            const int at = v * LANES;
+            const Floats dy = tile_dy + float(block / BLOCKS * BLOCK + v * ROWS);
+            const Rows rows = rows_at(r, dy);
+            const Floats half = dx * r.xx + rows.xy_dy;
+            const Floats exponent = half * dx + rows.constant;
+            const Floats left = load(&p.left[block][at]);
             const Mask hit = both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
             if (!any(hit)) continue;
             const Floats unclamped = exp2_fast(exponent);
@@ -172,35 +197,31 @@ inline void blend_one_backward(const Record &r, const Entry &entry, int x0, int 
             const Floats weight = alpha * left;
             Floats product{};
             for (int c = 0; c < CHANNELS; ++c) {
-                const Floats gradient = load(&p.color[c][y][x]);
+                const Floats gradient = load(&p.color[c][block][at]);
                 product += gradient * r.features[c];
                 sums[6 + c] += weight * gradient;
             }
-            const Floats behind = load(&p.behind[y][x]) - weight * product;
-            store(&p.behind[y][x], behind);
-            store(&p.left[y][x], left - weight);
+            const Floats behind = load(&p.behind[block][at]) - weight * product;
+            store(&p.behind[block][at], behind);
+            store(&p.left[block][at], left - weight);
             // Clamped alphas do not move with their splat.
             const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
             const Floats q =
                 keep(moves, alpha * (left * product - behind * reciprocal(1.0f - alpha)));
-            const Floats qy = q * dy;
-            sum += q;
-            sum_y += qy;
-            sum_yy += qy * dy;
+            const Floats qx = q * dx, qy = q * dy;
+            sums[0] += q;
+            sums[1] += qx;
+            sums[2] += qx * dx;
+            sums[3] += qy;
+            sums[4] += qx * dy;
+            sums[5] += qy * dy;
             if (ABSOLUTE) {
                 // d log(alpha) / d mean is minus the derivative of the form by (dx, dy).
                 const Floats length = absolute(q);
-                sums[10] += length * absolute(dy * r.xy + pull_x);
-                sums[11] += length * absolute(dy * r.yy + half);
+                sums[10] += length * absolute(dx * r.xx + half);
+                sums[11] += length * absolute((2.0f * r.yy) * dy + dx * r.xy);
             }
         }
-        const Floats sum_x = sum * dx;
-        sums[0] += sum;
-        sums[1] += sum_x;
-        sums[2] += sum_x * dx;
-        sums[3] += sum_y;
-        sums[4] += sum_y * dx;
-        sums[5] += sum_yy;
     }
     if (ABSOLUTE) sums[10] *= LN2, sums[11] *= LN2;
     store_totals<SLOT>(sums, slot);
@@ -218,9 +239,9 @@ void backward_all(const BlendGradient &b) {
         if (used) read_pixels<CHANNELS>(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n) {
             __builtin_prefetch(t.record + entries[n + AHEAD].record);
-            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entries[n].record], entries[n], x, y,
-                                                   pixels,
-                                                   b.slots + int64_t(entries[n].slot) * SLOT);
+            const Entry &entry = entries[n];
+            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entry.record], entry.blocks, x, y,
+                                                   pixels, b.slots + int64_t(entry.slot) * SLOT);
         }
         // The rest lie behind finished pixels.
         for (uint32_t n = used; n < count; ++n)

@@ -24,12 +24,11 @@ inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t
         Record &r = out.records[n];
         r.x = v[X][i], r.y = v[Y][i], r.xx = v[XX][i], r.xy = v[XY][i], r.yy = v[YY][i];
         r.log_opacity = v[LOG][i];
-        r.left = r.x - v[WIDTH][i], r.right = r.x + v[WIDTH][i];
+        r.half_width = v[WIDTH][i], r.half_height = v[HEIGHT][i];
         r.opacity = v[OPACITY][i];
         r.index = int32_t(first + i);
         const float *rest = h.rest + 3 * h.rest_count * (first + i);
         for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k);
-        out.half_heights[n] = v[HEIGHT][i];
         __builtin_memcpy(out.depths + n, &v[DEPTH][i], 4);
     }
     return added;

@@ -56,6 +56,8 @@ struct HarmonicsGradient {
 
 constexpr int LANES_MAX = 16;  // of any instruction set
 constexpr int TILE = 16;    // pixels along a tile's side
+constexpr int BLOCK = 4;    // pixels along the side of a block; a tile has 4 by 4, from left to right
+                            // and from top to bottom
 constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
 
 // A splat that is seen, as the blending loops want it: one cache line, in the order of the splats.
@@ -63,17 +65,16 @@ struct alignas(64) Record {
     float x, y;         // centre; the centre of the first pixel is 0 here
     float xx, xy, yy;   // the quadratic form of log2(alpha), negated conic halves
     float log_opacity;  // log2
-    float left, right;  // where alpha >= ALPHA_MIN
+    float half_width, half_height;  // of the box around alpha >= ALPHA_MIN
     float features[4];  // of the group of channels being blended
     float opacity;
     int32_t index;          // of the splat in the caller's order
     uint32_t first, count;  // of its cells, within its chunk
 };
 
-// A tile that a splat meets, and the tile's rows in which it does.
+// A tile that a splat meets, and the tile's blocks in which it does, a bit each.
 struct Cell {
-    uint32_t tile;
-    uint16_t from, to;
+    uint32_t tile, blocks;
 };
 
 // The cells of a chunk, which grow while they are listed.
@@ -83,11 +84,10 @@ struct Cells {
     void (*reserve)(Cells &, uint32_t capacity);
 };
 
-// One splat in one tile: how far it is, where its record is, where its gradient goes, its rows.
+// One splat in one tile: how far it is, where its record is, where its gradient goes, its blocks.
 struct Entry {
     uint32_t depth;  // its bits, which sort as depths do
-    uint32_t record, slot;
-    uint16_t from, to;
+    uint32_t record, slot, blocks;
 };
 constexpr int AHEAD = 16;  // entries whose records are fetched before they are needed
 
@@ -103,8 +103,7 @@ struct Tiles {
 // What `collect` finds of a chunk of splats: at most CHUNK of each.
 struct Collected {
     Record *records;
-    uint32_t *depths;     // their bits, which sort as the depths do
-    float *half_heights;  // where alpha >= ALPHA_MIN
+    uint32_t *depths;  // their bits, which sort as the depths do
 };
 
 struct Blend {
@@ -195,7 +194,7 @@ struct Kernels {
     int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to,
                    const Collected &);
     // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
-    // 4 LANES_MAX (rows + columns) numbers.
+    // 8 LANES_MAX rows numbers.
     void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
                        int32_t *scratch);
     void (*blend)(const Blend &);

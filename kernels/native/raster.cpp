@@ -72,7 +72,6 @@ struct Workspace {
     std::vector<Chunk> chunks;
     Buffer<Record> record;
     Buffer<uint32_t> depths, begin, counts, used;
-    Buffer<float> half_heights;
     Buffer<int32_t> scratch;
     Buffer<Entry> entries, spare;
     Buffer<float> slots, image, transmittance, gradient;
@@ -133,8 +132,8 @@ Record record_of(const FootprintRows &f, int64_t n) {
     r.xy = -LOG2E * conic[1];
     r.yy = -0.5f * LOG2E * conic[2];
     r.log_opacity = std::log2(f.opacities[n]);
-    r.left = r.x - f.extents[2 * n];
-    r.right = r.x + f.extents[2 * n];
+    r.half_width = f.extents[2 * n];
+    r.half_height = f.extents[2 * n + 1];
     r.opacity = f.opacities[n];
     r.index = int32_t(n);
     return r;
@@ -152,8 +151,7 @@ TileLists::TileLists(const FootprintRows &f, int width, int height, int threads)
         for (int64_t n = from; n < to; ++n) {
             if (!(f.extents[2 * n] > 0)) continue;
             out.records[count] = record_of(f, n);
-            out.depths[count] = std::bit_cast<uint32_t>(f.depths[n]);
-            out.half_heights[count++] = f.extents[2 * n + 1];
+            out.depths[count++] = std::bit_cast<uint32_t>(f.depths[n]);
         }
         return count;
     });
@@ -212,9 +210,8 @@ void TileLists::prepare(const Collect &collect) {
     Workspace &w = *work_;
     if (int64_t(w.chunks.size()) < chunks_) w.chunks.resize(chunks_);
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
-    const int64_t spans = 4 * LANES_MAX * (tiles_.columns + tiles_.rows);
-    const Collected all = {w.record.resize(splats_), w.depths.resize(splats_),
-                           w.half_heights.resize(splats_)};
+    const int64_t spans = 8 * LANES_MAX * tiles_.rows;
+    const Collected all = {w.record.resize(splats_), w.depths.resize(splats_)};
     uint32_t *counts = w.counts.resize(parts_ * tiles);
     int32_t *scratch = w.scratch.resize(parts_ * spans);
     tiles_.record = all.records;
@@ -223,7 +220,7 @@ void TileLists::prepare(const Collect &collect) {
         for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
             Chunk &chunk = w.chunks[n];
             const int64_t from = n * CHUNK, to = std::min(splats_, from + CHUNK);
-            const Collected out = {all.records + from, all.depths + from, all.half_heights + from};
+            const Collected out = {all.records + from, all.depths + from};
             chunk.count = collect(from, to, out);
             chunk.cells.count = 0;
             kernels().list_cells(tiles_, out, chunk.count, chunk.cells, counts + part * tiles,
@@ -275,7 +272,7 @@ void TileLists::sort_into_tiles() {
                 for (uint32_t k = r.first; k < r.first + r.count; ++k) {
                     const Cell cell = chunk.cells.data[k];
                     entries[place[cell.tile]++] = {w.depths.data()[i], uint32_t(i),
-                                                   chunk.slots + k, cell.from, cell.to};
+                                                   chunk.slots + k, cell.blocks};
                 }
             }
         }
