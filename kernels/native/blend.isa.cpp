@@ -179,47 +179,54 @@ inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0,
     const Floats finished = fill(TRANSMITTANCE_MIN);
     const Floats tile_dx = lane_x() + (float(x0) - r.x), tile_dy = lane_y() + (float(y0) - r.y);
     constexpr float LN2 = 0.69314718f;
-    for (; blocks; blocks &= blocks - 1) {
-        const int block = __builtin_ctz(blocks);
-        const Floats dx = tile_dx + float(block % BLOCKS * BLOCK);
+    for (int row = 0; row < BLOCKS; ++row, blocks >>= BLOCKS) {
+        uint32_t met = blocks & ((1u << BLOCKS) - 1);
+        if (!met) continue;
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
-            const int at = v * LANES;
-            const Floats dy = tile_dy + float(block / BLOCKS * BLOCK + v * ROWS);
+            const Floats dy = tile_dy + float(row * BLOCK + v * ROWS);
             const Rows rows = rows_at(r, dy);
-            const Floats half = dx * r.xx + rows.xy_dy;
-            const Floats exponent = half * dx + rows.constant;
-            const Floats left = load(&p.left[block][at]);
-            const Mask hit = both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
-            if (!any(hit)) continue;
-            const Floats unclamped = exp2_fast(exponent);
-            const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
-            const Floats weight = alpha * left;
-            Floats product{};
-            for (int c = 0; c < CHANNELS; ++c) {
-                const Floats gradient = load(&p.color[c][block][at]);
-                product += gradient * r.features[c];
-                sums[6 + c] += weight * gradient;
-            }
-            const Floats behind = load(&p.behind[block][at]) - weight * product;
-            store(&p.behind[block][at], behind);
-            store(&p.left[block][at], left - weight);
-            // Clamped alphas do not move with their splat.
-            const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
-            const Floats q =
-                keep(moves, alpha * (left * product - behind * reciprocal(1.0f - alpha)));
-            const Floats qx = q * dx, qy = q * dy;
-            sums[0] += q;
-            sums[1] += qx;
-            sums[2] += qx * dx;
-            sums[3] += qy;
-            sums[4] += qx * dy;
-            sums[5] += qy * dy;
-            if (ABSOLUTE) {
-                // d log(alpha) / d mean is minus the derivative of the form by (dx, dy).
-                const Floats length = absolute(q);
-                sums[10] += length * absolute(dx * r.xx + half);
-                sums[11] += length * absolute((2.0f * r.yy) * dy + dx * r.xy);
+            const Floats pull_y = (2.0f * r.yy) * dy;
+            for (uint32_t bits = met; bits; bits &= bits - 1) {
+                const int column = __builtin_ctz(bits), at = v * LANES;
+                const int block = row * BLOCKS + column;
+                const Floats dx = tile_dx + float(column * BLOCK);
+                const Floats half = dx * r.xx + rows.xy_dy;
+                const Floats exponent = half * dx + rows.constant;
+                const Floats left = load(&p.left[block][at]);
+                const Mask hit =
+                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
+                if (!any(hit)) continue;
+                const Floats unclamped = exp2_fast(exponent);
+                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats weight = alpha * left;
+                Floats product{};
+                for (int c = 0; c < CHANNELS; ++c) {
+                    const Floats gradient = load(&p.color[c][block][at]);
+                    product += gradient * r.features[c];
+                    sums[6 + c] += weight * gradient;
+                }
+                const Floats before = load(&p.behind[block][at]);
+                const Floats behind = before - weight * product;
+                store(&p.behind[block][at], behind);
+                store(&p.left[block][at], left - weight);
+                // q is alpha (left product - behind / (1 - alpha)), and before - behind is alpha
+                // left product. Clamped alphas do not move with their splat.
+                const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
+                const Floats q = keep(moves, before - behind * reciprocal(1.0f - alpha));
+                const Floats qx = q * dx, qy = q * dy;
+                sums[0] += q;
+                sums[1] += qx;
+                sums[2] += qx * dx;
+                sums[3] += qy;
+                sums[4] += qx * dy;
+                sums[5] += qy * dy;
+                if (ABSOLUTE) {
+                    // d log(alpha) / d mean is minus the derivative of the form by (dx, dy).
+                    const Floats length = absolute(q);
+                    sums[10] += length * absolute(dx * r.xx + half);
+                    sums[11] += length * absolute(dx * r.xy + pull_y);
+                }
             }
         }
     }
