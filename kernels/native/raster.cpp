@@ -1,6 +1,7 @@
 #include "raster.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
@@ -20,6 +21,8 @@ namespace {
 
 constexpr int GROUP = 4;  // channels that the kernels blend in one pass
 
+constexpr size_t HUGE_PAGE = 2 << 20;  // bytes
+
 // An array that keeps its memory when it shrinks and is not cleared when it grows.
 template <typename T>
 class Buffer {
@@ -28,12 +31,18 @@ class Buffer {
         if (count > capacity_) {
             std::free(data_);
             capacity_ = count + count / 4;
-            const size_t bytes = (capacity_ * sizeof(T) + 63) / 64 * 64;
-            data_ = static_cast<T *>(std::aligned_alloc(64, bytes));
+            const size_t wanted = capacity_ * sizeof(T), page = wanted < HUGE_PAGE ? 64 : HUGE_PAGE;
+            const size_t bytes = (wanted + page - 1) / page * page;
+            data_ = static_cast<T *>(std::aligned_alloc(page, bytes));
             if (!data_) {
                 capacity_ = 0;
                 throw std::bad_alloc();
             }
+#if defined(MADV_HUGEPAGE)
+            // Records and slots are visited in the order of tiles: with small pages every visit
+            // would also have to look for its page. A hint; it is no matter if it is not taken.
+            if (page == HUGE_PAGE) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
         }
         return data_;
     }
