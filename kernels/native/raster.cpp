@@ -272,17 +272,17 @@ void TileLists::sort_into_tiles() {
     tiles_.entries = entries;
     tiles_.used = w.used.resize(tiles);
 
+    const uint32_t *depths = w.depths.data();
     for_each(parts_, [&](int64_t part) {
         uint32_t *place = next + part * tiles;
         for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
             const Chunk &chunk = w.chunks[n];
+            const Cell *cell = chunk.cells.data;
+            uint32_t slot = chunk.slots;
             for (int64_t i = n * CHUNK; i < n * CHUNK + chunk.count; ++i) {
-                const Record &r = tiles_.record[i];
-                for (uint32_t k = r.first; k < r.first + r.count; ++k) {
-                    const Cell cell = chunk.cells.data[k];
-                    entries[place[cell.tile]++] = {w.depths.data()[i], uint32_t(i),
-                                                   chunk.slots + k, cell.blocks};
-                }
+                const uint32_t depth = depths[i], count = tiles_.record[i].count;
+                for (uint32_t k = 0; k < count; ++k, ++cell, ++slot)
+                    entries[place[cell->tile]++] = {depth, uint32_t(i), slot, cell->blocks};
             }
         }
     });

@@ -1,7 +1,5 @@
 // Which tiles a splat touches, and which of their blocks: exactly those that its ellipse of
 // alpha >= ALPHA_MIN meets, not all of its box's. A vector holds as many splats as it has lanes.
-#include <limits.h>
-
 #include "levels.h"
 #include "simd.h"
 
@@ -41,8 +39,8 @@ inline Ellipses ellipses_of(const Record *records, int count) {
 }
 
 // From where to where along x the parts of ellipses within BLOCK rows of pixels from `first` on
-// reach. Rounding errs to the larger span.
-inline void span_in_strip(const Ellipses &e, Floats first, Floats &left, Floats &right) {
+// reach, and whether there are any. Rounding errs to the larger span.
+inline Mask span_in_strip(const Ellipses &e, Floats first, Floats &left, Floats &right) {
     const Floats low = larger(first - e.y, -e.half_height);
     const Floats high = smaller(first + float(BLOCK - 1) - e.y, e.half_height);
     const Floats at_right = smaller(larger(e.tilt, low), high);
@@ -51,6 +49,7 @@ inline void span_in_strip(const Ellipses &e, Floats first, Floats &left, Floats 
     const Floats down = root(larger(e.a - e.b * at_left * at_left, Floats{}));
     right = e.x + smaller(e.lean * at_right + up + 0.01f, e.half_width);
     left = e.x + larger(e.lean * at_left - down - 0.01f, -e.half_width);
+    return at_least(high, low);
 }
 
 // Pixels of centres not below, or not above, a place; `end` or -1 where they leave the image.
@@ -62,12 +61,13 @@ inline Floats last_pixel(Floats place, int end) {
 }
 inline Floats block_of(Floats pixel) { return rounded_down(pixel * (1.0f / BLOCK)); }
 
-// For the k-th strip of blocks of each lane's splat, its first and last block; none if these are
-// the wrong way round.
+// For each lane's splat, the first and last block of the strips of blocks in its rows of tiles,
+// ACROSS to a row; NOWHERE and -1 where it meets none.
 struct Spans {
-    int32_t *left, *right;  // [strips, LANES]
-    int32_t first[LANES], count[LANES];
+    int32_t *left, *right;            // [strips, LANES]
+    int32_t first[LANES], end[LANES];  // rows of tiles
 };
+constexpr int NOWHERE = 1 << 29;
 
 inline void store_ints(int32_t *p, Floats v) {
     const Ints whole = __builtin_convertvector(v, Ints);
@@ -75,23 +75,22 @@ inline void store_ints(int32_t *p, Floats v) {
 }
 
 inline void find_spans(const Ellipses &e, int width, int height, Spans &s) {
-    const Floats first = block_of(first_pixel(e.y - e.half_height, height));
-    const Floats last = block_of(last_pixel(e.y + e.half_height, height));
-    int32_t ends[LANES];
+    const Floats first = rounded_down(first_pixel(e.y - e.half_height, height) * (1.0f / TILE));
+    const Floats last = rounded_down(last_pixel(e.y + e.half_height, height) * (1.0f / TILE));
     store_ints(s.first, first);
-    store_ints(ends, last);
+    store_ints(s.end, last + 1.0f);
     int most = 0;
     for (int i = 0; i < LANES; ++i) {
-        s.count[i] = ends[i] - s.first[i] + 1;
-        most = s.count[i] > most ? s.count[i] : most;
+        const int rows = s.end[i] - s.first[i];
+        most = rows > most ? rows : most;
     }
-    for (int k = 0; k < most; ++k) {
+    for (int k = 0; k < most * ACROSS; ++k) {
         Floats left, right;
-        span_in_strip(e, (first + float(k)) * float(BLOCK), left, right);
+        const Mask meets = span_in_strip(e, first * float(TILE) + float(k * BLOCK), left, right);
         const Floats from = first_pixel(left, width), to = last_pixel(right, width);
-        const Floats block = block_of(from);
-        store_ints(s.left + k * LANES, block);
-        store_ints(s.right + k * LANES, choose(above(from, to), block - 1.0f, block_of(to)));
+        const Mask some = both(meets, at_least(to, from));
+        store_ints(s.left + k * LANES, choose(some, block_of(from), fill(float(NOWHERE))));
+        store_ints(s.right + k * LANES, choose(some, block_of(to), fill(-1.0f)));
     }
 }
 
@@ -103,33 +102,54 @@ inline uint32_t bits_between(int left, int right, int start) {
     return ((1u << to) - 1) & ~((1u << from) - 1);
 }
 
+inline void append_cell(Cells &cells, uint32_t *counts, uint32_t tile, uint32_t blocks) {
+    if (!blocks) return;
+    cells.data[cells.count++] = {tile, blocks};
+    ++counts[tile];
+}
+
 // Appends the cells of one record, lane i of the spans.
 inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, Cells &cells,
                          uint32_t *counts) {
     r.first = cells.count;
-    const int first = spans.first[i], end = first + spans.count[i];
-    for (int row = first / ACROSS; row * ACROSS < end; ++row) {
-        int left[ACROSS], right[ACROSS], leftmost = INT_MAX, rightmost = -1;
-        for (int s = 0; s < ACROSS; ++s) {
-            const int strip = row * ACROSS + s, at = (strip - first) * LANES + i;
-            const bool inside = strip >= first && strip < end;
-            left[s] = inside ? spans.left[at] : INT_MAX / 2;
-            right[s] = inside ? spans.right[at] : -1;
-            if (left[s] > right[s]) continue;
-            leftmost = left[s] < leftmost ? left[s] : leftmost;
-            rightmost = right[s] > rightmost ? right[s] : rightmost;
+    for (int row = spans.first[i]; row < spans.end[i]; ++row) {
+        const int32_t *left = spans.left + (row - spans.first[i]) * ACROSS * LANES + i;
+        const int32_t *right = spans.right + (left - spans.left);
+        int leftmost = left[0], rightmost = right[0];
+        for (int s = 1; s < ACROSS; ++s) {
+            const int l = left[s * LANES], r = right[s * LANES];
+            leftmost = l < leftmost ? l : leftmost;
+            rightmost = r > rightmost ? r : rightmost;
         }
         if (rightmost < 0) continue;
         if (cells.count + uint32_t(t.columns) > cells.capacity)
             cells.reserve(cells, 2 * cells.capacity + uint32_t(t.columns));
-        for (int column = leftmost / ACROSS; column <= rightmost / ACROSS; ++column) {
+        const int first = leftmost / ACROSS, last = rightmost / ACROSS;
+        const uint32_t tile = uint32_t(row * t.columns);
+        if (last - first >= 64 / ACROSS) {
+            for (int column = first; column <= last; ++column) {
+                uint32_t blocks = 0;
+                for (int s = 0; s < ACROSS; ++s)
+                    blocks |= bits_between(left[s * LANES], right[s * LANES], column * ACROSS)
+                              << (s * ACROSS);
+                append_cell(cells, counts, tile + column, blocks);
+            }
+            continue;
+        }
+        // A strip of so few tiles fits into a word, a bit for each block.
+        uint64_t strips[ACROSS];
+        for (int s = 0; s < ACROSS; ++s) {
+            const int from = left[s * LANES] - first * ACROSS, to = right[s * LANES] - first * ACROSS;
+            const uint64_t some = -uint64_t(to >= from);
+            strips[s] = some & (~0ull << (from & 63)) & (~0ull >> (63 - (to & 63)));
+        }
+        for (int column = first; column <= last; ++column) {
             uint32_t blocks = 0;
-            for (int s = 0; s < ACROSS; ++s)
-                blocks |= bits_between(left[s], right[s], column * ACROSS) << (s * ACROSS);
-            if (!blocks) continue;
-            const uint32_t tile = uint32_t(row * t.columns + column);
-            cells.data[cells.count++] = {tile, blocks};
-            ++counts[tile];
+            for (int s = 0; s < ACROSS; ++s) {
+                blocks |= uint32_t(strips[s] & ((1 << ACROSS) - 1)) << (s * ACROSS);
+                strips[s] >>= ACROSS;
+            }
+            append_cell(cells, counts, tile + column, blocks);
         }
     }
     r.count = cells.count - r.first;
