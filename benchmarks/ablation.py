@@ -1,7 +1,7 @@
 """Which methods are worth it: variants of a preset, compared by their PSNR over seconds.
 
     .venv/bin/python benchmarks/ablation.py --capture fox --downscale 4 --demo small -o ablation
-    .venv/bin/python benchmarks/ablation.py ... --variants base coarse-60 rest-16 --seeds 1
+    .venv/bin/python benchmarks/ablation.py ... --variants no-coarse split-random --seeds 1
 
 Each variant is fitted to each subject with each seed, a process of one thread for each fit and as
 many at once as there are cores, by CPU seconds. Every fit leaves a JSON file: started again, only
@@ -35,79 +35,29 @@ from curves import (
 from lumigraph.recon import PRESETS, Plan
 from lumigraph.recon.plan import stretched
 
-_TOGETHER: dict[str, Any] = {
-    "coarse_steps": 0.6,
-    "coarse_downscale": 2.0,
-    "splitting": "longest",
-    "start_opacity": 0.3,
-    "degree_interval": 0.05,
-}
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     # Other lengths, the measure of what saves time at the cost of quality or the other way round.
     "steps-70": {"steps": 0.7},
     "steps-140": {"steps": 1.4},
     # Small photos first (DashGaussian).
+    "no-coarse": {"coarse_steps": 0},
     "coarse-30": {"coarse_steps": 0.3},
-    "coarse-30-to-2": {"coarse_steps": 0.3, "coarse_downscale": 2.0},
-    "coarse-60": {"coarse_steps": 0.6},
-    "coarse-60-steps-140": {"coarse_steps": 0.6, "steps": 1.4},
-    "coarse-60-to-2": {"coarse_steps": 0.6, "coarse_downscale": 2.0},
-    "coarse-60-to-8": {"coarse_steps": 0.6, "coarse_downscale": 8.0},
-    "coarse-60-share-40": {"coarse_steps": 0.6, "coarse_share": 0.4},
-    "coarse-60-growth": {"coarse_steps": 0.6, "growth": "resolution"},
-    # Sub-pixel splats keep their light in every size of photo (Mip-Splatting).
-    "antialiased": {"filter": "antialiased"},
-    "coarse-60-antialiased": {"coarse_steps": 0.6, "filter": "antialiased"},
-    # Budgets (Taming 3DGS).
-    "budget-25k": {"growth": "budget", "splat_budget": 25_000},
-    "budget-50k": {"growth": "budget", "splat_budget": 50_000},
-    "budget-50k-errors": {
-        "growth": "budget",
-        "splat_budget": 50_000,
-        "error_views": 8,
-        "grow_error": 0.5,
-    },
-    # Errors of several views (FastGS).
-    "errors": {"error_views": 8, "grow_error": 1.0},
-    "errors-more": {"error_views": 8, "grow_error": 1.0, "grow_gradient": 6e-4},
-    "errors-prune": {"error_views": 8, "grow_error": 1.0, "prune_error": 0.8},
-    "idle-prune": {"error_views": 8, "prune_contribution": 0.5},
-    # What a step moves, and how far.
-    "rest-4": {"rest_interval": 4},
-    "rest-4-faster": {"rest_interval": 4, "rest_rate": 5e-4},
-    "rest-16": {"rest_interval": 16},
-    "visible": {"rows": "visible"},
-    "all": {"rows": "all"},
-    "trust-1e-4": {"trust_region": 1e-4, "trust_region_final": 1e-6},
-    "trust-1e-3": {"trust_region": 1e-3, "trust_region_final": 1e-5},
-    "trust-1e-2": {"trust_region": 1e-2, "trust_region_final": 1e-4},
-    # Rates.
-    "means-2x": {"means_rate": 3.2e-4},
-    "means-half": {"means_rate": 8e-5},
-    "decay-10": {"rates_final": 0.1},
-    "decay-30": {"rates_final": 0.3},
-    # The start, resets, the order of photos and of splats, the rhythm of refinement.
-    "start-opacity-30": {"start_opacity": 0.3},
-    "start-scale-half": {"start_scale": 0.5},
+    "coarse-80": {"coarse_steps": 0.8},
+    "coarse-to-4": {"coarse_downscale": 4.0},
+    "coarse-share-40": {"coarse_share": 0.4},
+    # The start, resets, what density control adds, when harmonics come.
+    "start-opacity-10": {"start_opacity": 0.1},
     "no-reset": {"opacity_reset_interval": 1.0},
-    "gentle-reset": {"opacity_reset": 0.1},
-    "spread": {"view_order": "spread"},
-    "age": {"layout": "age"},
-    "clones-shared": {"clones": "shared"},
-    "shared-longest": {"clones": "shared", "splitting": "longest"},
-    "split-longest": {"splitting": "longest"},
-    "refine-long": {"refine_stop": 0.8},
-    "refine-short": {"refine_stop": 0.45},
-    "refine-200": {"refine_interval": 200},
+    "split-random": {"splitting": "random"},
     "grow-more": {"grow_gradient": 8e-4},
     "grow-less": {"grow_gradient": 1.8e-3},
-    "degree-fast": {"degree_interval": 0.05},
+    "degree-slow": {"degree_interval": 0.15},
+    # Rates, the loss, and how splats smaller than a pixel are drawn (Mip-Splatting).
+    "means-2x": {"means_rate": 3.2e-4},
+    "means-half": {"means_rate": 8e-5},
     "ssim-10": {"ssim_weight": 0.1},
-    # What wins alone, together, and in as much time as the base takes.
-    "together": {**_TOGETHER},
-    "together-steps-140": {**_TOGETHER, "steps": 1.4},
+    "antialiased": {"filter": "antialiased"},
 }
 """Changes to the plan. A decimal for a value that is a whole number is a part of the preset's
 steps; other `steps` stretch the schedule."""

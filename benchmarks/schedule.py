@@ -22,7 +22,9 @@ from lumigraph.recon.plan import stretched
 CLASSIC = Plan(
     steps=30_000,
     degree_interval=1000,
+    start_opacity=0.1,
     ssim_weight=0.2,
+    coarse_steps=0,
     means_rate=1.6e-4,
     means_rate_final=1.6e-6,
     base_rate=2.5e-3,
@@ -35,10 +37,10 @@ CLASSIC = Plan(
     refine_interval=100,
     grow_gradient=8e-4,
     grow_scale=0.01,
+    splitting="random",
     prune_opacity=0.005,
     prune_scale=0.1,
     opacity_reset_interval=3000,
-    opacity_reset=0.01,
 )
 """3DGS (arXiv 2308.04079) as its authors' program sets it, whatever our presets become, with the
 absolute gradients of AbsGS (arXiv 2404.10484) and the threshold that belongs to them. Splats are

@@ -41,13 +41,7 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
         "random": fit.random,
         "similarity.origin": fit.similarity.origin,
     }
-    state = {
-        "plan": plan_to_json(fit.plan),
-        "step": fit.step,
-        "scale": fit.similarity.scale,
-        "start_splats": fit.start_splats,
-        "expected_splats": fit.expected_splats,
-    }
+    state = {"plan": plan_to_json(fit.plan), "step": fit.step, "scale": fit.similarity.scale}
     metadata = {"lumigraph": VERSION, "kind": "splat fit", "state": json.dumps(state)}
     with atomic(path) as partial:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -103,8 +97,6 @@ def _fit_from(
         ),
         similarity=Similarity(tensors["similarity.origin"], scale),
         levels=tensors["levels"],
-        start_splats=int(state["start_splats"]),
-        expected_splats=float(state["expected_splats"]),
         order=tensors["order"],
         random=tensors["random"],
     )

@@ -8,20 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.datasets import Capture
-from lumigraph.kernels import Footprints, Parameters, Pull, Rates, backend_for
-from lumigraph.recon.density import EXPECTED, Statistics, refine, reset_opacities
-from lumigraph.recon.errors import Shown, shown
+from lumigraph.kernels import Parameters, Pull, Rates, backend_for
+from lumigraph.recon.density import Statistics, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
-from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
-from lumigraph.recon.schedule import Move, move_at, rebased
-from lumigraph.recon.trust import confine, largest_moves
 from lumigraph.render import Camera, Similarity, Splats
-from lumigraph.render.render import project_splats
-
-GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it leave the most even gaps in [0, 1)."""
 
 
 @dataclass
@@ -38,8 +30,6 @@ class SplatFit:
         statistics: What density control has seen since it last acted.
         similarity: From the capture's frame to the fit's.
         levels: From which step on photos are made how many times smaller. float64 [levels, 2]
-        start_splats: How many splats there were at first.
-        expected_splats: How many a growth by resolution expects to need in the end.
         order: Training frames of this epoch that are still to come. int64 [frames left]
         random: State of the random number generator. uint8 [bytes]
     """
@@ -53,8 +43,6 @@ class SplatFit:
     statistics: Statistics
     similarity: Similarity
     levels: Tensor
-    start_splats: int
-    expected_splats: float
     order: Tensor
     random: Tensor
 
@@ -107,8 +95,6 @@ def start_fit(
         statistics=Statistics.empty(len(splats), device),
         similarity=capture.similarity,
         levels=size_levels(capture, plan),
-        start_splats=len(splats),
-        expected_splats=EXPECTED * len(splats),
         order=torch.empty(0, dtype=torch.int64),
         random=generator.get_state(),
     )
@@ -133,9 +119,9 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
     while fit.step < fit.plan.steps:
         index = _next_frame(capture, fit, generator)
         camera, photo = photos.at(index, downscale_at(fit.levels, fit.step))
-        loss = _optimize(fit, camera, photo, capture.background, move_at(fit.plan, fit.step))
+        loss = _optimize(fit, camera, photo, capture.background)
         fit.step += 1
-        _control_density(fit, photos, capture.background, generator)
+        _control_density(fit, generator)
         if fit.step % fit.plan.degree_interval == 0:
             _grow_harmonics(fit)
         fit.random = generator.get_state()
@@ -145,115 +131,45 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
 def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> int:
     """Every training frame once, in an order drawn anew, and again."""
     if not len(fit.order):
-        fit.order = _epoch(capture, fit.plan, generator)
+        fit.order = torch.randperm(len(capture.train), generator=generator)
     index, fit.order = int(fit.order[0]), fit.order[1:]
     return index
 
 
-def _epoch(capture: Capture, plan: Plan, generator: torch.Generator) -> Tensor:
-    """The order of an epoch. int64 [frames]"""
-    count = len(capture.train)
-    if plan.view_order == "shuffled":
-        return torch.randperm(count, generator=generator)
-    # Jumps of the golden ratio along a curve through the cameras: any few views in a row are
-    # spread over all of the scene, and no photo is left for long.
-    positions = torch.stack([frame.camera.position for frame in capture.train])
-    start = torch.rand(1, generator=generator, dtype=torch.float64)
-    places = (start + torch.arange(count, dtype=torch.float64) * GOLDEN) % 1
-    return morton_order(positions)[places.argsort(stable=True).argsort()]
-
-
 def _optimize(
-    fit: SplatFit,
-    camera: Camera,
-    photo: Tensor,
-    background: tuple[float, float, float],
-    move: Move,
+    fit: SplatFit, camera: Camera, photo: Tensor, background: tuple[float, float, float]
 ) -> float:
     """One gradient step towards one photo; returns the loss. photo: uint8 [height, width, 3]"""
-    photo = photo.to(fit.splats.means.device)
-    if move.rows == "all" or move.trust_region > 0:
-        return _compose(fit, camera, photo, background, move)
-    rates = rebased(move, fit.step + 1)
-    return backend_for(photo.device).descend(
-        Parameters(**fit.splats.tensors),
+    plan, splats = fit.plan, fit.splats
+    watching = fit.step < plan.refine_stop
+    return backend_for(splats.means.device).descend(
+        Parameters(**splats.tensors),
         Parameters(**fit.first),
         Parameters(**fit.second),
         view=camera.view,
-        photo=photo,
-        degree=fit.splats.degree,
-        rates=Rates(**{name: rates.get(name, 0.0) for name in Rates._fields}),
+        photo=photo.to(splats.means.device),
+        degree=splats.degree,
+        rates=learning_rates(plan, fit.step),
         step=fit.step + 1,
-        filter=fit.splats.filter,
+        filter=splats.filter,
         background=background,
-        ssim_weight=fit.plan.ssim_weight,
-        last=fit.last if move.rows == "lazy" else None,
-        pull=Pull(fit.statistics.gradient, fit.statistics.views) if _is_watching(fit) else None,
+        ssim_weight=plan.ssim_weight,
+        last=fit.last,
+        pull=Pull(fit.statistics.gradient, fit.statistics.views) if watching else None,
     )
 
 
-def _compose(
-    fit: SplatFit,
-    camera: Camera,
-    photo: Tensor,
-    background: tuple[float, float, float],
-    move: Move,
-) -> float:
-    """The step from single operations: for what the backend's step as a whole cannot do."""
-    plan, splats = fit.plan, fit.splats
-    backend = backend_for(splats.means.device)
-    for value in splats.tensors.values():
-        value.requires_grad_()
-    absolute = torch.zeros_like(splats.means[:, :2]) if _is_watching(fit) else None
-
-    footprints, colors = project_splats(splats, camera)
-    raster = backend.rasterize(
-        footprints,
-        colors,
-        width=camera.width,
-        height=camera.height,
-        background=background,
-        absolute_gradients=absolute,
-        median=False,
+def learning_rates(plan: Plan, step: int) -> Rates:
+    """Adam's rate for each parameter; that of the means falls exponentially."""
+    fall = (plan.means_rate_final / plan.means_rate) ** (step / plan.steps)
+    return Rates(
+        means=plan.means_rate * fall,
+        quaternions=plan.rotation_rate,
+        log_scales=plan.scale_rate,
+        opacity_logits=plan.opacity_rate,
+        base=plan.base_rate,
+        rest=plan.rest_rate,
     )
-    target = photo.float().div_(255)
-    loss = (1 - plan.ssim_weight) * backend.l1(raster.features, target)
-    loss = loss + plan.ssim_weight * (1 - backend.ssim(raster.features, target))
-    loss.backward()
-
-    if absolute is not None:
-        fit.statistics.add(absolute, footprints.extents, camera.width, camera.height)
-    _adam(fit, footprints, move)
-    return loss.item()
-
-
-def _adam(fit: SplatFit, footprints: Footprints, move: Move) -> None:
-    """Moves the parameters along their gradients and forgets the gradients."""
-    backend = backend_for(footprints.means.device)
-    gradients: dict[str, Tensor] = {}
-    for name, parameter in fit.splats.tensors.items():
-        assert parameter.grad is not None
-        gradients[name], parameter.grad = parameter.grad, None
-        parameter.requires_grad_(False)
-    most = largest_moves(fit.splats, move.trust_region) if move.trust_region > 0 else {}
-    before = {name: fit.splats.tensors[name].clone() for name in most}
-    rows = footprints.extents[:, 0] > 0 if move.rows == "visible" else None
-    for name, rate in move.rates.items():
-        backend.adam(
-            fit.splats.tensors[name],
-            gradients[name],
-            fit.first[name],
-            fit.second[name],
-            step=move.updates[name],
-            learning_rate=rate,
-            rows=rows,
-        )
-    for name, bound in most.items():
-        confine(fit.splats.tensors[name], before[name], bound)
-
-
-def _is_watching(fit: SplatFit) -> bool:
-    return fit.step < fit.plan.refine_stop
 
 
 def _grow_harmonics(fit: SplatFit) -> None:
@@ -270,31 +186,12 @@ def _grow_harmonics(fit: SplatFit) -> None:
         moments["rest"] = grown(moments["rest"])
 
 
-def _control_density(
-    fit: SplatFit,
-    photos: Photos,
-    background: tuple[float, float, float],
-    generator: torch.Generator,
-) -> None:
+def _control_density(fit: SplatFit, generator: torch.Generator) -> None:
     """Grows and prunes splats when the plan says so."""
     plan, step = fit.plan, fit.step
     if step > plan.refine_stop or step == plan.steps:
         return
     if step >= plan.refine_start and step % plan.refine_interval == 0:
-        seen = _shown(fit, photos, background, generator) if plan.error_views > 0 else None
-        refine(fit, generator, seen)
+        refine(fit, generator)
     if step % plan.opacity_reset_interval == 0 and step < plan.refine_stop:
         reset_opacities(fit)
-
-
-def _shown(
-    fit: SplatFit,
-    photos: Photos,
-    background: tuple[float, float, float],
-    generator: torch.Generator,
-) -> Shown:
-    """What some photos, drawn at random, show of each splat."""
-    drawn = torch.randperm(len(photos.frames), generator=generator)[: fit.plan.error_views]
-    downscale = downscale_at(fit.levels, fit.step)
-    views = (photos.at(index, downscale) for index in drawn.tolist())
-    return shown(fit.splats, views, background, fit.plan.error_level)

@@ -26,10 +26,8 @@ def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator
         chosen = torch.randperm(len(points), generator=generator)[: plan.splat_limit].sort().values
         points, colors = points[chosen], colors[chosen]
     points = capture.similarity.points(points).float()
-    if plan.layout == "morton":
-        order = morton_order(points)
-        points, colors = points[order], colors[order]
-    return splats_from_points(points, colors, plan)
+    order = morton_order(points)
+    return splats_from_points(points[order], colors[order], plan)
 
 
 def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
@@ -38,7 +36,7 @@ def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
     Args:
         points: [splats, 3]
         colors: In [0, 1]. [splats, 3]
-        plan: Gives the filter, the opacity, and how much larger than touching they are.
+        plan: Gives the filter and the opacity.
     """
     count, opacity = len(points), plan.start_opacity
     quaternions = torch.zeros(count, 4)
@@ -46,7 +44,7 @@ def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
     return Splats(
         means=points,
         quaternions=quaternions,
-        log_scales=(neighbor_distances(points) * plan.start_scale).log()[:, None].repeat(1, 3),
+        log_scales=neighbor_distances(points).log()[:, None].repeat(1, 3),
         opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity))),
         base=(colors - 0.5) / (0.5 / math.sqrt(math.pi)),
         rest=torch.zeros(count, 0, 3),

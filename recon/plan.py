@@ -7,33 +7,9 @@ from lumigraph.kernels import Filter
 
 Preset = Literal["quick", "standard", "high"]
 
-Growth = Literal["threshold", "budget", "resolution"]
-"""How many splats density control may add.
-
-"threshold": all that are pulled at hard enough, up to `splat_limit` (3DGS).
-"budget": the strongest, along a curve that reaches `splat_budget` when refinement stops (Taming
-3DGS, arXiv 2406.15643).
-"resolution": those above the threshold, the strongest first, as many as the size of the photos in
-use can show (DashGaussian, arXiv 2503.18402).
-"""
-
-Clones = Literal["alike", "shared"]
-"""Opacity of a splat that is cloned, and of its clone: as it was, or so that both together hide as
-much as it did (Rota Bulò, arXiv 2404.06109)."""
-
 Splitting = Literal["random", "longest"]
 """Where the halves of a split splat lie: drawn from its Gaussian, or apart along its longest axis,
 so that both together have its weight and its extent."""
-
-Rows = Literal["all", "visible", "lazy"]
-"""Which splats a step moves: all; those that its view sees, as the others have no gradient; or
-those too, but as if they had moved on in the steps that did not see them."""
-
-Layout = Literal["age", "morton"]
-"""The order of splats in memory: the oldest first, or neighbours in space near each other."""
-
-ViewOrder = Literal["shuffled", "spread"]
-"""The order of the photos of an epoch: at random, or each far from the one before."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +29,17 @@ class Plan:
     # What the fit starts from.
     random_points: int = 20_000
     """Splats to start from where the capture has no points."""
-    start_opacity: float = 0.1
-    """Faint at first, so that many splats share a pixel's gradient (3DGS, section 5.1)."""
-    start_scale: float = 1.0
-    """Size of the first splats, in distances to their neighbours."""
+    start_opacity: float = 0.3
+    """Faint, so that many splats share a pixel's gradient; 3DGS starts fainter still, at 0.1."""
 
     # What a step learns from.
     ssim_weight: float = 0.2
-    view_order: ViewOrder = "shuffled"
     coarse_steps: int = 0
     """Steps until photos are used at full size; until then they grow with the detail in them."""
     coarse_share: float = 0.25
     """Share of the photos' spectrum, in amplitude, that the smallest size keeps."""
-    coarse_downscale: float = 4.0
-    """But it is at most so many times smaller: at a sixteenth of the pixels splats cost more."""
+    coarse_downscale: float = 2.0
+    """But it is at most so many times smaller."""
 
     # How a step moves the splats.
     means_rate: float = 1.6e-4
@@ -77,48 +50,23 @@ class Plan:
     opacity_rate: float = 5e-2
     scale_rate: float = 5e-3
     rotation_rate: float = 1e-3
-    rates_final: float = 1.0
-    """What part of their own the rates other than that of the means fall to, exponentially."""
-    rest_interval: int = 1
-    """Steps between two updates of the higher harmonics (Taming 3DGS)."""
-    rows: Rows = "lazy"
-    trust_region: float = 0.0
-    """Largest squared Hellinger distance that a step may move a splat by; 0 for no such bound."""
-    trust_region_final: float = 1e-8
-    """What `trust_region` falls to, exponentially (3DGS2-TR, arXiv 2602.00395)."""
 
     # Density control: when it acts, what it adds, what it removes.
     refine_start: int = 500
     refine_stop: int = 15_000
     refine_interval: int = 100
-    layout: Layout = "morton"
-    growth: Growth = "threshold"
     splat_limit: int = 1_000_000
-    """Density control stops adding splats here: memory stays bounded."""
-    splat_budget: int = 100_000
-    """How many splats there are in the end if `growth` is "budget"."""
+    """Density control stops here, the strongest splats first: memory stays bounded."""
     grow_gradient: float = 8e-4
     """Mean absolute gradient on the image, in units of half its size, that makes a splat grow."""
     grow_scale: float = 0.01
     """Splats larger than this part of the scene are split, smaller ones cloned."""
-    clones: Clones = "alike"
-    splitting: Splitting = "random"
-    error_views: int = 0
-    """Photos that each refinement compares with the scene; the next three values need some."""
-    error_level: float = 2.0
-    """A pixel is wrong where its error is so many times its photo's mean (after FastGS)."""
-    grow_error: float = 0.0
-    """Only splats that show at least so many wrong pixels in a view grow (FastGS, 2511.04283)."""
-    prune_error: float = 1.0
-    """Splats are removed if more than this part of what they show is wrong."""
-    prune_contribution: float = 0.0
-    """Splats are removed if they show fewer pixels than this in each view that sees them."""
+    splitting: Splitting = "longest"
+    """3DGS has "random"."""
     prune_opacity: float = 0.005
     prune_scale: float = 0.1
     """Splats larger than this part of the scene are removed after the first opacity reset."""
     opacity_reset_interval: int = 3000
-    opacity_reset: float = 0.01
-    """What a reset leaves of an opacity at most."""
 
     def __post_init__(self) -> None:
         """Refuses numbers that no fit could be made with."""
@@ -128,10 +76,10 @@ class Plan:
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} of the plan is {getattr(self, name)}: take more than 0")
-        for name in ("start_opacity", "opacity_reset", "coarse_share"):
-            if not 0 < getattr(self, name) < 1:
+        for name, most in _PARTS.items():
+            if not 0 < getattr(self, name) < most:
                 raise ValueError(
-                    f"{name} of the plan is {getattr(self, name)}: take a part of one, below 1"
+                    f"{name} of the plan is {getattr(self, name)}: take more than 0, below {most}"
                 )
         if not 1 <= self.coarse_downscale <= 64:
             raise ValueError(
@@ -143,20 +91,21 @@ _AT_LEAST_ONE = (
     "steps",
     "degree_interval",
     "random_points",
-    "rest_interval",
     "refine_interval",
     "splat_limit",
-    "splat_budget",
     "opacity_reset_interval",
 )
-_POSITIVE = ("start_scale", "means_rate", "means_rate_final", "rates_final", "trust_region_final")
+_POSITIVE = ("means_rate", "means_rate_final")
+# A reset leaves opacities at twice `prune_opacity`.
+_PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5}
 
 
 # A short fit moves twice as far in a step, and grows fewer splats than it has no time to place.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=2_000,
-        degree_interval=400,
+        degree_interval=100,
+        coarse_steps=1_200,
         refine_start=200,
         refine_stop=1_400,
         refine_interval=100,
@@ -168,12 +117,13 @@ PRESETS: dict[Preset, Plan] = {
     ),
     "standard": Plan(
         steps=7_000,
-        degree_interval=1_000,
+        degree_interval=350,
+        coarse_steps=4_200,
         refine_start=500,
         refine_stop=4_500,
         grow_gradient=1.2e-3,
     ),
-    "high": Plan(steps=30_000),
+    "high": Plan(steps=30_000, degree_interval=1_000, coarse_steps=18_000),
 }
 
 
@@ -235,12 +185,4 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     return Plan(**data)
 
 
-_CHOICES = {
-    "filter": Filter,
-    "growth": Growth,
-    "clones": Clones,
-    "splitting": Splitting,
-    "rows": Rows,
-    "layout": Layout,
-    "view_order": ViewOrder,
-}
+_CHOICES = {"filter": Filter, "splitting": Splitting}
