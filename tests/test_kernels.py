@@ -706,8 +706,9 @@ def test_steps_after_a_pause(machine: Machine):
     ours, theirs = Fit.of(scene, machine.device), Fit.of(scene, DOUBLE)
     # The root of almost nothing is almost anything: a large epsilon keeps such moves comparable.
     for step in (1, 2, 9, 300):
-        for fit, kernels in ((ours, machine.kernels), (theirs, reference)):
-            fit.descend(kernels, scene.view, photo_of(scene.view, step), step=step, epsilon=1e-3)
+        photo = photo_of(scene.view, step)
+        ours.descend(machine.kernels, scene.view, photo, step=step, epsilon=1e-3)
+        theirs.descend(reference, scene.view, photo, step=step, epsilon=1e-3)
     for one, other, what in zip(ours.first, theirs.first, Parameters._fields, strict=True):
         assert_close_gradient(one, other, what)
     for one, other in zip(ours.splats, theirs.splats, strict=True):
