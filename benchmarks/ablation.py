@@ -49,7 +49,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # The start, resets, what density control adds, when harmonics come.
     "start-opacity-10": {"start_opacity": 0.1},
     "no-reset": {"opacity_reset_interval": 1.0},
-    "split-random": {"splitting": "random"},
     "grow-more": {"grow_gradient": 8e-4},
     "grow-less": {"grow_gradient": 1.8e-3},
     "degree-slow": {"degree_interval": 0.15},

@@ -37,7 +37,6 @@ CLASSIC = Plan(
     refine_interval=100,
     grow_gradient=8e-4,
     grow_scale=0.01,
-    splitting="random",
     prune_opacity=0.005,
     prune_scale=0.1,
     opacity_reset_interval=3000,

@@ -5,12 +5,10 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon.morton import morton_order
@@ -70,8 +68,7 @@ def refine(fit: Growing, generator: torch.Generator) -> None:
     kept = len(splats) - int(pruned.sum())
     growing = _strongest(pull, wanted, max(0, plan.splat_limit - kept))
     small, large = growing & (sizes <= plan.grow_scale), growing & (sizes > plan.grow_scale)
-    divide = split_longest if plan.splitting == "longest" else partial(split, generator=generator)
-    _rebuild(fit, ~pruned & ~large, [splats[small], *divide(splats[large])])
+    _rebuild(fit, ~pruned & ~large, [splats[small], *split(splats[large], generator)])
 
 
 def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
@@ -99,29 +96,6 @@ def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
             )
         )
     return halves
-
-
-def split_longest(splats: Splats) -> list[Splats]:
-    """Two halves of each splat, side by side along its longest axis.
-
-    They are shorter along it by `SPLIT_SHRINK` and so far apart that together they have the
-    variance of the whole, and so much fainter that they have its weight.
-    """
-    scales = splats.log_scales.exp()
-    longest = functional.one_hot(scales.argmax(1), 3).to(scales)
-    along = longest * scales * math.sqrt(1 - SPLIT_SHRINK**-2)
-    offsets = (rotation_matrices(splats.quaternions) * along[:, None]).sum(-1)
-    half = replace(
-        splats,
-        log_scales=splats.log_scales - longest * math.log(SPLIT_SHRINK),
-        opacity_logits=_logits(splats.opacity_logits.sigmoid() * (SPLIT_SHRINK / 2)),
-    )
-    return [replace(half, means=splats.means + side * offsets) for side in (-1, 1)]
-
-
-def _logits(opacities: Tensor) -> Tensor:
-    """What the sigmoid makes opacities of, finite also at 0 and 1."""
-    return opacities.clamp(1e-6, 1 - 1e-6).logit()
 
 
 def reset_opacities(fit: Growing) -> None:

@@ -7,10 +7,6 @@ from lumigraph.kernels import Filter
 
 Preset = Literal["quick", "standard", "high"]
 
-Splitting = Literal["random", "longest"]
-"""Where the halves of a split splat lie: drawn from its Gaussian, or apart along its longest axis,
-so that both together have its weight and its extent."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,8 +57,6 @@ class Plan:
     """Mean absolute gradient on the image, in units of half its size, that makes a splat grow."""
     grow_scale: float = 0.01
     """Splats larger than this part of the scene are split, smaller ones cloned."""
-    splitting: Splitting = "longest"
-    """3DGS has "random"."""
     prune_opacity: float = 0.005
     prune_scale: float = 0.1
     """Splats larger than this part of the scene are removed after the first opacity reset."""
@@ -185,4 +179,4 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     return Plan(**data)
 
 
-_CHOICES = {"filter": Filter, "splitting": Splitting}
+_CHOICES = {"filter": Filter}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lumigraph.recon import Plan
-from lumigraph.recon.density import Statistics, refine, split_longest
+from lumigraph.recon.density import Statistics, refine
 from lumigraph.recon.initial import splats_from_points
 from lumigraph.recon.morton import BITS, morton_order
 from lumigraph.render import Splats
@@ -19,21 +19,6 @@ def some(count: int) -> Splats:
     points = torch.rand(count, 3) * 2 - 1
     splats = splats_from_points(points, torch.rand(count, 3), Plan(steps=1, start_opacity=0.5))
     return dataclasses.replace(splats, log_scales=torch.full((count, 3), math.log(0.1)))
-
-
-def test_halves_along_the_longest_axis_have_the_weight_and_the_extent_of_the_whole():
-    splats = some(1)
-    splats.log_scales[:] = torch.tensor([-2.0, -1.0, -4.0])
-    splats.quaternions[:] = torch.tensor([0.5, 0.5, 0.5, 0.5])  # x -> y -> z -> x
-    left, right = split_longest(splats)
-    torch.testing.assert_close((left.means + right.means) / 2, splats.means)
-    apart = (right.means - left.means) / 2
-    assert apart[0, :2].abs().max() < 1e-6  # Its second axis lies along the scene's third.
-    scales, halves = splats.log_scales.exp(), left.log_scales.exp()
-    torch.testing.assert_close(halves[0, 1] ** 2 + apart[0, 2] ** 2, scales[0, 1] ** 2)
-    assert torch.equal(halves[0, [0, 2]], scales[0, [0, 2]])
-    weight = splats.opacity_logits.sigmoid() * scales.prod(1)
-    torch.testing.assert_close(2 * left.opacity_logits.sigmoid() * halves.prod(1), weight)
 
 
 def test_what_belongs_to_a_splat_moves_with_it_along_the_curve():

@@ -25,8 +25,8 @@ def test_plans_stretch_and_return_from_json():
         plan_from_json({**plan_to_json(plan), "surprise": 1})
     with pytest.raises(ValueError, match="ssim_weight"):
         plan_from_json({**plan_to_json(plan), "ssim_weight": "much"})
-    with pytest.raises(ValueError, match=r"splitting .*'wild'.*longest"):
-        plan_from_json({**plan_to_json(plan), "splitting": "wild"})
+    with pytest.raises(ValueError, match=r"filter .*'wild'.*classic"):
+        plan_from_json({**plan_to_json(plan), "filter": "wild"})
 
 
 def test_what_a_plan_never_does_stays_so_when_it_is_stretched():
