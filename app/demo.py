@@ -6,7 +6,7 @@ from lumigraph.app.terminal import notice
 from lumigraph.app.training import Order
 from lumigraph.datasets.demo import DemoSize, demo_folder
 
-STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 1700}
+STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
 """Enough for each size to show what it can, and little enough to wait for."""
 
 

@@ -97,11 +97,11 @@ _PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5}
 # A short fit moves twice as far in a step, and grows fewer splats than it has no time to place.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
-        steps=2_000,
-        degree_interval=100,
-        coarse_steps=1_200,
-        refine_start=200,
-        refine_stop=1_400,
+        steps=3_000,
+        degree_interval=150,
+        coarse_steps=1_800,
+        refine_start=300,
+        refine_stop=2_100,
         refine_interval=100,
         grow_gradient=1.8e-3,
         means_rate=3.2e-4,
