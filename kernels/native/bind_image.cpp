@@ -66,8 +66,8 @@ void adam(const Out &parameter, const In &gradient, const Out &first, const Out 
 
 void bind_image(nb::module_ &m) {
     m.def("loss", &loss, "image"_a.noconvert(), "target"_a.noconvert().none(),
-          "photo"_a.noconvert().none(), "ssim_weight"_a, "scale"_a,
-          "gradient"_a.noconvert().none(), "threads"_a);
+          "photo"_a.noconvert().none(), "ssim_weight"_a, "scale"_a, "gradient"_a.noconvert().none(),
+          "threads"_a);
     m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(), "first"_a.noconvert(),
           "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a, "root_scale"_a,
           "rows"_a.noconvert().none(), "threads"_a);

@@ -222,10 +222,10 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     const Rows &parameters, const Rows &first, const Rows &second, const ViewNumbers &view,
     Size size, bool antialiased, std::array<float, 3> position, int degree,
     const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
-    const std::optional<In> &target, float ssim_weight,
-    const std::array<float, PARAMETERS> &rates, std::array<float, 3> betas_epsilon,
-    float root_scale, int step, const std::optional<Array<int32_t>> &last,
-    const std::optional<std::array<Out, 2>> &statistics, int threads) {
+    const std::optional<In> &target, float ssim_weight, const std::array<float, PARAMETERS> &rates,
+    std::array<float, 3> betas_epsilon, float root_scale, int step,
+    const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &statistics,
+    int threads) {
     Descent d{};
     d.project = scene_project(parameters, view, size, antialiased, threads);
     d.harmonics = scene_harmonics(parameters, position, degree, threads);

@@ -12,8 +12,8 @@ namespace {
 // A block of 4 by 4 pixels is VECTORS vectors, each a few rows of it. Small splats meet few blocks
 // and large ones waste none, which rows as long as a vector would.
 constexpr int VECTORS = BLOCK * BLOCK / LANES;
-constexpr int ROWS = LANES / BLOCK;           // of a block in a vector
-constexpr int BLOCKS = TILE / BLOCK;          // along a tile's side
+constexpr int ROWS = LANES / BLOCK;             // of a block in a vector
+constexpr int BLOCKS = TILE / BLOCK;            // along a tile's side
 constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
 
 inline Floats lane_x() {
@@ -132,8 +132,7 @@ void blend_all(const Blend &b) {
         for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
             const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
             if (at_x >= t.width || at_y >= t.height) continue;
-            const uint32_t n =
-                blend_blocks<CHANNELS, MEDIAN>(b, entries, count, at_x, at_y, block);
+            const uint32_t n = blend_blocks<CHANNELS, MEDIAN>(b, entries, count, at_x, at_y, block);
             used = n > used ? n : used;
         }
         t.used[tile] = used;

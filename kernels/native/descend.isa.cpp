@@ -54,8 +54,8 @@ inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
 }
 
 // Adam's step on the harmonics above degree 0: their gradient is the basis times the colour's.
-inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used,
-                      const Floats *basis, const Floats *color, const Group &g) {
+inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, const Floats *basis,
+                      const Floats *color, const Group &g) {
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
     alignas(64) float bases[REST][LANES], colors[3][LANES], decays[3][LANES];
     store(decays[0], missed.decay1), store(decays[1], missed.decay2);
@@ -83,8 +83,7 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
     }
     const Floats count = larger(load(steps), Floats{});
     const Floats decay1 = exp_fast(count * logf(d.beta1));
-    return {decay1, exp_fast(count * logf(d.beta2)),
-            (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
+    return {decay1, exp_fast(count * logf(d.beta2)), (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
 }
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.

@@ -23,7 +23,7 @@ constexpr int RING = 16;                   // rows kept: a power of two, and TAP
 
 // Floats that a blur along a row reaches to each side, rounded up to whole vectors.
 template <int CHANNELS>
-constexpr int HALO = (RADIUS * CHANNELS + LANES_MAX - 1) / LANES_MAX *LANES_MAX;
+constexpr int HALO = (RADIUS * CHANNELS + LANES_MAX - 1) / LANES_MAX * LANES_MAX;
 constexpr int WIDE = LOSS_WIDTH + 4 * HALO<4>;  // floats of a row with the halos of both blurs
 
 // The last rows of something. Each is held twice, RING apart, so that any TAPS + ROWS - 1 rows in
@@ -74,8 +74,8 @@ inline void copy_row(const T *row, float scale, const Block &b, float *out) {
 
 template <int CHANNELS, int K = 1>
 inline Floats neighbours_along(const float *in) {
-    const Floats sum = (load_shifted<-K * CHANNELS>(in) + load_shifted<K * CHANNELS>(in)) *
-                       WINDOW[RADIUS + K];
+    const Floats sum =
+        (load_shifted<-K * CHANNELS>(in) + load_shifted<K * CHANNELS>(in)) * WINDOW[RADIUS + K];
     if constexpr (K < RADIUS)
         return sum + neighbours_along<CHANNELS, K + 1>(in);
     else
@@ -135,8 +135,8 @@ float compare_row(Rings &r, const Block &b, int y, const Moments &down, int i) {
         store(mean + j, keep(inside, 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1)));
         store(square + j, keep(inside, -value * r2));
         store(product + j, keep(inside, 2 * a1 * both_r));
-        const Mask wanted = both(at_least(at, fill(float(2 * SIDE))),
-                                 above(fill(float(b.to - b.left)), at));
+        const Mask wanted =
+            both(at_least(at, fill(float(2 * SIDE))), above(fill(float(b.to - b.left)), at));
         sum += keep(wanted, value);
     }
     return total(sum);

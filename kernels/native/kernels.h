@@ -55,18 +55,18 @@ struct HarmonicsGradient {
 };
 
 constexpr int LANES_MAX = 16;  // of any instruction set
-constexpr int TILE = 16;    // pixels along a tile's side
-constexpr int BLOCK = 4;    // pixels along the side of a block; a tile has 4 by 4, from left to right
-                            // and from top to bottom
+constexpr int TILE = 16;       // pixels along a tile's side
+constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right
+                          // and from top to bottom
 constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
 
 // A splat that is seen, as the blending loops want it: one cache line, in the order of the splats.
 struct alignas(64) Record {
-    float x, y;         // centre; the centre of the first pixel is 0 here
-    float xx, xy, yy;   // the quadratic form of log2(alpha), negated conic halves
-    float log_opacity;  // log2
+    float x, y;                     // centre; the centre of the first pixel is 0 here
+    float xx, xy, yy;               // the quadratic form of log2(alpha), negated conic halves
+    float log_opacity;              // log2
     float half_width, half_height;  // of the box around alpha >= ALPHA_MIN
-    float features[4];  // of the group of channels being blended
+    float features[4];              // of the group of channels being blended
     float opacity;
     int32_t index;          // of the splat in the caller's order
     uint32_t first, count;  // of its cells, within its chunk
@@ -96,7 +96,7 @@ struct Tiles {
     Record *record;         // CHUNK to a chunk, of which the first are seen
     const uint32_t *begin;  // [tiles + 1], each tile's entries, nearest first
     Entry *entries;         // AHEAD more may be read, for nothing
-    uint32_t *used;  // [tiles], entries that reached an unfinished pixel
+    uint32_t *used;         // [tiles], entries that reached an unfinished pixel
     int threads;
 };
 
@@ -191,8 +191,7 @@ struct Kernels {
     void (*harmonics_backward)(const Harmonics &, const HarmonicsGradient &);
 
     // Finds what is seen of splats from up to to, at most a chunk, and how many that is.
-    int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to,
-                   const Collected &);
+    int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
     // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
     // 8 LANES_MAX rows numbers.
     void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,

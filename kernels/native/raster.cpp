@@ -58,16 +58,18 @@ class Buffer {
 };
 
 struct Chunk {
-    int count;         // records, of CHUNK places
-    uint32_t slots;    // the first of the chunk's slots
+    int count;       // records, of CHUNK places
+    uint32_t slots;  // the first of the chunk's slots
     Cells cells{};
 
-    Chunk() { cells.reserve = [](Cells &c, uint32_t capacity) {
-        void *data = std::realloc(c.data, capacity * sizeof(Cell));
-        if (!data) throw std::bad_alloc();
-        c.data = static_cast<Cell *>(data);
-        c.capacity = capacity;
-    }; }
+    Chunk() {
+        cells.reserve = [](Cells &c, uint32_t capacity) {
+            void *data = std::realloc(c.data, capacity * sizeof(Cell));
+            if (!data) throw std::bad_alloc();
+            c.data = static_cast<Cell *>(data);
+            c.capacity = capacity;
+        };
+    }
     ~Chunk() { std::free(cells.data); }
     Chunk(Chunk &&other) noexcept : count(other.count), slots(other.slots), cells(other.cells) {
         other.cells.data = nullptr;

@@ -99,8 +99,8 @@ template <int COUNT>
 inline void store_totals(const Floats *v, float *out) {
     for (int q = 0; q < COUNT; q += 4) {
 #if defined(__AVX2__)
-        const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[q], v[q + 1]),
-                                        _mm256_hadd_ps(v[q + 2], v[q + 3]));
+        const __m256 s =
+            _mm256_hadd_ps(_mm256_hadd_ps(v[q], v[q + 1]), _mm256_hadd_ps(v[q + 2], v[q + 3]));
         _mm_storeu_ps(out + q, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 #elif defined(__x86_64__)
         _mm_storeu_ps(out + q,
@@ -224,8 +224,7 @@ inline Floats log2_fast(Floats x) {
     const Floats mantissa = (Floats)((raw & 0x7fffff) + 0x3f3504f3);
     const Floats s = (mantissa - 1.0f) / (mantissa + 1.0f), ss = s * s;
     constexpr float SCALE = 2.88539008f;  // 2 / ln 2
-    return exponent +
-           s * (((ss * (SCALE / 7) + SCALE / 5) * ss + SCALE / 3) * ss + SCALE);
+    return exponent + s * (((ss * (SCALE / 7) + SCALE / 5) * ss + SCALE / 3) * ss + SCALE);
 }
 
 // Swaps rows and columns of LANES vectors: of blocks of one number, of two, of four and so on.

@@ -101,8 +101,7 @@ inline Seen see(const View &view, bool antialiased, const Shape &p) {
     s.sharp = dot(normal, normal);
     s.determinant = s.sharp + BLUR * (s.xx + s.yy - BLUR);
     s.opacity = 1.0f / (1.0f + exp_fast(-p.opacity_logit));
-    s.filter =
-        antialiased ? root(larger(s.sharp / s.determinant, fill(1e-8f))) : fill(1.0f);
+    s.filter = antialiased ? root(larger(s.sharp / s.determinant, fill(1e-8f))) : fill(1.0f);
     return s;
 }
 
@@ -181,8 +180,8 @@ inline ShapeGradient through_projection(const View &view, bool antialiased, cons
 
     // Opacity and filter.
     if (antialiased) {
-        const Floats d_ratio = keep(above(s.filter, fill(1e-4f)),
-                                    g.opacity * s.opacity * 0.5f / s.filter);
+        const Floats d_ratio =
+            keep(above(s.filter, fill(1e-4f)), g.opacity * s.opacity * 0.5f / s.filter);
         const Floats slope = -s.sharp * inverse * inverse * BLUR;
         d_sharp += d_ratio * (s.determinant - s.sharp) * inverse * inverse;
         d_xx += d_ratio * slope;
@@ -205,10 +204,10 @@ inline ShapeGradient through_projection(const View &view, bool antialiased, cons
     const Floats d_slope_x = keep(s.free_x, -by_x * dot(d_row_x, s.axes[2]) * s.inverse_z);
     const Floats d_slope_y = keep(s.free_y, -by_y * dot(d_row_y, s.axes[2]) * s.inverse_z);
     const Floats d_x = gx + d_slope_x, d_y = gy + d_slope_y;
-    const Floats d_z = g.depth -
-                       (gx * s.x + gy * s.y + dot(d_row_x, s.row_x) + dot(d_row_y, s.row_y)) *
-                           s.inverse_z -
-                       d_slope_x * s.slope_x - d_slope_y * s.slope_y;
+    const Floats d_z =
+        g.depth -
+        (gx * s.x + gy * s.y + dot(d_row_x, s.row_x) + dot(d_row_y, s.row_y)) * s.inverse_z -
+        d_slope_x * s.slope_x - d_slope_y * s.slope_y;
     for (int r = 0; r < 3; ++r) out.mean[r] = m[r] * d_x + m[4 + r] * d_y + m[8 + r] * d_z;
 
     // W R S to rotation and scales.

@@ -64,7 +64,7 @@ inline Floats block_of(Floats pixel) { return rounded_down(pixel * (1.0f / BLOCK
 // For each lane's splat, the first and last block of the strips of blocks in its rows of tiles,
 // ACROSS to a row; NOWHERE and -1 where it meets none.
 struct Spans {
-    int32_t *left, *right;            // [strips, LANES]
+    int32_t *left, *right;             // [strips, LANES]
     int32_t first[LANES], end[LANES];  // rows of tiles
 };
 constexpr int NOWHERE = 1 << 29;
@@ -139,7 +139,8 @@ inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, C
         // A strip of so few tiles fits into a word, a bit for each block.
         uint64_t strips[ACROSS];
         for (int s = 0; s < ACROSS; ++s) {
-            const int from = left[s * LANES] - first * ACROSS, to = right[s * LANES] - first * ACROSS;
+            const int from = left[s * LANES] - first * ACROSS,
+                      to = right[s * LANES] - first * ACROSS;
             const uint64_t some = -uint64_t(to >= from);
             strips[s] = some & (~0ull << (from & 63)) & (~0ull >> (63 - (to & 63)));
         }
