@@ -20,7 +20,7 @@ from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon import Plan, Step, fit_splats, start_fit
-from lumigraph.recon.density import Statistics
+from lumigraph.recon.density import no_pull
 from lumigraph.render import Camera, Similarity, Splats, render_color, to_bytes
 from lumigraph.render.render import project_splats
 
@@ -223,7 +223,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
     """A fit of the scene, which it changes, to a picture of it with its colours exchanged.
 
     It stands in the middle of the classic long fit, with all harmonics, where density control still
-    gathers its statistics; for about 90 steps it does not act.
+    watches the splats; for about 90 steps it does not act.
     """
     picture = to_bytes(render_color(replace(scene, base=scene.base.roll(1, 1)), camera))
     points = scene.means[:1000].double()
@@ -244,7 +244,7 @@ def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
         first={name: torch.zeros_like(value) for name, value in tensors.items()},
         second={name: torch.zeros_like(value) for name, value in tensors.items()},
         last=torch.zeros(len(scene), dtype=torch.int32),
-        statistics=Statistics.empty(len(scene), scene.means.device),
+        pull=no_pull(len(scene), scene.means.device),
     )
     return fit_splats(capture, fit)
 

@@ -84,11 +84,11 @@ def _row(*tensors: Tensor) -> int:
 def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
     """A step of a copy of the scene that moves it by nothing, and the milliseconds of its stages.
 
-    Statistics for density control are gathered, as in most steps of a fit.
+    What density control wants to know is gathered, as in most steps of a fit.
     """
     splats = tuple(value.clone() for value in scene.tensors.values())
     first, second = (tuple(map(torch.zeros_like, splats)) for _ in range(2))
-    statistics = tuple(torch.zeros(len(scene)) for _ in range(2))
+    pull = tuple(torch.zeros(len(scene)) for _ in range(2))
     last = torch.zeros(len(scene), dtype=torch.int32)
     generator = torch.Generator().manual_seed(0)
     shape = (camera.height, camera.width, 3)
@@ -115,7 +115,7 @@ def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
             1.0,
             1,
             last,
-            statistics,
+            pull,
             threads,
         )
         return [second * 1e3 for second in seconds]

@@ -108,6 +108,13 @@ def shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
     return np.array(Image.fromarray(pixels[:height, :width]).reduce(factor))
 
 
+def averaged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The photo at a smaller size, each pixel the mean of the area it covers; its edges stay."""
+    from PIL import Image
+
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+
+
 def stretched(mask: np.ndarray, width: int, height: int) -> np.ndarray:
     """The mask at another size, each pixel that of the nearest before. [height, width]"""
     from PIL import Image

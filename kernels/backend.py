@@ -96,6 +96,43 @@ class Rates(NamedTuple):
     rest: float
 
 
+class Moments(NamedTuple):
+    """What Adam remembers of each parameter of each splat."""
+
+    first: Parameters
+    """Running means of the gradients."""
+    second: Parameters
+    """Running means of their squares."""
+    last: Tensor | None = None
+    """The step that last moved each splat. If given, a splat that is seen again moves as if it had
+    taken part, without a gradient, in the steps since then: its moments have decayed, and it is
+    carried on by the first. int32 [splats]"""
+
+
+class Adam(NamedTuple):
+    """What one step of Adam is told (arXiv 1412.6980, algorithm 1)."""
+
+    rates: Rates
+    step: int
+    """1 for the first step; corrects the bias of both running means."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two."""
+    epsilon: float = 1e-15
+    """Added to the root of the second."""
+
+
+class Target(NamedTuple):
+    """A photo, and what it says of the splats in its view."""
+
+    view: View
+    photo: Tensor
+    """uint8, or float32 in [0, 1]: [height, width, 3]"""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour behind all splats."""
+    ssim_weight: float = 0.2
+    """Part of the loss that is structural similarity."""
+
+
 class Pull(NamedTuple):
     """What density control wants to know of each splat, summed over views."""
 
@@ -211,45 +248,27 @@ class Backend(Protocol):
     def descend(
         self,
         splats: Parameters,
-        first: Parameters,
-        second: Parameters,
+        moments: Moments,
+        target: Target,
+        adam: Adam,
         *,
-        view: View,
-        photo: Tensor,
         degree: int,
-        rates: Rates,
-        step: int,
         filter: Filter = "classic",
-        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-        ssim_weight: float = 0.2,
-        betas: tuple[float, float] = (0.9, 0.999),
-        epsilon: float = 1e-15,
-        last: Tensor | None = None,
         pull: Pull | None = None,
     ) -> float:
-        """One step of Adam towards one photo, in place, for the splats that the view sees.
+        """One step of Adam towards one photo, in place, for the splats that its view sees.
 
         The loss is (1 - ssim_weight) L1 + ssim_weight (1 - SSIM) (3DGS, arXiv 2308.04079, eq. 7).
         Splats that are not seen keep their values and moments (Taming 3DGS, arXiv 2406.15643),
-        and make up for it when they are seen if `last` is given.
+        and make up for it when they are seen if it is known when each was last moved.
 
         Args:
             splats: The scene.
-            first: Running means of the gradients.
-            second: Running means of their squares.
-            view: The camera.
-            photo: What it should see. uint8, or float32 in [0, 1]: [height, width, 3]
+            moments: Of as many splats.
+            target: The photo.
+            adam: The step.
             degree: The highest of the harmonics to use.
-            rates: Adam's learning rates.
-            step: 1 for the first step; corrects the bias of both means.
             filter: How sub-pixel splats are drawn.
-            background: Colour behind all splats.
-            ssim_weight: Part of the loss that is structural similarity.
-            betas: Decay of the two means.
-            epsilon: Added to the root of the second mean.
-            last: The step that last moved each splat, which becomes this one. If given, a splat
-                moves as if it had taken part, without a gradient, in the steps since then: its
-                moments have decayed, and it is carried on by the first. int32 [splats]
             pull: If given, this view is added to it.
 
         Returns:

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from lumigraph.kernels.backend import (
+    Adam,
     Backend,
     Filter,
     Footprints,
+    Moments,
     Parameters,
     Pull,
     Raster,
-    Rates,
+    Target,
     View,
 )
 
@@ -47,8 +49,8 @@ def paint(
     *,
     view: View,
     degree: int,
-    filter: Filter,
-    background: tuple[float, float, float],
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> tuple[Tensor, Tensor]:
     """See `Backend.paint`."""
     _, raster = _draw(backend, splats, view, degree, filter, background, None)
@@ -59,44 +61,60 @@ def paint(
 def descend(
     backend: Backend,
     splats: Parameters,
-    first: Parameters,
-    second: Parameters,
+    moments: Moments,
+    target: Target,
+    adam: Adam,
     *,
-    view: View,
-    photo: Tensor,
     degree: int,
-    rates: Rates,
-    step: int,
-    filter: Filter,
-    background: tuple[float, float, float],
-    ssim_weight: float,
-    betas: tuple[float, float],
-    epsilon: float,
-    last: Tensor | None,
-    pull: Pull | None,
+    filter: Filter = "classic",
+    pull: Pull | None = None,
 ) -> float:
     """See `Backend.descend`."""
+    view, photo, background, ssim_weight = target
     leaves = Parameters(*(value.detach().requires_grad_() for value in splats))
     absolute = torch.zeros_like(leaves.means[:, :2]) if pull else None
     footprints, raster = _draw(backend, leaves, view, degree, filter, background, absolute)
-    target = photo.to(raster.features) / 255 if photo.dtype == torch.uint8 else photo
-    loss = (1 - ssim_weight) * backend.l1(raster.features, target)
-    loss = loss + ssim_weight * (1 - backend.ssim(raster.features, target))
+    image = raster.features
+    photo = photo.to(image) / 255 if photo.dtype == torch.uint8 else photo
+    loss = (1 - ssim_weight) * backend.l1(image, photo)
+    loss = loss + ssim_weight * (1 - backend.ssim(image, photo))
     loss.backward()
     seen = footprints.extents[:, 0] > 0
-    missed = torch.zeros_like(leaves.opacity_logits, requires_grad=False)
+    gradients = Parameters(*(leaf.grad for leaf in leaves))  # type: ignore[arg-type]
+    _step(backend, splats, gradients, moments, adam, seen)
+    if pull is not None and absolute is not None:
+        lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
+        pull.gradient.add_(lengths)
+        pull.views.add_(seen)
+    return loss.item()
+
+
+@torch.no_grad()
+def _step(
+    backend: Backend,
+    splats: Parameters,
+    gradients: Parameters,
+    moments: Moments,
+    adam: Adam,
+    seen: Tensor,
+) -> None:
+    """Moves the splats that are seen; a gradient of None is one of zeros that never were others."""
+    (rates, step, betas, epsilon), last = adam, moments.last
+    missed = torch.zeros_like(splats.opacity_logits)
     if last is not None:
         missed = torch.where(seen, step - 1 - last, 0).clamp_min(0).to(missed)
         last.masked_fill_(seen, step)
-    for value, leaf, mean, square, rate in zip(splats, leaves, first, second, rates, strict=True):
-        if rate == 0 or leaf.grad is None:
+    for value, gradient, mean, square, rate in zip(
+        splats, gradients, moments.first, moments.second, rates, strict=True
+    ):
+        if rate == 0 or gradient is None:
             continue
         old, steps = mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
         mean.mul_(betas[0] ** steps)
         square.mul_(betas[1] ** steps)
         backend.adam(
             value,
-            leaf.grad,
+            gradient,
             mean,
             square,
             step=step,
@@ -109,8 +127,3 @@ def descend(
         drift = betas[0] * (1 - betas[0] ** steps) / (1 - betas[0])
         root = (square / (1 - betas[1] ** step)).sqrt() + epsilon
         value.sub_(rate / (1 - betas[0] ** step) * drift * old / root)
-    if pull is not None and absolute is not None:
-        lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
-        pull.gradient.add_(lengths)
-        pull.views.add_(seen)
-    return loss.item()

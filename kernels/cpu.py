@@ -12,12 +12,14 @@ from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
 from lumigraph.kernels.backend import (
+    Adam,
     Filter,
     Footprints,
+    Moments,
     Parameters,
     Pull,
     Raster,
-    Rates,
+    Target,
     View,
 )
 
@@ -41,18 +43,18 @@ class _Project(torch.autograd.Function):
         extents = splats[0].new_empty(count, 2)
         ctx.arguments = (_numbers(view), (view.width, view.height), filter == "antialiased")
         _native.project(*splats, *ctx.arguments, *outputs, extents, torch.get_num_threads())
-        ctx.save_for_backward(*splats, outputs[1], extents)
+        ctx.save_for_backward(*splats, extents)
         ctx.mark_non_differentiable(extents)
         return (*outputs, extents)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *splats, conics, extents = ctx.saved_tensors
+        *splats, extents = ctx.saved_tensors
         out = tuple(torch.empty_like(x) for x in splats)
         incoming = tuple(gradient.contiguous() for gradient in gradients[:4])
         _native.project_backward(
-            *splats, *ctx.arguments, conics, extents, incoming, out, torch.get_num_threads()
+            *splats, *ctx.arguments, extents, incoming, out, torch.get_num_threads()
         )
         return (None, None, *out)
 
@@ -227,44 +229,37 @@ def paint(
 @torch.no_grad()
 def descend(
     splats: Parameters,
-    first: Parameters,
-    second: Parameters,
+    moments: Moments,
+    target: Target,
+    adam: Adam,
     *,
-    view: View,
-    photo: Tensor,
     degree: int,
-    rates: Rates,
-    step: int,
     filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ssim_weight: float = 0.2,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-15,
-    last: Tensor | None = None,
     pull: Pull | None = None,
 ) -> float:
     """See `Backend.descend`."""
-    photo = photo.contiguous()
+    view, (betas, step) = target.view, (adam.betas, adam.step)
+    photo = target.photo.contiguous()
     photo_bytes, photo_floats = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
     correction = 1 - betas[0] ** step
     (loss, _, _), _ = _native.descend(
         tuple(value.detach() for value in splats),
-        tuple(first),
-        tuple(second),
+        tuple(moments.first),
+        tuple(moments.second),
         _numbers(view),
         (view.width, view.height),
         filter == "antialiased",
         _position(view),
         degree,
-        background,
+        target.background,
         photo_bytes,
         photo_floats,
-        ssim_weight,
-        tuple(rate / correction for rate in rates),
-        (*betas, epsilon),
+        target.ssim_weight,
+        tuple(rate / correction for rate in adam.rates),
+        (*betas, adam.epsilon),
         (1 - betas[1] ** step) ** -0.5,
         step,
-        last,
+        moments.last,
         None if pull is None else tuple(pull),
         torch.get_num_threads(),
     )

@@ -13,6 +13,7 @@ import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,12 +21,10 @@ from torch import Tensor
 from lumigraph.kernels import composed, reference
 from lumigraph.kernels.backend import (
     BLUR,
+    Backend,
     Filter,
     Footprints,
-    Parameters,
-    Pull,
     Raster,
-    Rates,
     View,
 )
 from lumigraph.kernels.reference import adam, l1
@@ -258,64 +257,6 @@ def _median(footprints: Footprints, transmittance: Tensor, starts: Tensor, order
     return median.view_as(transmittance)
 
 
-def paint(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> tuple[Tensor, Tensor]:
-    """See `Backend.paint`."""
-    return composed.paint(
-        sys.modules[__name__],  # type: ignore[arg-type]
-        splats,
-        view=view,
-        degree=degree,
-        filter=filter,
-        background=background,
-    )
-
-
-def descend(
-    splats: Parameters,
-    first: Parameters,
-    second: Parameters,
-    *,
-    view: View,
-    photo: Tensor,
-    degree: int,
-    rates: Rates,
-    step: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ssim_weight: float = 0.2,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-15,
-    last: Tensor | None = None,
-    pull: Pull | None = None,
-) -> float:
-    """See `Backend.descend`."""
-    return composed.descend(
-        sys.modules[__name__],  # type: ignore[arg-type]
-        splats,
-        first,
-        second,
-        view=view,
-        photo=photo,
-        degree=degree,
-        rates=rates,
-        step=step,
-        filter=filter,
-        background=background,
-        ssim_weight=ssim_weight,
-        betas=betas,
-        epsilon=epsilon,
-        last=last,
-        pull=pull,
-    )
-
-
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.ssim`."""
     return reference.ssim(image, target, blur=_Blur.apply)
@@ -361,3 +302,10 @@ def _falls_back(operation: str, splats: int, pixels: int) -> bool:
 @functools.cache
 def _warn_once(operation: str, reason: str) -> None:
     warnings.warn(f"{operation} is done slowly in PyTorch: {reason}", stacklevel=4)
+
+
+paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
+"""See `Backend.paint`."""
+
+descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
+"""See `Backend.descend`."""

@@ -4,9 +4,11 @@ Readable first. Work over images goes in blocks of pixels, recomputed in backwar
 stays under 2 GB whatever the number of splats.
 """
 
+import functools
 import math
 import sys
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,12 +21,10 @@ from lumigraph.kernels.backend import (
     ALPHA_MIN,
     BLUR,
     TRANSMITTANCE_MIN,
+    Backend,
     Filter,
     Footprints,
-    Parameters,
-    Pull,
     Raster,
-    Rates,
     View,
 )
 
@@ -219,64 +219,6 @@ def blur(images: Tensor) -> Tensor:
     return functional.conv2d(images, window.view(1, 1, -1, 1), padding=(5, 0))
 
 
-def paint(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> tuple[Tensor, Tensor]:
-    """See `Backend.paint`."""
-    return composed.paint(
-        sys.modules[__name__],  # type: ignore[arg-type]
-        splats,
-        view=view,
-        degree=degree,
-        filter=filter,
-        background=background,
-    )
-
-
-def descend(
-    splats: Parameters,
-    first: Parameters,
-    second: Parameters,
-    *,
-    view: View,
-    photo: Tensor,
-    degree: int,
-    rates: Rates,
-    step: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ssim_weight: float = 0.2,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-15,
-    last: Tensor | None = None,
-    pull: Pull | None = None,
-) -> float:
-    """See `Backend.descend`."""
-    return composed.descend(
-        sys.modules[__name__],  # type: ignore[arg-type]
-        splats,
-        first,
-        second,
-        view=view,
-        photo=photo,
-        degree=degree,
-        rates=rates,
-        step=step,
-        filter=filter,
-        background=background,
-        ssim_weight=ssim_weight,
-        betas=betas,
-        epsilon=epsilon,
-        last=last,
-        pull=pull,
-    )
-
-
 def ssim(image: Tensor, target: Tensor, *, blur: Callable[[Tensor], Tensor] = blur) -> Tensor:
     """See `Backend.ssim`; another backend can bring its own `blur`."""
     x, y = (t.permute(2, 0, 1)[:, None] for t in (image, target))
@@ -319,3 +261,10 @@ def adam(
             old.copy_(new)
         else:
             old.copy_(torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old))
+
+
+paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
+"""See `Backend.paint`."""
+
+descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
+"""See `Backend.descend`."""

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumigraph.datasets.files import atomic
-from lumigraph.recon.density import Statistics
+from lumigraph.kernels import Pull
 from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
 
-VERSION = "2"
+VERSION = "3"
 """Of the layout; a reader refuses the ones it does not know."""
 
 _NAMES = [*SHAPES, "rest"]
@@ -34,8 +34,8 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
     tensors = {f"{group}.{name}": groups[group][name] for group in _GROUPS for name in _NAMES}
     tensors |= {
         "last": fit.last,
-        "statistics.gradient": fit.statistics.gradient,
-        "statistics.views": fit.statistics.views,
+        "pull.gradient": fit.pull.gradient,
+        "pull.views": fit.pull.views,
         "order": fit.order,
         "levels": fit.levels,
         "random": fit.random,
@@ -92,9 +92,7 @@ def _fit_from(
         first=groups["first"],
         second=groups["second"],
         last=tensors["last"].to(device),
-        statistics=Statistics(
-            tensors["statistics.gradient"].to(device), tensors["statistics.views"].to(device)
-        ),
+        pull=Pull(tensors["pull.gradient"].to(device), tensors["pull.views"].to(device)),
         similarity=Similarity(tensors["similarity.origin"], scale),
         levels=tensors["levels"],
         order=tensors["order"],
@@ -115,8 +113,8 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
     }
     expected |= {
         "last": ((count,), torch.int32),
-        "statistics.gradient": ((count,), torch.float32),
-        "statistics.views": ((count,), torch.float32),
+        "pull.gradient": ((count,), torch.float32),
+        "pull.views": ((count,), torch.float32),
         "similarity.origin": ((3,), torch.float64),
         "order": (tuple(tensors["order"].shape[:1]), torch.int64),
         "levels": ((len(tensors["levels"]), 2), torch.float64),

@@ -4,12 +4,13 @@
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lumigraph.kernels import Pull
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
@@ -17,25 +18,6 @@ from lumigraph.render import Splats
 
 SPLIT_SHRINK = 1.6
 """Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
-
-
-@dataclass
-class Statistics:
-    """What density control has seen of each splat since it last acted.
-
-    Attributes:
-        gradient: Sum over views of the length of the absolute gradient of the centre on the
-            image, in units of half the image's size. [splats]
-        views: Views that saw the splat. [splats]
-    """
-
-    gradient: Tensor
-    views: Tensor
-
-    @staticmethod
-    def empty(count: int, device: torch.device | str) -> "Statistics":
-        """Nothing seen yet."""
-        return Statistics(torch.zeros(count, device=device), torch.zeros(count, device=device))
 
 
 class Growing(Protocol):
@@ -47,7 +29,12 @@ class Growing(Protocol):
     first: dict[str, Tensor]
     second: dict[str, Tensor]
     last: Tensor
-    statistics: Statistics
+    pull: Pull
+
+
+def no_pull(count: int, device: torch.device | str = "cpu") -> Pull:
+    """Nothing seen yet of so many splats."""
+    return Pull(torch.zeros(count, device=device), torch.zeros(count, device=device))
 
 
 def refine(fit: Growing, generator: torch.Generator) -> None:
@@ -63,7 +50,7 @@ def refine(fit: Growing, generator: torch.Generator) -> None:
     if fit.step > plan.opacity_reset_interval:
         pruned |= sizes > plan.prune_scale
 
-    pull = fit.statistics.gradient / fit.statistics.views.clamp_min(1)
+    pull = fit.pull.gradient / fit.pull.views.clamp_min(1)
     wanted = (pull > plan.grow_gradient) & ~pruned
     kept = len(splats) - int(pruned.sum())
     growing = _strongest(pull, wanted, max(0, plan.splat_limit - kept))
@@ -121,4 +108,4 @@ def _rebuild(fit: Growing, kept: Tensor, added: list[Splats]) -> None:
             moments[name] = torch.cat([value[kept], zeros])[order]
     born = fit.last.new_full((count,), fit.step)
     fit.last = torch.cat([fit.last[kept], born])[order]
-    fit.statistics = Statistics.empty(len(fit.splats), kept.device)
+    fit.pull = no_pull(len(fit.splats), kept.device)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.datasets import Capture
-from lumigraph.kernels import Parameters, Pull, Rates, backend_for
-from lumigraph.recon.density import Statistics, refine, reset_opacities
+from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, backend_for
+from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
 from lumigraph.recon.plan import Plan
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
@@ -27,7 +27,7 @@ class SplatFit:
         first: Adam's running means of the gradients, named as in `Splats.tensors`.
         second: Adam's running means of their squares.
         last: The step that last moved each splat. int32 [splats]
-        statistics: What density control has seen since it last acted.
+        pull: What density control has seen since it last acted.
         similarity: From the capture's frame to the fit's.
         levels: From which step on photos are made how many times smaller. float64 [levels, 2]
         order: Training frames of this epoch that are still to come. int64 [frames left]
@@ -40,7 +40,7 @@ class SplatFit:
     first: dict[str, Tensor]
     second: dict[str, Tensor]
     last: Tensor
-    statistics: Statistics
+    pull: Pull
     similarity: Similarity
     levels: Tensor
     order: Tensor
@@ -92,7 +92,7 @@ def start_fit(
         first={name: torch.zeros_like(value) for name, value in tensors.items()},
         second={name: torch.zeros_like(value) for name, value in tensors.items()},
         last=torch.zeros(len(splats), dtype=torch.int32, device=device),
-        statistics=Statistics.empty(len(splats), device),
+        pull=no_pull(len(splats), device),
         similarity=capture.similarity,
         levels=size_levels(capture, plan),
         order=torch.empty(0, dtype=torch.int64),
@@ -141,21 +141,14 @@ def _optimize(
 ) -> float:
     """One gradient step towards one photo; returns the loss. photo: uint8 [height, width, 3]"""
     plan, splats = fit.plan, fit.splats
-    watching = fit.step < plan.refine_stop
     return backend_for(splats.means.device).descend(
         Parameters(**splats.tensors),
-        Parameters(**fit.first),
-        Parameters(**fit.second),
-        view=camera.view,
-        photo=photo.to(splats.means.device),
+        Moments(Parameters(**fit.first), Parameters(**fit.second), fit.last),
+        Target(camera.view, photo.to(splats.means.device), background, plan.ssim_weight),
+        Adam(learning_rates(plan, fit.step), fit.step + 1),
         degree=splats.degree,
-        rates=learning_rates(plan, fit.step),
-        step=fit.step + 1,
         filter=splats.filter,
-        background=background,
-        ssim_weight=plan.ssim_weight,
-        last=fit.last,
-        pull=Pull(fit.statistics.gradient, fit.statistics.views) if watching else None,
+        pull=fit.pull if fit.step < plan.refine_stop else None,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets import Capture, Frame, ImageCache
+from lumigraph.datasets.images import averaged
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Camera, Similarity
 
@@ -135,7 +136,8 @@ class Photos:
         if self.smaller is None:
             self.smaller = ImageCache()
         photo = self.smaller.get(
-            index, lambda: averaged(frame.image(), camera.width, camera.height)
+            index,
+            lambda: torch.from_numpy(averaged(frame.image().numpy(), camera.width, camera.height)),
         )
         return camera, photo
 
@@ -146,14 +148,3 @@ def _resized(camera: Camera, downscale: float) -> Camera:
         return camera
     width, height = (max(1, round(side / downscale)) for side in (camera.width, camera.height))
     return camera.resized(width, height)
-
-
-def averaged(photo: Tensor, width: int, height: int) -> Tensor:
-    """The photo made smaller, each pixel the mean of the area it covers. uint8 [height, width, 3]
-
-    The edges stay where they are, as `Camera.resized` has it.
-    """
-    from PIL import Image
-
-    smaller = Image.fromarray(photo.numpy()).resize((width, height), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(smaller))

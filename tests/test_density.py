@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from lumigraph.kernels import Pull
 from lumigraph.recon import Plan
-from lumigraph.recon.density import Statistics, refine
+from lumigraph.recon.density import refine
 from lumigraph.recon.initial import splats_from_points
 from lumigraph.recon.morton import BITS, morton_order
 from lumigraph.render import Splats
@@ -30,7 +31,7 @@ def test_what_belongs_to_a_splat_moves_with_it_along_the_curve():
         first={name: value + 1 for name, value in splats.tensors.items()},
         second={name: value + 2 for name, value in splats.tensors.items()},
         last=torch.full((50,), 7, dtype=torch.int32),
-        statistics=Statistics(torch.arange(50) + 0.5, torch.ones(50)),
+        pull=Pull(torch.arange(50) + 0.5, torch.ones(50)),
     )
     refine(fit, torch.Generator().manual_seed(0))
     means = fit.splats.means

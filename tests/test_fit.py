@@ -14,7 +14,7 @@ from lumigraph.recon import (
     save_checkpoint,
     start_fit,
 )
-from lumigraph.recon.density import refine, reset_opacities, split
+from lumigraph.recon.density import no_pull, refine, reset_opacities, split
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.initial import neighbor_distances, splats_from_points
 from lumigraph.recon.morton import morton_order
@@ -274,7 +274,7 @@ def fit_of(splats: Splats, plan: Plan = PLAN) -> SplatFit:
         for name, value in splats.tensors.items():
             moments[name] = torch.ones_like(value)
     fit.last = torch.zeros(len(splats), dtype=torch.int32)
-    fit.statistics = type(fit.statistics).empty(len(splats), "cpu")
+    fit.pull = no_pull(len(splats))
     return fit
 
 
@@ -284,8 +284,8 @@ def test_refine_clones_the_small_splits_the_large_and_prunes_the_faint():
     splats.log_scales[1] = math.log(0.05)
     splats.opacity_logits[3] = -8
     fit = fit_of(splats)
-    fit.statistics.gradient[:2] = 1
-    fit.statistics.views[:] = 1
+    fit.pull.gradient[:2] = 1
+    fit.pull.views[:] = 1
     refine(fit, torch.Generator().manual_seed(0))
     after = fit.splats
     assert len(after) == 3 - 1 + 1 + 2  # kept, less the split one, a clone, two halves
@@ -297,15 +297,15 @@ def test_refine_clones_the_small_splits_the_large_and_prunes_the_faint():
     assert (fit.first["means"][other] == 1).all()
     assert sorted(fit.first["means"][cloned].sum(1).tolist()) == [0, 3]
     assert not fit.first["means"][halves].any()
-    assert len(fit.statistics.views) == 5
+    assert len(fit.pull.views) == 5
 
 
 def test_refine_stops_at_the_limit_and_takes_the_strongest():
     splats = blobs(10)
     splats.log_scales[:] = math.log(0.001)
     fit = fit_of(splats, dataclasses.replace(PLAN, splat_limit=12))
-    fit.statistics.gradient[:] = torch.arange(10) + 1.0
-    fit.statistics.views[:] = 1
+    fit.pull.gradient[:] = torch.arange(10) + 1.0
+    fit.pull.views[:] = 1
     refine(fit, torch.Generator().manual_seed(0))
     assert len(fit.splats) == 12
     copies = (fit.splats.means[:, None] == splats.means).all(2).sum(0)

@@ -15,12 +15,15 @@ from torch import Tensor
 
 from lumigraph.kernels import (
     ALPHA_MAX,
+    Adam,
     Backend,
     Filter,
     Footprints,
+    Moments,
     Parameters,
     Pull,
     Rates,
+    Target,
     View,
     cpu,
     cuda,
@@ -648,9 +651,17 @@ class Fit:
 
     def descend(self, kernels: Backend, view: View, photo: Tensor, **options: Any) -> float:
         """One step towards a photo."""
-        options = {"degree": 3, "rates": RATES, "last": self.last, "pull": self.pull, **options}
-        options["photo"] = photo.to(self.splats.means.device)
-        return kernels.descend(self.splats, self.first, self.second, view=view, **options)
+        photo = photo.to(self.splats.means.device)
+        target = Target(view, photo, **_taken(options, "background", "ssim_weight"))
+        adam = Adam(**{"rates": RATES, **_taken(options, "rates", "step", "epsilon")})
+        moments = Moments(self.first, self.second, options.pop("last", self.last))
+        options = {"degree": 3, "pull": self.pull, **options}
+        return kernels.descend(self.splats, moments, target, adam, **options)
+
+
+def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the options that are given, which are no longer among them."""
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def photo_of(view: View, seed: int = 5) -> Tensor:
@@ -784,7 +795,7 @@ def test_descend_refuses(change: dict[str, Any], message: str):
     fit = Fit.of(scene, "cpu")
     options = {"step": 1, "photo": photo_of(scene.view), **change}
     with pytest.raises((ValueError, TypeError), match=message):
-        fit.descend(cpu, scene.view, **options)
+        fit.descend(cpu, scene.view, options.pop("photo"), **options)
 
 
 # Determinism, on the CPU ----------------------------------------------------------------------

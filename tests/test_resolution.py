@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.images import averaged
 from lumigraph.recon import Plan
 from lumigraph.recon.initial import splats_from_points
-from lumigraph.recon.resolution import Photos, averaged, downscale_at, size_levels
+from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, psnr, render, to_bytes
 
 PLAN = Plan(steps=1000, coarse_steps=600, coarse_downscale=8.0)
@@ -96,13 +97,14 @@ def test_the_level_in_use_is_the_last_that_began():
 
 def test_smaller_photos_are_means_of_what_they_cover():
     photo = noise()
-    half = averaged(photo, SIDE // 2, SIDE // 2)
+    half = torch.from_numpy(averaged(photo.numpy(), SIDE // 2, SIDE // 2))
     means = photo.float().view(SIDE // 2, 2, SIDE // 2, 2, 3).mean((1, 3))
     assert (half.float() - means).abs().max() <= 1  # Rounded once in each direction.
     ramp = torch.arange(90).to(torch.uint8)[None, :, None].repeat(6, 1, 3)
     # Pixels of 1.5: the mean over [1.5 k, 1.5 (k + 1)], and the ramp's value at x is x - 0.5.
     expected = (torch.arange(60) + 0.5) * 1.5 - 0.5
-    assert (averaged(ramp, 60, 4)[2, :, 0].float() - expected).abs().max() <= 0.75
+    smaller = torch.from_numpy(averaged(ramp.numpy(), 60, 4))
+    assert (smaller[2, :, 0].float() - expected).abs().max() <= 0.75
 
 
 def test_a_smaller_camera_sees_the_smaller_photo():

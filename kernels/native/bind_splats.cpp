@@ -62,13 +62,11 @@ void project(const In &means, const In &quaternions, const In &log_scales, const
 
 void project_backward(const In &means, const In &quaternions, const In &log_scales,
                       const In &opacity_logits, const ViewNumbers &view, Size size,
-                      bool antialiased, const Out &conics, const Out &extents,
-                      const std::array<In, 4> &gradients, const std::array<Out, 4> &out,
-                      int threads) {
+                      bool antialiased, const Out &extents, const std::array<In, 4> &gradients,
+                      const std::array<Out, 4> &out, int threads) {
     Project p = project_arguments(means, quaternions, log_scales, opacity_logits, view, size,
                                   antialiased, threads);
     const int64_t n = p.splats;
-    p.conics = checked(conics, "conics", {n, 3});
     p.extents = checked(extents, "extents", {n, 2});
     ProjectGradient g{};
     g.centers = checked(gradients[0], "gradient of centers", {n, 2});
@@ -224,7 +222,7 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
     const std::optional<In> &target, float ssim_weight, const std::array<float, PARAMETERS> &rates,
     std::array<float, 3> betas_epsilon, float root_scale, int step,
-    const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &statistics,
+    const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &pull,
     int threads) {
     Descent d{};
     d.project = scene_project(parameters, view, size, antialiased, threads);
@@ -240,9 +238,9 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     d.beta1 = betas_epsilon[0], d.beta2 = betas_epsilon[1], d.epsilon = betas_epsilon[2];
     d.root_scale = root_scale, d.step = step;
     d.last = checked(last, "last", {d.project.splats});
-    if (statistics) {
-        d.pull = checked((*statistics)[0], "statistics[0]", {d.project.splats});
-        d.views = checked((*statistics)[1], "statistics[1]", {d.project.splats});
+    if (pull) {
+        d.pull = checked((*pull)[0], "pull[0]", {d.project.splats});
+        d.views = checked((*pull)[1], "pull[1]", {d.project.splats});
     }
     if (photo.has_value() == target.has_value())
         throw nb::value_error("give a target in floats or a photo in bytes");
@@ -264,8 +262,8 @@ void bind_splats(nb::module_ &m) {
           "opacities"_a.noconvert(), "depths"_a.noconvert(), "extents"_a.noconvert(), "threads"_a);
     m.def("project_backward", &project_backward, "means"_a.noconvert(), "quaternions"_a.noconvert(),
           "log_scales"_a.noconvert(), "opacity_logits"_a.noconvert(), "view"_a, "size"_a,
-          "antialiased"_a, "conics"_a.noconvert(), "extents"_a.noconvert(),
-          "gradients"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+          "antialiased"_a, "extents"_a.noconvert(), "gradients"_a.noconvert(), "out"_a.noconvert(),
+          "threads"_a);
     m.def("harmonics", &harmonics, "means"_a.noconvert(), "base"_a.noconvert(),
           "rest"_a.noconvert(), "position"_a, "degree"_a, "visible"_a.noconvert().none(),
           "colors"_a.noconvert(), "threads"_a);
@@ -291,7 +289,7 @@ void bind_splats(nb::module_ &m) {
           "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
           "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),
           "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a, "step"_a,
-          "last"_a.noconvert().none(), "statistics"_a.noconvert().none(), "threads"_a);
+          "last"_a.noconvert().none(), "pull"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

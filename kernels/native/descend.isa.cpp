@@ -87,7 +87,7 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
 }
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.
-inline void add_statistics(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
+inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
     const Floats x = absolute_x * (0.5f * d.project.view.width);
     const Floats y = absolute_y * (0.5f * d.project.view.height);
     alignas(64) float lengths[LANES];
@@ -153,7 +153,7 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
     step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, g);
     step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, g);
     step_rows<3>(d, missed, BASE, base, g);
-    if (d.pull) add_statistics(d, sums[10], sums[11], g);
+    if (d.pull) add_pull(d, sums[10], sums[11], g);
 }
 
 }  // namespace

@@ -151,7 +151,7 @@ struct Descent {
     float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
     float beta1, beta2, epsilon, root_scale;
     int32_t *last, step;  // the step that last moved each splat, and this one; or null
-    float *pull, *views;  // statistics to add to, a number a splat; or null
+    float *pull, *views;  // to add to, a number a splat; or null
 };
 
 // The photometric loss of an image: (1 - ssim_weight) L1 + ssim_weight (1 - SSIM), means over

@@ -288,7 +288,7 @@ inline void through_direction(int degree, const Direction &at, const Floats *s, 
     out[2] = at.inverse_length * (d[2] - radial * z);
 }
 
-// The coefficients of splats. DEGREE is a constant where the loops over them must unroll.
+// The coefficients of a vector of splats.
 struct Coefficients {
     Floats base[3], rest[REST][3];
 };
