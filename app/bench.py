@@ -21,6 +21,7 @@ from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon import Plan, Step, fit_splats, start_fit
 from lumigraph.recon.density import no_pull
+from lumigraph.recon.morton import morton_order
 from lumigraph.render import Camera, Similarity, Splats, render_color, to_bytes
 from lumigraph.render.render import project_splats
 
@@ -292,7 +293,8 @@ def resampled(scene: Splats, count: int, *, seed: int = 0) -> Splats:
     """The scene with `count` splats: each split into several, or a random choice of them.
 
     Parts of a split splat lie where its own Gaussian drew them and keep its opacity. The scales
-    change by (count / splats)^(-1/3), so that the splats fill the same space.
+    change by (count / splats)^(-1/3), so that the splats fill the same space. What was split is put
+    into the order in which a fit leaves its splats, neighbours together.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = -(-count // len(scene))
@@ -308,7 +310,8 @@ def resampled(scene: Splats, count: int, *, seed: int = 0) -> Splats:
             rotations = rotation_matrices(grown.quaternions[rows])
             offsets[rows] = (rotations @ spread[rows, :, None])[..., 0]
         grown = replace(grown, means=grown.means + offsets)
-    return replace(grown, log_scales=grown.log_scales - math.log(count / len(scene)) / 3)
+    grown = replace(grown, log_scales=grown.log_scales - math.log(count / len(scene)) / 3)
+    return grown[morton_order(grown.means)] if parts > 1 else grown
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import _native
 from lumigraph.kernels.reference import rotation_matrices
 from lumigraph.recon.files import save_ply
+from lumigraph.recon.morton import morton_order
 from lumigraph.render import Similarity, Splats, render
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -139,11 +140,19 @@ def test_the_blended_splats_of_a_pixel_are_counted():
 # More splats, and fewer.
 
 
+def parents_of(many: Splats, scene: Splats) -> torch.Tensor:
+    """Which splat of the scene each was split from: that of the same, unique colour."""
+    unique, rows = scene.rest.double().sum((1, 2)).sort()
+    assert (unique.diff() > 0).all()
+    return rows[torch.searchsorted(unique, many.rest.double().sum((1, 2)))]
+
+
 def test_splitting_multiplies_splats_and_keeps_what_they_are():
     scene = generated_scene(3_000)
     many = resampled(scene, 30_000)
-    assert len(many) == 30_000
-    parts = torch.arange(3_000).repeat_interleave(10)
+    parts = parents_of(many, scene)
+    assert torch.equal(parts.bincount(), torch.full((3_000,), 10))
+    assert torch.equal(morton_order(many.means), torch.arange(30_000))
     for name in ("quaternions", "opacity_logits", "base", "rest"):
         assert torch.equal(many.tensors[name], scene.tensors[name][parts])
     shrunk = scene.log_scales[parts] - math.log(10) / 3
@@ -154,7 +163,7 @@ def test_parts_lie_where_the_splat_itself_drew_them():
     """In the splat's own axes their offsets are standard normal numbers."""
     scene = generated_scene(3_000)
     many = resampled(scene, 30_000)
-    parts = torch.arange(3_000).repeat_interleave(10)
+    parts = parents_of(many, scene)
     offsets = many.means - scene.means[parts]
     whitened = torch.linalg.solve(torch.linalg.cholesky(covariances(scene)[parts]), offsets)
     assert whitened.mean(0).abs().max() < 5 / math.sqrt(30_000)
@@ -164,7 +173,8 @@ def test_parts_lie_where_the_splat_itself_drew_them():
 def test_a_splat_of_no_size_keeps_its_place():
     scene = generated_scene(100)
     points = replace(scene, log_scales=torch.full_like(scene.log_scales, -80.0))
-    assert torch.equal(resampled(points, 1_000).means, points.means.repeat_interleave(10, 0))
+    many = resampled(points, 1_000)
+    assert torch.equal(many.means, points.means[parents_of(many, points)])
 
 
 def test_fewer_splats_are_a_choice_and_larger():

@@ -1,5 +1,7 @@
 // From splats to what the blending loops read, in one pass: projection, colours, and records of
 // those that are seen, side by side.
+#include <cstddef>
+
 #include "levels.h"
 #include "splat_math.h"
 
@@ -10,26 +12,32 @@ namespace {
 inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t first,
                   const Collected &out, int at) {
     constexpr float LOG2E = 1.44269504f;
-    enum { X, Y, XX, XY, YY, LOG, WIDTH, HEIGHT, OPACITY, DEPTH, COLUMNS };
-    alignas(64) float v[COLUMNS][LANES];
-    // The centre of the first pixel is 0 in records, and 0.5 elsewhere.
-    store(v[X], f.center_x - 0.5f), store(v[Y], f.center_y - 0.5f);
-    store(v[XX], -0.5f * LOG2E * f.conic_xx), store(v[XY], -LOG2E * f.conic_xy);
-    store(v[YY], -0.5f * LOG2E * f.conic_yy), store(v[LOG], f.log_opacity);
-    store(v[WIDTH], f.extent_x), store(v[HEIGHT], f.extent_y);
-    store(v[OPACITY], f.opacity), store(v[DEPTH], s.z);
+    constexpr int NUMBERS = sizeof(Record) / sizeof(float);
+    const Ints index = __builtin_convertvector(iota(), Ints) + int32_t(first);
+    // The numbers of a record in their order, zero for those that are not known yet. The centre of
+    // the first pixel is 0 in records, and 0.5 elsewhere.
+    Floats v[NUMBERS] = {f.center_x - 0.5f,
+                         f.center_y - 0.5f,
+                         -0.5f * LOG2E * f.conic_xx,
+                         -LOG2E * f.conic_xy,
+                         -0.5f * LOG2E * f.conic_yy,
+                         f.log_opacity,
+                         f.extent_x,
+                         f.extent_y};
+    v[12] = f.opacity, v[13] = (Floats)index;
+    static_assert(offsetof(Record, opacity) == 48 && offsetof(Record, index) == 52);
+#pragma GCC unroll 4
+    for (int from = 0; from < NUMBERS; from += LANES) transpose(v + from);
+    alignas(64) float depths[LANES];
+    store(depths, s.z);
     int added = 0;
     for (uint32_t lanes = bits(f.visible); lanes; lanes &= lanes - 1) {
         const int i = __builtin_ctz(lanes), n = at + added++;
-        Record &r = out.records[n];
-        r.x = v[X][i], r.y = v[Y][i], r.xx = v[XX][i], r.xy = v[XY][i], r.yy = v[YY][i];
-        r.log_opacity = v[LOG][i];
-        r.half_width = v[WIDTH][i], r.half_height = v[HEIGHT][i];
-        r.opacity = v[OPACITY][i];
-        r.index = int32_t(first + i);
+        float *record = &out.records[n].x;
+        for (int from = 0; from < NUMBERS; from += LANES) store(record + from, v[from + i]);
         const float *rest = h.rest + 3 * h.rest_count * (first + i);
-        for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k);
-        __builtin_memcpy(out.depths + n, &v[DEPTH][i], 4);
+        for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k, 0, 2);
+        __builtin_memcpy(out.depths + n, depths + i, 4);
     }
     return added;
 }

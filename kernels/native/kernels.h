@@ -58,6 +58,7 @@ constexpr int LANES_MAX = 16;  // of any instruction set
 constexpr int TILE = 16;       // pixels along a tile's side
 constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right
                           // and from top to bottom
+constexpr int LIST_SCRATCH = 10 * LANES_MAX;  // numbers for each row of tiles
 constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
 
 // A splat that is seen, as the blending loops want it: one cache line, in the order of the splats.
@@ -193,7 +194,7 @@ struct Kernels {
     // Finds what is seen of splats from up to to, at most a chunk, and how many that is.
     int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
     // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
-    // 8 LANES_MAX rows numbers.
+    // LIST_SCRATCH numbers for each row of tiles.
     void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
                        int32_t *scratch);
     void (*blend)(const Blend &);

@@ -84,7 +84,7 @@ struct Workspace {
     Buffer<Record> record;
     Buffer<uint32_t> depths, begin, counts, used;
     Buffer<int32_t> scratch;
-    Buffer<Entry> entries, spare;
+    Buffer<Entry> entries, spares;
     Buffer<float> slots, image, transmittance, gradient;
 };
 
@@ -103,34 +103,40 @@ std::unique_ptr<Workspace> take_workspace() {
     return work;
 }
 
-// Sorts a tile's entries by depth, stably, by 8 bits at a time. The bits of positive floats sort
-// as integers.
-void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
-    constexpr uint32_t FEW = 24;
-    if (count <= FEW) {
-        for (uint32_t i = 1; i < count; ++i) {
-            const Entry entry = entries[i];
-            uint32_t k = i;
-            for (; k > 0 && entries[k - 1].depth > entry.depth; --k) entries[k] = entries[k - 1];
-            entries[k] = entry;
-        }
-        return;
+void insert_by_depth(Entry *entries, uint32_t count) {
+    for (uint32_t i = 1; i < count; ++i) {
+        const Entry entry = entries[i];
+        uint32_t k = i;
+        for (; k > 0 && entries[k - 1].depth > entry.depth; --k) entries[k] = entries[k - 1];
+        entries[k] = entry;
     }
-    constexpr int PASSES = 4, BINS = 256;
-    uint32_t bins[PASSES][BINS] = {};
-    for (uint32_t i = 0; i < count; ++i)
-        for (int pass = 0; pass < PASSES; ++pass)
-            ++bins[pass][entries[i].depth >> (8 * pass) & (BINS - 1)];
+}
+
+// Sorts a tile's entries by depth, stably. The bits of positive floats sort as integers. Some
+// hundred entries are all but sorted by the 16 bits in which their depths differ most, and cost
+// less to finish one by one than by more passes of a radix sort, whose bins are as many as they.
+void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
+    constexpr uint32_t FEW = 24, SOME = 2048;
+    if (count <= FEW) return insert_by_depth(entries, count);
+    uint32_t low = entries[0].depth, high = low;
+    for (uint32_t i = 1; i < count; ++i) {
+        low = std::min(low, entries[i].depth);
+        high = std::max(high, entries[i].depth);
+    }
+    const int width = std::bit_width(high - low);
+    constexpr int DIGIT = 8, BINS = 1 << DIGIT;
+    const int first = count <= SOME ? std::max(0, width - 2 * DIGIT) : 0;
     Entry *from = entries, *to = spare;
-    for (int pass = 0; pass < PASSES; ++pass) {
-        const auto bin_of = [pass](const Entry &e) { return e.depth >> (8 * pass) & (BINS - 1); };
-        uint32_t *bin = bins[pass], sum = 0;
-        if (bin[bin_of(from[0])] == count) continue;  // all alike: nothing to sort by
-        for (int k = 0; k < BINS; ++k) sum += std::exchange(bin[k], sum);
-        for (uint32_t i = 0; i < count; ++i) to[bin[bin_of(from[i])]++] = from[i];
+    for (int shift = first; shift < width; shift += DIGIT) {
+        const auto bin_of = [=](const Entry &e) { return (e.depth - low) >> shift & (BINS - 1); };
+        uint32_t bins[BINS] = {}, sum = 0;
+        for (uint32_t i = 0; i < count; ++i) ++bins[bin_of(from[i])];
+        for (uint32_t &bin : bins) sum += std::exchange(bin, sum);
+        for (uint32_t i = 0; i < count; ++i) to[bins[bin_of(from[i])]++] = from[i];
         std::swap(from, to);
     }
     if (from != entries) std::memcpy(entries, from, count * sizeof(Entry));
+    if (first > 0) insert_by_depth(entries, count);
 }
 
 Record record_of(const FootprintRows &f, int64_t n) {
@@ -221,7 +227,7 @@ void TileLists::prepare(const Collect &collect) {
     Workspace &w = *work_;
     if (int64_t(w.chunks.size()) < chunks_) w.chunks.resize(chunks_);
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
-    const int64_t spans = 8 * LANES_MAX * tiles_.rows;
+    const int64_t spans = LIST_SCRATCH * tiles_.rows;
     const Collected all = {w.record.resize(splats_), w.depths.resize(splats_)};
     uint32_t *counts = w.counts.resize(parts_ * tiles);
     int32_t *scratch = w.scratch.resize(parts_ * spans);
@@ -268,7 +274,12 @@ void TileLists::sort_into_tiles() {
             sum += std::exchange(next[part * tiles + tile], sum);
     }
     begin[tiles] = sum;
-    Entry *entries = w.entries.resize(total + AHEAD), *spare = w.spare.resize(total);
+    uint32_t most = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        most = std::max(most, begin[tile + 1] - begin[tile]);
+    Entry *entries = w.entries.resize(total + AHEAD);
+    // One for each thread, small enough to stay in its cache.
+    Entry *spares = w.spares.resize(int64_t(most) * tiles_.threads);
     std::memset(entries + total, 0, AHEAD * sizeof(Entry));
     tiles_.begin = begin;
     tiles_.entries = entries;
@@ -289,9 +300,9 @@ void TileLists::sort_into_tiles() {
         }
     });
     for_each(tiles_.rows, [&](int64_t row) {
+        Entry *spare = spares + int64_t(most) * omp_get_thread_num();
         for (int64_t tile = row * tiles_.columns; tile < (row + 1) * tiles_.columns; ++tile)
-            sort_by_depth(entries + begin[tile], spare + begin[tile],
-                          begin[tile + 1] - begin[tile]);
+            sort_by_depth(entries + begin[tile], spare, begin[tile + 1] - begin[tile]);
     });
 }
 

@@ -245,10 +245,32 @@ inline void transpose(Floats *rows) {
     }
 }
 
-// Column c of some rows, one row a lane; lanes without a row are zero.
+// Columns of as many consecutive rows as there are lanes, which lie one after the other.
+template <int COLUMNS>
+inline void load_dense_columns(const float *rows, Floats *out) {
+    const Ints lane = __builtin_convertvector(iota(), Ints);
+#pragma GCC unroll 4
+    for (int c = 0; c < COLUMNS; ++c) {
+        const Ints place = lane * COLUMNS + c;
+        Floats column = load(rows);
+#pragma GCC unroll 4
+        for (int k = 0; k < COLUMNS; ++k) {
+            // What lies in vector k comes from there, the rest stays.
+            const Ints here = (place >= k * LANES) & (place < (k + 1) * LANES);
+            const Ints from = (here & (place - (k - 1) * LANES)) | (~here & lane);
+            column = __builtin_shuffle(column, load(rows + k * LANES), from);
+        }
+        out[c] = column;
+    }
+}
+
+// Column c of some rows in ascending order, one row a lane; lanes without a row are zero.
 template <int COLUMNS>
 inline void load_columns(const float *rows, const int64_t *index, int count, int64_t stride,
                          Floats *out) {
+    if constexpr (LANES >= 8 && COLUMNS <= 4)
+        if (stride == COLUMNS && count == LANES && index[LANES - 1] - index[0] == LANES - 1)
+            return load_dense_columns<COLUMNS>(rows + index[0] * COLUMNS, out);
     if constexpr (LANES < 8 || COLUMNS < LANES / 2) {
         alignas(64) float columns[COLUMNS][LANES] = {};
         for (int i = 0; i < count; ++i)

@@ -61,36 +61,66 @@ inline Floats last_pixel(Floats place, int end) {
 }
 inline Floats block_of(Floats pixel) { return rounded_down(pixel * (1.0f / BLOCK)); }
 
-// For each lane's splat, the first and last block of the strips of blocks in its rows of tiles,
-// ACROSS to a row; NOWHERE and -1 where it meets none.
+// For each lane's splat, the blocks of an image that it meets, a row of tiles after the other.
 struct Spans {
-    int32_t *left, *right;             // [strips, LANES]
     int32_t first[LANES], end[LANES];  // rows of tiles
+    int32_t column[LANES];             // the first column of tiles
+    // Where the splat meets at most PAIR columns: the blocks of both tiles, [rows, PAIR, LANES].
+    uint32_t narrow;  // a bit for each lane of which that is true
+    int32_t *blocks;
+    // The first and last block of each strip of blocks, NOWHERE and -1 where it meets none. Only
+    // found where a lane is not narrow. [rows, ACROSS, LANES]
+    int32_t *left, *right;
 };
-constexpr int NOWHERE = 1 << 29;
+constexpr int PAIR = 2, NOWHERE = 1 << 29;
 
 inline void store_ints(int32_t *p, Floats v) {
     const Ints whole = __builtin_convertvector(v, Ints);
     __builtin_memcpy(p, &whole, sizeof whole);
 }
 
+// 2 to the power of small whole numbers.
+inline Floats power_of_two(Floats whole) {
+    return (Floats)((__builtin_convertvector(whole, Ints) + 127) << 23);
+}
+
 inline void find_spans(const Ellipses &e, int width, int height, Spans &s) {
     const Floats first = rounded_down(first_pixel(e.y - e.half_height, height) * (1.0f / TILE));
     const Floats last = rounded_down(last_pixel(e.y + e.half_height, height) * (1.0f / TILE));
-    store_ints(s.first, first);
-    store_ints(s.end, last + 1.0f);
+    const Floats column = rounded_down(first_pixel(e.x - e.half_width, width) * (1.0f / TILE));
+    const Floats far = rounded_down(last_pixel(e.x + e.half_width, width) * (1.0f / TILE));
+    store_ints(s.first, first), store_ints(s.end, last + 1.0f), store_ints(s.column, column);
+    s.narrow = bits(above(column + float(PAIR), far));
+    const bool all_narrow = s.narrow == (1u << LANES) - 1;
     int most = 0;
     for (int i = 0; i < LANES; ++i) {
         const int rows = s.end[i] - s.first[i];
         most = rows > most ? rows : most;
     }
-    for (int k = 0; k < most * ACROSS; ++k) {
-        Floats left, right;
-        const Mask meets = span_in_strip(e, first * float(TILE) + float(k * BLOCK), left, right);
-        const Floats from = first_pixel(left, width), to = last_pixel(right, width);
-        const Mask some = both(meets, at_least(to, from));
-        store_ints(s.left + k * LANES, choose(some, block_of(from), fill(float(NOWHERE))));
-        store_ints(s.right + k * LANES, choose(some, block_of(to), fill(-1.0f)));
+    for (int row = 0; row < most; ++row) {
+        Floats blocks[PAIR] = {};
+        for (int k = 0; k < ACROSS; ++k) {
+            const Floats top = (first + float(row)) * float(TILE) + float(k * BLOCK);
+            Floats left, right;
+            const Mask meets = span_in_strip(e, top, left, right);
+            const Floats from = first_pixel(left, width), to = last_pixel(right, width);
+            const Mask some = both(meets, at_least(to, from));
+            const Floats from_block = block_of(from), to_block = block_of(to);
+            // Bits `from` to `to` of the strip, those of the left tile first: at most 2^8, and
+            // 2^16 with the strips before it, which floats hold exactly.
+            const Floats start = column * float(ACROSS);
+            const Floats strip = keep(
+                some, power_of_two(to_block - start + 1.0f) - power_of_two(from_block - start));
+            const Floats in_right = rounded_down(strip * (1.0f / (1 << ACROSS)));
+            const float place = float(1 << (k * ACROSS));
+            blocks[0] += place * (strip - in_right * float(1 << ACROSS));
+            blocks[1] += place * in_right;
+            if (all_narrow) continue;
+            const int at = (row * ACROSS + k) * LANES;
+            store_ints(s.left + at, choose(some, from_block, fill(float(NOWHERE))));
+            store_ints(s.right + at, choose(some, to_block, fill(-1.0f)));
+        }
+        for (int c = 0; c < PAIR; ++c) store_ints(s.blocks + (row * PAIR + c) * LANES, blocks[c]);
     }
 }
 
@@ -108,10 +138,25 @@ inline void append_cell(Cells &cells, uint32_t *counts, uint32_t tile, uint32_t 
     ++counts[tile];
 }
 
-// Appends the cells of one record, lane i of the spans.
-inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, Cells &cells,
-                         uint32_t *counts) {
-    r.first = cells.count;
+inline void make_room(Cells &cells, int count) {
+    if (cells.count + uint32_t(count) > cells.capacity)
+        cells.reserve(cells, 2 * cells.capacity + uint32_t(count));
+}
+
+// Appends the cells of a splat that meets few columns, lane i of the spans.
+inline void append_narrow(const Tiles &t, int i, const Spans &spans, Cells &cells,
+                          uint32_t *counts) {
+    const int rows = spans.end[i] > spans.first[i] ? spans.end[i] - spans.first[i] : 0;
+    make_room(cells, PAIR * rows);
+    uint32_t tile = uint32_t(spans.first[i] * t.columns + spans.column[i]);
+    const int32_t *blocks = spans.blocks + i;
+    for (int row = 0; row < rows; ++row, tile += uint32_t(t.columns), blocks += PAIR * LANES)
+        for (int c = 0; c < PAIR; ++c)
+            append_cell(cells, counts, tile + c, uint32_t(blocks[c * LANES]));
+}
+
+// Appends the cells of any splat, lane i of the spans.
+inline void append_wide(const Tiles &t, int i, const Spans &spans, Cells &cells, uint32_t *counts) {
     for (int row = spans.first[i]; row < spans.end[i]; ++row) {
         const int32_t *left = spans.left + (row - spans.first[i]) * ACROSS * LANES + i;
         const int32_t *right = spans.right + (left - spans.left);
@@ -122,8 +167,7 @@ inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, C
             rightmost = r > rightmost ? r : rightmost;
         }
         if (rightmost < 0) continue;
-        if (cells.count + uint32_t(t.columns) > cells.capacity)
-            cells.reserve(cells, 2 * cells.capacity + uint32_t(t.columns));
+        make_room(cells, t.columns);
         const int first = leftmost / ACROSS, last = rightmost / ACROSS;
         const uint32_t tile = uint32_t(row * t.columns);
         if (last - first >= 64 / ACROSS) {
@@ -153,7 +197,6 @@ inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, C
             append_cell(cells, counts, tile + column, blocks);
         }
     }
-    r.count = cells.count - r.first;
 }
 
 }  // namespace
@@ -161,12 +204,21 @@ inline void append_cells(const Tiles &t, Record &r, int i, const Spans &spans, C
 void list_cells(const Tiles &t, const Collected &c, int count, Cells &cells, uint32_t *counts,
                 int32_t *scratch) {
     Spans spans;
-    spans.left = scratch, spans.right = scratch + ACROSS * t.rows * LANES;
+    spans.blocks = scratch;
+    spans.left = spans.blocks + PAIR * t.rows * LANES;
+    spans.right = spans.left + ACROSS * t.rows * LANES;
     for (int from = 0; from < count; from += LANES) {
         const int here = count - from < LANES ? count - from : LANES;
         find_spans(ellipses_of(c.records + from, here), t.width, t.height, spans);
-        for (int i = 0; i < here; ++i)
-            append_cells(t, c.records[from + i], i, spans, cells, counts);
+        for (int i = 0; i < here; ++i) {
+            Record &r = c.records[from + i];
+            r.first = cells.count;
+            if (spans.narrow >> i & 1)
+                append_narrow(t, i, spans, cells, counts);
+            else
+                append_wide(t, i, spans, cells, counts);
+            r.count = cells.count - r.first;
+        }
     }
 }
 
