@@ -143,6 +143,10 @@ class Pull(NamedTuple):
     """How many saw it. [splats]"""
 
 
+class Stopped(Exception):
+    """A picture was given up before it was finished, because another thread asked for that."""
+
+
 class Backend(Protocol):
     """What a module must define to be a backend.
 
@@ -237,8 +241,18 @@ class Backend(Protocol):
         degree: int,
         filter: Filter = "classic",
         background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        stop: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The image of one view: `project`, `harmonics` and `rasterize` at once.
+
+        Args:
+            splats: The scene.
+            view: The camera.
+            degree: The highest of the harmonics to use.
+            filter: How sub-pixel splats are drawn.
+            background: Colour behind all splats.
+            stop: One byte on the CPU, which another thread may set to 1 to have the picture given
+                up: `Stopped` is raised then, unless it is finished anyway. uint8 [1]
 
         Returns:
             The colours [height, width, 3] and the transmittance [height, width].

@@ -12,6 +12,7 @@ from lumigraph.kernels.backend import (
     Parameters,
     Pull,
     Raster,
+    Stopped,
     Target,
     View,
 )
@@ -25,11 +26,14 @@ def _draw(
     filter: Filter,
     background: tuple[float, float, float],
     absolute: Tensor | None,
+    stop: Tensor | None = None,
 ) -> tuple[Footprints, Raster]:
     means, *shape, base, rest = splats
+    _heed(stop)
     footprints = backend.project(means, *shape, view=view, filter=filter)
     seen = footprints.extents[:, 0] > 0
     colors = backend.harmonics(means, base, rest, view=view, degree=degree, visible=seen)
+    _heed(stop)
     raster = backend.rasterize(
         footprints,
         colors,
@@ -42,6 +46,11 @@ def _draw(
     return footprints, raster
 
 
+def _heed(stop: Tensor | None) -> None:
+    if stop is not None and stop.any():
+        raise Stopped
+
+
 @torch.no_grad()
 def paint(
     backend: Backend,
@@ -51,9 +60,10 @@ def paint(
     degree: int,
     filter: Filter = "classic",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    stop: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `Backend.paint`."""
-    _, raster = _draw(backend, splats, view, degree, filter, background, None)
+    _, raster = _draw(backend, splats, view, degree, filter, background, None, stop)
     return raster.features, raster.transmittance
 
 

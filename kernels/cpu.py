@@ -19,6 +19,7 @@ from lumigraph.kernels.backend import (
     Parameters,
     Pull,
     Raster,
+    Stopped,
     Target,
     View,
 )
@@ -207,11 +208,12 @@ def paint(
     degree: int,
     filter: Filter = "classic",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    stop: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `Backend.paint`."""
     image = splats.means.new_empty(view.height, view.width, 3)
     transmittance = splats.means.new_empty(view.height, view.width)
-    _native.paint(
+    finished = _native.paint(
         tuple(value.detach().contiguous() for value in splats),
         _numbers(view),
         (view.width, view.height),
@@ -221,8 +223,11 @@ def paint(
         background,
         image,
         transmittance,
+        stop,
         torch.get_num_threads(),
     )
+    if not finished:
+        raise Stopped
     return image, transmittance
 
 

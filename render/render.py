@@ -32,9 +32,16 @@ def render(
 
 
 def render_color(
-    scene: Splats, camera: Camera, *, background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scene: Splats,
+    camera: Camera,
+    *,
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    stop: Tensor | None = None,
 ) -> Tensor:
     """The colours of `render` alone, without gradients: the fastest way to a picture.
+
+    Another thread may set `stop`, a uint8 tensor of one element on the CPU, to 1 to have the
+    picture given up: then this raises `kernels.Stopped`, unless the picture is finished anyway.
 
     Returns:
         Colours in [0, 1], or above where splats are brighter. [height, width, 3]
@@ -45,6 +52,7 @@ def render_color(
         degree=scene.degree,
         filter=scene.filter,
         background=background,
+        stop=stop,
     )
     return color
 

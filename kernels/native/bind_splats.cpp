@@ -203,16 +203,21 @@ Harmonics scene_harmonics(const Rows &p, std::array<float, 3> position, int degr
                                std::nullopt, threads);
 }
 
-void paint(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
+// Whether the picture was finished: false where a stop was heeded.
+bool paint(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
            std::array<float, 3> position, int degree, const std::vector<float> &background,
-           const Out &image, const Out &transmittance, int threads) {
+           const Out &image, const Out &transmittance,
+           const std::optional<Array<const uint8_t>> &asked, int threads) {
     const Project p = scene_project(parameters, view, size, antialiased, threads);
     const Harmonics h = scene_harmonics(parameters, position, degree, threads);
     const float *behind = background_of(background, 3);
     float *out = checked(image, "image", {size[1], size[0], 3});
     float *left = checked(transmittance, "transmittance", {size[1], size[0]});
+    Stop stop{checked(asked, "stop", {1})};
     nb::gil_scoped_release release;
-    TileLists(p, h).blend(nullptr, 3, behind, out, left, nullptr);
+    TileLists lists(p, h, &stop);
+    if (!stop.heeded) lists.blend(nullptr, 3, behind, out, left, nullptr);
+    return !stop.heeded;
 }
 
 // The loss, its two parts, and the seconds of each stage.
@@ -284,7 +289,7 @@ void bind_splats(nb::module_ &m) {
           "out"_a.noconvert(), "absolute"_a.noconvert().none());
     m.def("paint", &paint, "parameters"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a,
           "position"_a, "degree"_a, "background"_a, "image"_a.noconvert(),
-          "transmittance"_a.noconvert(), "threads"_a);
+          "transmittance"_a.noconvert(), "stop"_a.noconvert().none(), "threads"_a);
     m.def("descend", &descend, "parameters"_a.noconvert(), "first"_a.noconvert(),
           "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
           "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),

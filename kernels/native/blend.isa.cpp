@@ -125,6 +125,7 @@ void blend_all(const Blend &b) {
     const Tiles &t = *b.tiles;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
     for (int tile = 0; tile < t.columns * t.rows; ++tile) {
+        if (t.stop && (*t.stop)()) continue;
         const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
         const Entry *entries = t.entries + t.begin[tile];
         const uint32_t count = t.begin[tile + 1] - t.begin[tile];

@@ -92,6 +92,19 @@ struct Entry {
 };
 constexpr int AHEAD = 16;  // entries whose records are fetched before they are needed
 
+// Another thread's wish that a picture be given up, and whether it was heeded: once so, always so,
+// lest what was left undone be taken for done.
+struct Stop {
+    const uint8_t *asked;  // one byte, not 0 if so; or null
+    bool heeded = false;
+
+    bool operator()() {
+        if (asked && __atomic_load_n(asked, __ATOMIC_RELAXED))
+            __atomic_store_n(&heeded, true, __ATOMIC_RELAXED);
+        return __atomic_load_n(&heeded, __ATOMIC_RELAXED);
+    }
+};
+
 struct Tiles {
     int width, height, columns, rows;
     Record *record;         // CHUNK to a chunk, of which the first are seen
@@ -99,6 +112,7 @@ struct Tiles {
     Entry *entries;         // AHEAD more may be read, for nothing
     uint32_t *used;         // [tiles], entries that reached an unfinished pixel
     int threads;
+    Stop *stop;  // looked at before each tile is blended; or null
 };
 
 // What `collect` finds of a chunk of splats: at most CHUNK of each.

@@ -174,8 +174,9 @@ TileLists::TileLists(const FootprintRows &f, int width, int height, int threads)
     });
 }
 
-TileLists::TileLists(const Project &p, const Harmonics &h)
+TileLists::TileLists(const Project &p, const Harmonics &h, Stop *stop)
     : splats_(p.splats), work_(take_workspace()) {
+    tiles_.stop = stop;
     tiles_.width = p.view.width;
     tiles_.height = p.view.height;
     tiles_.threads = p.threads;
@@ -235,6 +236,7 @@ void TileLists::prepare(const Collect &collect) {
     for_each(parts_, [&](int64_t part) {
         std::memset(counts + part * tiles, 0, sizeof(uint32_t) * tiles);
         for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
+            if (tiles_.stop && (*tiles_.stop)()) return;
             Chunk &chunk = w.chunks[n];
             const int64_t from = n * CHUNK, to = std::min(splats_, from + CHUNK);
             const Collected out = {all.records + from, all.depths + from};
@@ -245,6 +247,7 @@ void TileLists::prepare(const Collect &collect) {
         }
     });
     prepared_ = omp_get_wtime() - start;
+    if (tiles_.stop && (*tiles_.stop)()) return;
     sort_into_tiles();
     listed_ = omp_get_wtime() - start - prepared_;
 }

@@ -32,8 +32,9 @@ using StageSeconds = std::array<double, STAGES>;
 class TileLists {
   public:
     TileLists(const FootprintRows &footprints, int width, int height, int threads);
-    // Of a scene, with its colours: what projecting it first would give.
-    TileLists(const Project &project, const Harmonics &harmonics);
+    // Of a scene, with its colours: what projecting it first would give. Where a stop is heeded the
+    // lists are not fit for use; `blend` heeds it too.
+    TileLists(const Project &project, const Harmonics &harmonics, Stop *stop = nullptr);
     ~TileLists();
     TileLists(const TileLists &) = delete;
     TileLists &operator=(const TileLists &) = delete;
