@@ -1,0 +1,198 @@
+"""The panel of viser's page: the same controls as on the light page, drawn with viser's widgets."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import viser
+from viser import uplot
+from viser._messages import RunJavascriptMessage
+
+from lumigraph.app.viewer.controls import COMPARE, LOOK, MAKE, Control
+
+Role = Literal["control", "view"]
+
+SCRIPT = (
+    "const s = document.createElement('script'); s.type = 'module'; s.src = '/static/full.js';"
+    "document.head.append(s);"
+)
+"""Puts our part of the page into viser's; what it loads is a file of ours, of the same server."""
+
+PLOTS = {"Loss": ("seconds", "loss"), "PSNR, dB": ("psnr_seconds", "psnr")}
+
+
+class Desk(Protocol):
+    """What a panel steers."""
+
+    def controls(self) -> list[Control]:
+        """All controls as they are now."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What is going on, as plain data."""
+        ...
+
+    def do(self, name: str, value: Any) -> None:
+        """A control of the desk was used."""
+        ...
+
+
+class Panel:
+    """The panel of one client of viser's page.
+
+    Attributes:
+        client: Whose it is.
+        desk: What its controls steer, if the client has the role to.
+        role: Of the client; who only looks has the controls of the page alone.
+    """
+
+    def __init__(self, client: viser.ClientHandle, desk: Desk, role: Role) -> None:
+        self.client, self.desk, self.role = client, desk, role
+        self._widgets: dict[str, Any] = {}
+        self._drawn: dict[str, Control] = {}
+        self._noted = 0
+        _run_script(client, SCRIPT)
+        tabs = client.gui.add_tab_group()
+        self._tabs = {name: tabs.add_tab(name) for name in (MAKE, LOOK, COMPARE, "Numbers")}
+        with self._tabs["Numbers"]:
+            self._numbers = client.gui.add_markdown("")
+            self._plots = {name: _plot(client, name) for name in PLOTS}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Brings the widgets to where the desk is now."""
+        state = self.desk.state()
+        controls = {control["id"]: control for control in self.desk.controls()}
+        for name in [name for name in self._widgets if name not in controls]:
+            self._widgets.pop(name).remove()
+            self._drawn.pop(name)
+        for name, control in controls.items():
+            if self._drawn.get(name) != control:
+                self._draw(control)
+                self._drawn[name] = control
+        self._numbers.content = _numbers(state)
+        history = state.get("history") or {}
+        for name, (xs, ys) in PLOTS.items():
+            if len(history.get(ys, ())) > 1:
+                self._plots[name].data = tuple(np.asarray(history[key], float) for key in (xs, ys))
+                self._plots[name].visible = True
+        for note in state.get("notes", []):
+            if note["id"] > self._noted:
+                self._noted = note["id"]
+                bad = note["kind"] == "error"
+                self.client.add_notification(
+                    "Error" if bad else "Note", note["text"], color="red" if bad else "blue"
+                )
+
+    def _draw(self, control: Control) -> None:
+        """Makes the control's widget, or sets what has changed of it."""
+        name, allowed = control["id"], control["where"] == "page" or self.role == "control"
+        if name not in self._widgets:
+            with self._tabs[control["group"]]:
+                self._widgets[name] = self._made(control)
+        widget = self._widgets[name]
+        if control["kind"] == "progress":
+            widget.value = 100.0 * control["value"]
+            self._widgets_text(control)
+            return
+        widget.disabled = not (control.get("enabled", True) and allowed)
+        # What the page itself sets is the page's; only the desk's values come from here.
+        if control["where"] == "desk" and "value" in control:
+            if control["kind"] == "choice":
+                labels = _labels(control)
+                if tuple(widget.options) != tuple(labels):
+                    widget.options = tuple(labels)
+                widget.value = _label_of(control, control["value"])
+            else:
+                widget.value = control["value"]
+
+    def _widgets_text(self, control: Control) -> None:
+        """The words beside a progress bar, which viser's has none of."""
+        words = self._widgets.get("progress:text")
+        if words is not None:
+            words.content = control.get("hint", "")
+
+    def _made(self, control: Control) -> Any:
+        gui, kind, label = self.client.gui, control["kind"], control["label"]
+        hint = control.get("hint")
+        if kind in ("button", "upload"):
+            widget = gui.add_button(label, hint=hint)
+            widget.on_click(lambda event: self._used(control, True))
+            return widget
+        if kind == "progress":
+            return gui.add_progress_bar(100.0 * control["value"])
+        value: Any = control["value"]
+        if kind == "choice":
+            widget = gui.add_dropdown(
+                label, _labels(control), initial_value=_label_of(control, value), hint=hint
+            )
+        elif kind == "check":
+            widget = gui.add_checkbox(label, value, hint=hint)
+        elif kind == "color":
+            widget = gui.add_rgb(label, _rgb(value), hint=hint)
+        elif kind == "slider":
+            bounds = (control["low"], control["high"], control["step"])
+            widget = gui.add_slider(label, *bounds, value, hint=hint)
+        else:
+            bounds = {"min": control["low"], "max": control["high"], "step": control["step"]}
+            widget = gui.add_number(label, value, hint=hint, **bounds)
+        widget.on_update(lambda event: event.client and self._used(control, event.target.value))
+        return widget
+
+    def _used(self, control: Control, value: Any) -> None:
+        """Somebody used the widget: tells the desk, or has the page do it."""
+        latest = self._drawn.get(control["id"], control)
+        if control["kind"] == "choice":
+            by_label = {option["label"]: option["value"] for option in latest["options"]}
+            value = by_label.get(value, value)
+        elif control["kind"] == "color":
+            value = "#{:02x}{:02x}{:02x}".format(*value)
+        if control["kind"] == "upload":
+            if self.role == "control":
+                _run_script(self.client, "window.lumigraph?.pickFiles();")
+        elif control["where"] == "page":
+            arguments = json.dumps([control["id"], value])
+            _run_script(self.client, f"window.lumigraph?.set(...{arguments});")
+        elif self.role == "control":
+            self.desk.do(control["id"], value)
+
+
+def _run_script(client: viser.ClientHandle, source: str) -> None:
+    """Has the client's page run a line of script, which must hold no text of anybody else's."""
+    client.gui._websock_interface.queue_message(RunJavascriptMessage(source=source))
+
+
+def _plot(client: viser.ClientHandle, name: str) -> Any:
+    data = (np.array([0.0, 1.0]), np.array([0.0, 0.0]))
+    series = (uplot.Series(label="seconds"), uplot.Series(label=name, stroke="#4f9dde", width=2))
+    # Seconds since the start, not a date.
+    scales = {"x": uplot.Scale(time=False)}
+    return client.gui.add_uplot(data, series, scales=scales, aspect=2.0, visible=False)
+
+
+def _labels(control: Control) -> tuple[str, ...]:
+    return tuple(option["label"] for option in control["options"]) or ("",)
+
+
+def _label_of(control: Control, value: Any) -> str:
+    labels = {option["value"]: option["label"] for option in control["options"]}
+    return labels.get(value, next(iter(labels.values()), ""))
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def _numbers(state: dict[str, Any]) -> str:
+    """A table of numbers; no text that came from outside is in it."""
+    job, shown = state.get("current") or {}, state.get("shown") or {}
+    rows: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("step", job.get("step"), lambda v: f"{v:,} of {job.get('steps', 0):,}"),
+        ("loss", job.get("loss"), lambda v: f"{v:.4f}"),
+        ("PSNR", job.get("psnr"), lambda v: f"{v:.2f} dB"),
+        ("splats", job.get("splats", shown.get("splats")), lambda v: f"{v:,}"),
+        ("steps per second", job.get("steps_per_second"), lambda v: f"{v:.1f}"),
+    ]
+    lines = [f"| {name} | {text(value)} |" for name, value, text in rows if value is not None]
+    return "\n".join(["| | |", "|---|---|", *lines])

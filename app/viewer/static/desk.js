@@ -1,0 +1,196 @@
+// What both pages do with the scene: views asked for, cameras stood at, the controls of the page.
+// A page gives it a canvas and says where the eye is.
+
+import { Orbit, scaled } from "./camera.js";
+import { Screen, standingAt } from "./screen.js";
+import { Stream } from "./stream.js";
+
+const STILL = 150; // milliseconds without a change until the view counts as still
+const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
+const COMPARISONS = ["slider", "blend", "error", "off"];
+
+const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
+
+export class Viewing {
+  // `eye()` gives {matrix, fov} of the page's own camera; `goTo(position, target, fov)` and
+  // `setUp(up)` set it. `handlers` hear of all that the stream tells.
+  constructor(canvas, eye, handlers) {
+    this.eye = eye;
+    this.handlers = handlers;
+    this.screen = new Screen(canvas);
+    this.settings = {
+      mode: "color", map: "turbo", auto_range: true, low: 0, high: 1, background: "#000000",
+      resolution: 1, up: "scene", fov: 50, fly: false, cameras: true, compare: "slider",
+      amount: 0.5,
+    };
+    this.shown = null;
+    this.range = null;
+    this.changed = 0;
+    this.stream = new Stream({
+      ...handlers,
+      status: (status) => {
+        if (status.connected) this.restart();
+        handlers.status?.(status);
+      },
+      state: (state) => this.hearState(state),
+      cameras: ({ items }) => this.screen.setCameras(items),
+      legend: (legend) => {
+        this.range = legend;
+        handlers.legend?.(legend);
+      },
+      frame: (frame) => {
+        this.screen.take(frame);
+        handlers.frame?.(frame);
+      },
+      photo: (photo) => {
+        if (photo.number === this.screen.standing) this.screen.takePhoto(photo);
+        else photo.picture.close();
+      },
+    });
+    new ResizeObserver(() => this.move()).observe(canvas);
+    setInterval(() => this.tick(), 50);
+  }
+
+  restart() {
+    this.sendLook();
+    this.move();
+  }
+
+  hearState(state) {
+    const shown = state.shown ?? null;
+    const isNew = shown && this.shown?.name !== shown.name;
+    this.shown = shown;
+    if (isNew) {
+      this.screen.forget();
+      this.eye.arrive(shown);
+    }
+    this.handlers.state?.(state);
+  }
+
+  // The view has changed, or may have.
+  move() {
+    this.changed = performance.now();
+    this.ask(true);
+  }
+
+  tick() {
+    if (this.screen.fit(this.settings.resolution)) this.changed = performance.now();
+    this.ask(performance.now() - this.changed < STILL);
+  }
+
+  ask(moving) {
+    const { canvas } = this.screen;
+    let view = this.eye.view();
+    this.screen.box = null;
+    if (this.screen.standing !== null) {
+      const shot = this.screen.cameras[this.screen.standing];
+      const stand = standingAt(shot, canvas.width, canvas.height);
+      this.screen.box = stand.box;
+      view = stand.view;
+    }
+    const number = this.stream.look(
+      { ...view, width: canvas.width, height: canvas.height },
+      moving,
+    );
+    this.screen.asked(number, view);
+  }
+
+  // Stands where a photo was taken, with the photo beside.
+  stand(number) {
+    const count = this.screen.cameras.length;
+    if (!count) return;
+    const at = ((number % count) + count) % count;
+    if (this.screen.standing !== at) this.screen.takePhoto(null);
+    this.screen.standing = at;
+    this.eye.follow?.(this.screen.cameras[at]);
+    this.stream.send({ t: "photo", frame: at });
+    this.move();
+    this.handlers.standing?.(this.screen.cameras[at]);
+  }
+
+  leave() {
+    if (this.screen.standing === null) return;
+    this.screen.forget();
+    this.move();
+    this.handlers.standing?.(null);
+  }
+
+  sendLook() {
+    const s = this.settings;
+    this.stream.send({
+      t: "look",
+      mode: s.mode,
+      map: s.map,
+      low: s.auto_range ? null : s.low,
+      high: s.auto_range ? null : s.high,
+      background: hexToRgb(s.background),
+    });
+  }
+
+  // A control of the page was used.
+  async set(id, value) {
+    const { settings, screen } = this;
+    if (id in settings) settings[id] = value;
+    if (["mode", "map", "auto_range", "low", "high", "background"].includes(id)) this.sendLook();
+    else if (["cameras", "compare", "amount"].includes(id)) screen.show[id] = value;
+    else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
+    else if (id === "up") this.eye.setUp(this.upOf(value));
+    else if (id === "reset") {
+      this.leave();
+      if (this.shown) this.eye.arrive(this.shown);
+    } else if (id === "next") this.stand((screen.standing ?? -1) + 1);
+    else if (id === "previous") this.stand((screen.standing ?? 0) - 1);
+    else if (id === "leave") this.leave();
+    else if (id === "screenshot") await this.takePicture();
+    screen.draw();
+    this.move();
+  }
+
+  upOf(name) {
+    if (name === "scene") return this.shown?.home.up ?? [0, 0, 1];
+    return scaled(AXES[name.replace("-", "")], name.startsWith("-") ? -1 : 1);
+  }
+
+  nextComparison() {
+    const at = COMPARISONS.indexOf(this.settings.compare);
+    return COMPARISONS[(at + 1) % COMPARISONS.length];
+  }
+
+  async takePicture() {
+    const cameras = this.screen.show.cameras;
+    this.screen.show.cameras = false;
+    this.screen.draw();
+    const blob = await this.screen.saved();
+    this.screen.show.cameras = cameras;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${this.shown?.name ?? "lumigraph"}-${this.shown?.step ?? 0}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+}
+
+// The eye of a page that has no camera of its own.
+export class OrbitEye {
+  constructor() {
+    this.orbit = new Orbit();
+  }
+
+  view() {
+    return { matrix: this.orbit.matrix, fov: this.orbit.fov };
+  }
+
+  arrive(shown) {
+    this.orbit.home = shown.home;
+    this.orbit.up = shown.home.up;
+    this.orbit.reset();
+  }
+
+  setFov(fov) {
+    this.orbit.fov = fov;
+  }
+
+  setUp(up) {
+    this.orbit.setUp(up);
+  }
+}

@@ -1,0 +1,128 @@
+// The page with WebGL: viser's own, with our frames on a canvas beneath its own, which is
+// transparent. viser's camera moves, ours follows; its panel presses our buttons through
+// `window.lumigraph`.
+
+import { add, cross, dot, forwardOf, positionOf, scaled, unit } from "./camera.js";
+import { Viewing } from "./desk.js";
+
+const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
+
+async function viserReady() {
+  for (;;) {
+    const inside = window.__viserMutable;
+    if (inside?.camera && inside?.cameraControl && inside?.canvas) return inside;
+    await wait(0.05);
+  }
+}
+
+// viser's camera, whose world has its second axis upwards, in the frame of the scene.
+class ViserEye {
+  constructor(inside) {
+    this.inside = inside;
+    this.setUp([0, 1, 0]);
+  }
+
+  // The axes of viser's world in the scene's frame: the second is `up`.
+  setUp(up) {
+    const y = unit(up);
+    const x = unit(cross(y, Math.abs(y[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
+    this.axes = [x, y, cross(x, y)];
+  }
+
+  toScene(p) {
+    return [0, 1, 2].map((i) => dot([this.axes[0][i], this.axes[1][i], this.axes[2][i]], p));
+  }
+
+  toViser(p) {
+    return this.axes.map((axis) => dot(axis, p));
+  }
+
+  view() {
+    const { camera } = this.inside;
+    const e = camera.matrixWorld.elements; // columns: right, up, back, position
+    const column = (i) => this.toScene([e[4 * i], e[4 * i + 1], e[4 * i + 2]]);
+    const position = column(3);
+    const rows = [unit(column(0)), scaled(unit(column(1)), -1), scaled(unit(column(2)), -1)];
+    const matrix = rows.flatMap((row) => [...row, -dot(row, position)]);
+    return { matrix, fov: (camera.fov * Math.PI) / 180 };
+  }
+
+  lookAt(position, target) {
+    this.distance = Math.hypot(...add(target, position, -1));
+    const [from, to] = [this.toViser(position), this.toViser(target)];
+    this.inside.cameraControl.setLookAt(...from, ...to, false);
+  }
+
+  arrive(shown) {
+    this.setUp(shown.home.up);
+    this.setFov(shown.home.fov);
+    this.lookAt(shown.home.position, shown.home.target);
+  }
+
+  // Goes to where a camera of the capture stands; viser holds its own upright.
+  follow(shot) {
+    const position = positionOf(shot.matrix);
+    this.lookAt(position, add(position, forwardOf(shot.matrix), this.distance ?? 1));
+    this.followed = performance.now();
+  }
+
+  setFov(fov) {
+    this.inside.camera.fov = (fov * 180) / Math.PI;
+    this.inside.camera.updateProjectionMatrix();
+  }
+}
+
+const HINT =
+  "position:absolute;left:50%;top:12px;transform:translateX(-50%);margin:0;padding:2px 8px;" +
+  "border-radius:4px;background:rgba(16,17,20,.65);color:#eee;font:14px system-ui;z-index:5;" +
+  "pointer-events:none";
+
+async function start() {
+  const inside = await viserReady();
+  const above = inside.canvas;
+  const place = above.parentElement;
+  const canvas = document.createElement("canvas");
+  canvas.id = "canvas";
+  canvas.style.cssText = "position:absolute;inset:0;width:100%;height:100%;z-index:0";
+  above.style.position = "relative";
+  above.style.zIndex = 1;
+  place.prepend(canvas);
+  const hint = document.createElement("p");
+  hint.style.cssText = HINT;
+  hint.hidden = true;
+  place.append(hint);
+  const say = (text) => {
+    hint.textContent = text;
+    hint.hidden = !text;
+  };
+
+  const eye = new ViserEye(inside);
+  const viewing = new Viewing(canvas, eye, {
+    status: ({ connected, text }) => say(connected ? "" : text),
+    standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
+  });
+  window.lumigraph = viewing;
+
+  let before = "";
+  const watch = () => {
+    const now = JSON.stringify(eye.view());
+    if (now !== before) {
+      before = now;
+      // What follows a camera of the capture is not the hand that leaves it.
+      if (performance.now() - (eye.followed ?? -1e9) > 500) viewing.leave();
+      viewing.move();
+    }
+    requestAnimationFrame(watch);
+  };
+  watch();
+
+  let pressed = null;
+  above.addEventListener("pointerdown", (event) => (pressed = [event.offsetX, event.offsetY]));
+  above.addEventListener("pointerup", (event) => {
+    const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 4;
+    const number = still ? viewing.screen.cameraAt(event.offsetX, event.offsetY) : null;
+    if (number !== null) viewing.stand(number);
+  });
+}
+
+if (!window.lumigraph) start();

@@ -1,0 +1,320 @@
+// The page without WebGL: its canvas, its controls, its keys.
+
+import { add, forwardOf, positionOf, steer } from "./camera.js";
+import { OrbitEye, Viewing } from "./desk.js";
+
+const $ = (id) => document.getElementById(id);
+const canvas = $("canvas");
+const eye = new OrbitEye();
+eye.follow = (shot) => {
+  const position = positionOf(shot.matrix);
+  const target = add(position, forwardOf(shot.matrix), eye.orbit.distance);
+  eye.orbit.lookFrom(position, target);
+};
+
+const MODES = ["color", "depth", "opacity", "normals", "centers", "ellipses"];
+const inputs = new Map();
+let role = "view", latest = null, noted = 0;
+
+const viewing = new Viewing(canvas, eye, {
+  hello: (hello) => (role = hello.role),
+  status: ({ connected, text }) => hint(connected ? "" : text),
+  controls: ({ items }) => drawControls(items),
+  state: drawState,
+  legend: drawLegend,
+  stats: drawStats,
+  note: ({ kind, text }) => note(kind, text),
+  frame: () => latest?.shown && hint(""),
+  standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
+});
+window.lumigraph = viewing;
+
+steer(canvas, eye.orbit, () => {
+  viewing.leave();
+  viewing.move();
+}, () => viewing.settings.fly);
+
+function hint(text) {
+  $("hint").textContent = text;
+}
+
+function note(kind, text) {
+  const line = document.createElement("p");
+  line.className = `note ${kind}`;
+  line.textContent = text;
+  $("notes").append(line);
+  while ($("notes").childElementCount > 5) $("notes").firstChild.remove();
+}
+
+// Controls --------------------------------------------------------------------------------------
+
+function drawControls(items) {
+  const known = new Set(items.map((item) => item.id));
+  for (const [id, { place }] of inputs) {
+    if (known.has(id)) continue;
+    place.remove();
+    inputs.delete(id);
+  }
+  for (const item of items) {
+    const made = inputs.get(item.id) ?? make(item);
+    update(made, item);
+  }
+}
+
+function groupOf(name) {
+  let group = document.querySelector(`[data-group="${name}"]`);
+  if (!group) {
+    group = document.createElement("section");
+    group.dataset.group = name;
+    const title = document.createElement("h2");
+    title.textContent = name;
+    group.append(title);
+    $("groups").append(group);
+  }
+  return group;
+}
+
+function make(item) {
+  const place = document.createElement(item.kind === "button" ? "span" : "label");
+  const input = document.createElement(
+    { choice: "select", button: "button", progress: "progress" }[item.kind] ?? "input",
+  );
+  input.dataset.id = item.id;
+  const text = document.createElement("span");
+  const why = document.createElement("small");
+  if (item.kind === "button") {
+    input.type = "button";
+    place.append(input);
+    input.addEventListener("click", () => use(item, true));
+  } else if (item.kind === "progress") {
+    input.max = 1;
+    place.append(text, input, why);
+  } else {
+    input.type = { number: "number", slider: "range", check: "checkbox", color: "color",
+      upload: "file" }[item.kind] ?? "text";
+    if (item.kind === "check") place.className = "check";
+    if (item.kind === "upload") input.multiple = true;
+    place.append(...(item.kind === "check" ? [input, text, why] : [text, input, why]));
+    const live = item.kind === "slider" && item.where === "page";
+    input.addEventListener(live ? "input" : "change", () => changed(item, input));
+  }
+  const group = groupOf(item.group);
+  if (item.kind === "button") {
+    let buttons = group.lastElementChild;
+    if (!buttons.classList.contains("buttons")) {
+      buttons = document.createElement("div");
+      buttons.className = "buttons";
+      group.append(buttons);
+    }
+    buttons.append(place);
+  } else {
+    group.append(place);
+  }
+  const made = { place, input, text, why, options: "" };
+  inputs.set(item.id, made);
+  return made;
+}
+
+function update(made, item) {
+  const { input, text, why } = made;
+  const allowed = item.where === "page" || role === "control";
+  input.disabled = item.enabled === false || !allowed;
+  if (item.kind === "button") {
+    input.textContent = item.label;
+    input.title = item.hint ?? "";
+    return;
+  }
+  text.textContent = item.label;
+  why.textContent = item.kind === "progress" || item.enabled === false ? item.hint ?? "" : "";
+  input.title = item.hint ?? "";
+  for (const [name, key] of [["min", "low"], ["max", "high"], ["step", "step"]])
+    if (key in item) input[name] = item[key];
+  const options = JSON.stringify(item.options ?? []);
+  if (item.kind === "choice" && options !== made.options) {
+    made.options = options;
+    input.replaceChildren(...item.options.map(({ value, label }) => new Option(label, value)));
+  }
+  // What the page itself sets is its own; what is being typed is left alone.
+  if (item.kind === "upload" || document.activeElement === input) return;
+  if (item.where === "page" && made.set) return;
+  made.set = true;
+  const value = item.where === "page" ? viewing.settings[item.id] ?? item.value : item.value;
+  if (item.kind === "check") input.checked = value;
+  else if (value !== undefined && value !== null) input.value = value;
+}
+
+async function changed(item, input) {
+  if (item.kind === "upload") return uploadAll(input);
+  if (item.kind === "number" && !input.checkValidity()) {
+    note("error", `${item.label}: ${input.validationMessage}`);
+    return;
+  }
+  const value = { check: input.checked, number: input.valueAsNumber, slider: input.valueAsNumber }[
+    item.kind
+  ] ?? input.value;
+  if (!Number.isNaN(value)) use(item, value);
+}
+
+async function uploadAll(input) {
+  for (const file of input.files) {
+    hint(`Sending ${file.name}`);
+    await viewing.stream.upload(file, (part) =>
+      hint(`Sending ${file.name}: ${Math.round(100 * part)} %`),
+    );
+  }
+  input.value = "";
+  hint("");
+}
+
+function use(item, value) {
+  if (item.where === "page") viewing.set(item.id, value);
+  else viewing.stream.send({ t: "do", id: item.id, value });
+}
+
+// Sets a control of the page as if by hand.
+function press(id, value) {
+  const made = inputs.get(id);
+  if (made && typeof value === "boolean" && made.input.type === "checkbox")
+    made.input.checked = value;
+  else if (made && made.input.tagName !== "BUTTON") made.input.value = value;
+  viewing.set(id, value);
+}
+
+// Numbers and plots ------------------------------------------------------------------------------
+
+const count = (value) => (value === undefined || value === null ? "" : value.toLocaleString("en"));
+const fixed = (value, digits) =>
+  value === undefined || value === null ? "" : value.toFixed(digits);
+
+function drawState(state) {
+  latest = state;
+  if (!state.shown) hint("Choose a capture and press Start");
+  for (const { id, kind, text } of state.notes ?? []) {
+    if (id <= noted) continue;
+    noted = id;
+    note(kind, text);
+  }
+  const job = state.current ?? {};
+  readouts({
+    Step: job.steps ? `${count(job.step)} of ${count(job.steps)}` : "",
+    Loss: fixed(job.loss, 4),
+    PSNR: job.psnr ? `${fixed(job.psnr, 2)} dB` : "",
+    Splats: count(job.splats ?? state.shown?.splats),
+    "Steps per second": fixed(job.steps_per_second, 1),
+  });
+  const history = state.history ?? {};
+  plot("Loss", history.seconds, history.loss, 4);
+  plot("PSNR, dB", history.psnr_seconds, history.psnr, 2);
+  plot("Splats", history.seconds, history.splats, 0);
+}
+
+function readouts(values) {
+  for (const [name, value] of Object.entries(values)) {
+    let place = document.querySelector(`[data-number="${name}"]`);
+    if (!place) {
+      const term = document.createElement("dt");
+      term.textContent = name;
+      place = document.createElement("dd");
+      place.dataset.number = name;
+      $("readouts").append(term, place);
+    }
+    place.textContent = value;
+  }
+}
+
+function plot(name, xs = [], ys = [], digits) {
+  let figure = document.querySelector(`[data-plot="${name}"]`);
+  if (!figure) {
+    figure = document.createElement("figure");
+    figure.dataset.plot = name;
+    figure.innerHTML =
+      "<figcaption><span></span><span></span></figcaption>" +
+      '<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img"><polyline/></svg>';
+    figure.querySelector("span").textContent = name;
+    $("plots").append(figure);
+  }
+  figure.hidden = ys.length < 2;
+  if (figure.hidden) return;
+  const [low, high] = [Math.min(...ys), Math.max(...ys)];
+  const [from, to] = [xs[0], xs[xs.length - 1]];
+  const points = ys.map((y, i) => [
+    (100 * (xs[i] - from)) / (to - from || 1),
+    96 - (92 * (y - low)) / (high - low || 1),
+  ]);
+  figure.querySelector("polyline").setAttribute("points", points.join(" "));
+  const range = `${low.toFixed(digits)} to ${high.toFixed(digits)}`;
+  figure.querySelector("span + span").textContent = range;
+  figure.querySelector("svg").setAttribute("aria-label", `${name}: ${range}`);
+}
+
+function drawStats(stats) {
+  $("live").textContent =
+    `${stats.fps.toFixed(0)} fps, ${stats.latency_ms.toFixed(0)} ms, ` +
+    `${stats.width} x ${stats.height}` + (stats.scale < 1 ? ` (scale ${stats.scale})` : "");
+}
+
+function drawLegend(legend) {
+  $("legend").hidden = !legend.colors?.length;
+  if (!legend.colors?.length) return;
+  $("low").textContent = legend.low.toPrecision(3);
+  $("high").textContent = legend.high.toPrecision(3);
+  const context = $("ramp").getContext("2d");
+  const row = context.createImageData(256, 1);
+  for (let i = 0; i < 256; ++i) row.data.set([...legend.colors[i], 255], 4 * i);
+  context.putImageData(row, 0, 0);
+}
+
+// Keys, clicks, the page itself ------------------------------------------------------------------
+
+const KEYS = {
+  KeyR: () => viewing.set("reset", true),
+  KeyF: () => press("fly", !viewing.settings.fly),
+  KeyC: () => press("cameras", !viewing.settings.cameras),
+  KeyN: () => viewing.set("next", true),
+  KeyB: () => viewing.set("previous", true),
+  KeyX: () => press("compare", viewing.nextComparison()),
+  KeyK: () => viewing.set("screenshot", true),
+  KeyH: () => $("fold").click(),
+  Escape: () => viewing.leave(),
+};
+addEventListener("keydown", (event) => {
+  const tag = document.activeElement?.tagName;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (["INPUT", "SELECT", "TEXTAREA"].includes(tag) && event.code !== "Escape") return;
+  if (event.key === "?") $("keys").showModal();
+  else if (/^Digit[1-6]$/.test(event.code)) press("mode", MODES[Number(event.code[5]) - 1]);
+  else KEYS[event.code]?.();
+});
+
+let pressed = null;
+canvas.addEventListener("pointerdown", (event) => (pressed = [event.offsetX, event.offsetY]));
+canvas.addEventListener("pointerup", (event) => {
+  const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 4;
+  const number = still ? viewing.screen.cameraAt(event.offsetX, event.offsetY) : null;
+  if (number !== null) viewing.stand(number);
+});
+canvas.addEventListener("pointermove", (event) => {
+  const { screen } = viewing;
+  const over = event.buttons ? null : screen.cameraAt(event.offsetX, event.offsetY);
+  if (over === (screen.hovered ?? null)) return;
+  screen.hovered = over;
+  canvas.style.cursor = over === null ? "" : "pointer";
+  canvas.title = over === null ? "" : screen.cameras[over].name;
+  screen.draw();
+});
+
+$("help").addEventListener("click", () => $("keys").showModal());
+$("fold").addEventListener("click", () => {
+  const folded = document.body.classList.toggle("folded");
+  $("fold").textContent = folded ? "Show" : "Hide";
+  $("fold").setAttribute("aria-expanded", String(!folded));
+});
+const setTheme = (name) => (document.documentElement.style.colorScheme = name ?? "");
+setTheme(localStorage.getItem("theme"));
+$("theme").addEventListener("click", () => {
+  const dark = getComputedStyle(document.body).colorScheme === "dark" ||
+    (!localStorage.getItem("theme") && matchMedia("(prefers-color-scheme: dark)").matches);
+  const name = dark ? "light" : "dark";
+  localStorage.setItem("theme", name);
+  setTheme(name);
+});

@@ -1,0 +1,105 @@
+// The socket to the server: cameras and wishes go out, frames and news come in. Both pages use it.
+
+const HEADER = 24;
+const KINDS = { 1: "frame", 2: "photo" };
+const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to come back
+
+// Calls the handlers given, by the name of what came: hello, state, controls, cameras, legend,
+// stats, note, status (connected or not, and why), frame and photo (pictures, with their header).
+export class Stream {
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.attempts = 0;
+    this.cameraId = 0;
+    this.last = "";
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(`${scheme}//${location.host}/stream`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => {
+      this.attempts = 0;
+      this.last = "";
+      this.tell("status", { connected: true, text: "" });
+    };
+    this.socket.onmessage = ({ data }) => {
+      if (typeof data === "string") this.heard(JSON.parse(data));
+      else this.received(data);
+    };
+    this.socket.onclose = (event) => {
+      const wait = RETRY[Math.min(this.attempts++, RETRY.length - 1)];
+      const reason = event.reason || "The server does not answer";
+      this.tell("status", { connected: false, text: `${reason}. Trying again.` });
+      setTimeout(() => this.open(), wait);
+    };
+  }
+
+  tell(name, value) {
+    this.handlers[name]?.(value);
+  }
+
+  heard(message) {
+    const { t, ...rest } = message;
+    this.tell(t, rest);
+  }
+
+  async received(data) {
+    const view = new DataView(data);
+    if (data.byteLength < HEADER || view.getUint8(0) !== 0x4c) return;
+    const flags = view.getUint16(2, true);
+    const header = {
+      kind: KINDS[view.getUint8(1)],
+      final: (flags & 1) !== 0,
+      fullScale: (flags & 2) !== 0,
+      number: view.getUint32(4, true),
+      camera: view.getUint32(8, true),
+      width: view.getUint16(12, true),
+      height: view.getUint16(14, true),
+      step: view.getUint32(16, true),
+      scale: view.getFloat32(20, true),
+    };
+    const began = performance.now();
+    const blob = new Blob([new Uint8Array(data, HEADER)], { type: "image/jpeg" });
+    let picture;
+    try {
+      picture = await createImageBitmap(blob);
+    } catch {
+      this.tell("note", { kind: "error", text: "A picture from the server could not be read." });
+    }
+    if (picture) this.tell(header.kind, { ...header, picture });
+    if (header.kind !== "frame") return;
+    // The next frame may come when this one is on its way to the screen, and not before.
+    const done = () =>
+      this.send({ t: "ack", frame: header.number, ms: performance.now() - began });
+    if (document.hidden) done();
+    else requestAnimationFrame(done);
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  // Asks for a view, unless it is the one that was asked for last; returns its number.
+  look(view, moving) {
+    const key = JSON.stringify([view, moving]);
+    if (key === this.last || this.socket.readyState !== WebSocket.OPEN) return this.cameraId;
+    this.last = key;
+    this.cameraId = (this.cameraId + 1) % 2 ** 31;
+    this.send({ t: "camera", id: this.cameraId, ...view, moving });
+    return this.cameraId;
+  }
+
+  // Sends a file in pieces; `progress` is told the part that is sent.
+  async upload(file, progress) {
+    this.send({ t: "upload", name: file.name, size: file.size });
+    const PIECE = 1 << 19;
+    for (let at = 0; at < file.size; at += PIECE) {
+      this.socket.send(await file.slice(at, at + PIECE).arrayBuffer());
+      while (this.socket.bufferedAmount > 4 * PIECE)
+        await new Promise((resume) => setTimeout(resume, 10));
+      progress(Math.min(1, (at + PIECE) / file.size));
+    }
+  }
+}
