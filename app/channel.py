@@ -3,9 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
+
+from lumigraph.app.machine import cores
+from lumigraph.recon import SplatFit, checked_changes
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,25 @@ class Progress:
     degree: int
     seconds: float
     """Spent in training steps since step 0, earlier sittings included."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Some of the test views were rendered on the way."""
+
+    step: int
+    psnr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An entry of the plan is another one after this step."""
+
+    step: int
+    name: str
+    before: int | float
+    now: int | float
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,7 @@ class Ended:
     step: int
 
 
-Event = Progress | Saved | Scored | Trouble | Ended
+Event = Progress | Probed | Changed | Saved | Scored | Trouble | Ended
 
 QUEUE_SIZE = 64
 """Events a listener may lag behind before it misses the oldest."""
@@ -94,18 +116,32 @@ class Subscription:
             yield from self.take()
 
 
+class Listener(Protocol):
+    """What a channel hands its events to."""
+
+    def put(self, event: Event) -> None:
+        """Takes an event; never waits."""
+
+    def close(self) -> None:
+        """Hears that no event will follow."""
+
+
 class Channel:
     """Republishes events to any number of listeners."""
 
     def __init__(self) -> None:
         """A channel nobody listens to yet."""
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: tuple[Listener, ...] = ()
 
     def subscribe(self, size: int = QUEUE_SIZE) -> Subscription:
         """A queue that gets every event from now on."""
         subscription = Subscription(size)
-        self._subscriptions = (*self._subscriptions, subscription)
+        self.attach(subscription)
         return subscription
+
+    def attach(self, listener: Listener) -> None:
+        """Lets a listener with a queue of its own kind have every event from now on."""
+        self._subscriptions = (*self._subscriptions, listener)
 
     def publish(self, event: Event) -> None:
         """Hands the event to every listener's queue; never waits."""
@@ -118,6 +154,8 @@ class Channel:
             subscription.close()
 
 
+Look = Callable[[SplatFit], None]
+
 POLL_SECONDS = 0.05
 """Between two looks at the commands while a training holds."""
 
@@ -125,8 +163,8 @@ POLL_SECONDS = 0.05
 class Control:
     """Commands for a session, given from any thread or signal handler, read between steps.
 
-    Plain attributes: a signal handler that took a lock would wait for ever for the very thread
-    that it interrupts.
+    Plain attributes and deques: a signal handler that took a lock would wait for ever for the very
+    thread that it interrupts.
     """
 
     def __init__(self) -> None:
@@ -134,6 +172,9 @@ class Control:
         self._stop = False
         self._pause = False
         self._checkpoint = False
+        self._changes: deque[dict[str, Any]] = deque()
+        self._looks: deque[Look] = deque()
+        self._threads: int | None = None
 
     def pause(self) -> None:
         """Holds the training after the step it is in."""
@@ -151,6 +192,29 @@ class Control:
         """Asks for a checkpoint after the step the training is in."""
         self._checkpoint = True
 
+    def change(self, **values: Any) -> None:
+        """Changes entries of the plan after the step the training is in; `LIVE` names which.
+
+        Raises ValueError, and changes nothing, if one cannot be that.
+        """
+        self._changes.append(checked_changes(values))
+
+    def threads(self, count: int) -> None:
+        """Lets the training use so many threads from the next step on; its result is the same.
+
+        Raises ValueError if the machine has fewer cores.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= cores():
+            raise ValueError(
+                f"{repr(count)[:40]} threads cannot be: take a whole number from 1 to {cores()}, "
+                "the cores there are"
+            )
+        self._threads = count
+
+    def look(self, look: Look) -> None:
+        """Has `look` called once with the fit, between two steps; it is to change nothing."""
+        self._looks.append(look)
+
     @property
     def paused(self) -> bool:
         """Whether the training is to hold."""
@@ -165,6 +229,22 @@ class Control:
         """Whether a checkpoint was asked for since the last call."""
         asked, self._checkpoint = self._checkpoint, False
         return asked
+
+    def take_changes(self) -> dict[str, Any]:
+        """The entries of the plan to change since the last call, the latest value of each."""
+        values: dict[str, Any] = {}
+        while self._changes:
+            values |= self._changes.popleft()
+        return values
+
+    def take_threads(self) -> int | None:
+        """The number of threads asked for since the last call."""
+        asked, self._threads = self._threads, None
+        return asked
+
+    def take_looks(self) -> list[Look]:
+        """Who asked to look since the last call."""
+        return [self._looks.popleft() for _ in range(len(self._looks))]
 
     def wait(self, seconds: float) -> None:
         """Returns after so many seconds, or soon when told to stop."""

@@ -9,22 +9,43 @@ end may live in another process.
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.channel import Channel, Control, Ended, Progress, Saved, Scored, Trouble
+import torch
+
+from lumigraph.app.channel import (
+    Changed,
+    Channel,
+    Control,
+    Ended,
+    Probed,
+    Progress,
+    Saved,
+    Scored,
+    Trouble,
+)
 from lumigraph.app.doctor import chosen_device
 from lumigraph.app.evaluation import evaluate, probe
 from lumigraph.app.exporting import write_ply
-from lumigraph.app.files import explained, shown
+from lumigraph.app.files import explained, is_count, shown
 from lumigraph.app.frames import moved_frames
 from lumigraph.app.machine import peak_memory_mb
 from lumigraph.app.metrics_log import open_log, rewind_log
 from lumigraph.app.report import write_report
 from lumigraph.app.run_folder import Run, State
 from lumigraph.datasets import Capture, Frame
-from lumigraph.recon import SplatFit, Step, fit_splats, load_checkpoint, save_checkpoint
+from lumigraph.recon import (
+    LIVE,
+    SplatFit,
+    Step,
+    change_plan,
+    fit_splats,
+    load_checkpoint,
+    plan_to_json,
+    save_checkpoint,
+)
 from lumigraph.recon.files import save_scene
 from lumigraph.render import Splats
 
@@ -127,6 +148,7 @@ def resume_session(run: Run, capture: Capture) -> Session:
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
+        run = replace(run, record={**run.record, **_plan_record(run.record, fit)})
         return Session(run, capture, fit, seconds=rewind_log(run.folder / LOG, fit.step))
     raise ValueError("; ".join(problems))
 
@@ -172,6 +194,7 @@ def _train(session: Session) -> bool:
             # A sitting that goes on from a checkpoint reads its seconds from the entry of its step.
             if probing or saving or control.stopped or step.step % log_every == 0:
                 log(_entry(session, step, probing=probing))
+            _obey(session)
             if saving:
                 _checkpoint(session)
                 saved = time.monotonic()
@@ -183,8 +206,70 @@ def _hold(session: Session) -> None:
     """Returns at once, or when a pause is over; checkpoints can be asked for meanwhile."""
     while session.control.paused and not session.control.stopped:
         session.control.wait(0.1)
+        _obey(session)
         if session.control.take_checkpoint():
             _checkpoint(session)
+
+
+def _obey(session: Session) -> None:
+    """Does between two steps what was asked for, other than to hold, to save or to end."""
+    if threads := session.control.take_threads():
+        torch.set_num_threads(threads)
+    if values := session.control.take_changes():
+        _change(session, values)
+    _show(session)
+
+
+def _change(session: Session, values: dict[str, Any]) -> None:
+    """Changes the plan, and the record that the next checkpoint takes to run.json."""
+    before, step = session.fit.plan, session.fit.step
+    change_plan(session.fit, **values)
+    record = session.run.record
+    changes = list(record.get("changes", []))
+    for name in values:
+        old, new = getattr(before, name), getattr(session.fit.plan, name)
+        if old != new:
+            change = Changed(step, name, old, new)
+            session.channel.publish(change)
+            changes.append(asdict(change))
+    plan = plan_to_json(session.fit.plan)
+    session.run = replace(session.run, record={**record, "plan": plan, "changes": changes})
+
+
+def _plan_record(record: dict[str, Any], fit: SplatFit) -> dict[str, Any]:
+    """What run.json says of plan and changes once the fit is back at its checkpoint.
+
+    Changes after the checkpoint are undone, and of those at its very step only it knows which
+    came before it.
+    """
+    listed = record.get("changes")
+    changes = [entry for entry in listed if _is_change(entry)] if isinstance(listed, list) else []
+    kept = [entry for entry in changes if entry["step"] < fit.step]
+    for name in LIVE:
+        now = getattr(fit.plan, name)
+        first = next((entry["before"] for entry in changes if entry["name"] == name), now)
+        before = next((entry["now"] for entry in reversed(kept) if entry["name"] == name), first)
+        if before != now:
+            kept.append(asdict(Changed(fit.step, name, before, now)))
+    return {"plan": plan_to_json(fit.plan), **({"changes": kept} if changes else {})}
+
+
+def _is_change(entry: Any) -> bool:
+    """Whether it is an entry that `_change` could have made."""
+    return (
+        isinstance(entry, dict)
+        and entry.get("name") in list(LIVE)
+        and all(is_count(entry.get(key)) for key in ("step", "before", "now"))
+    )
+
+
+def _show(session: Session) -> None:
+    """Lets everybody look who asked to; what goes wrong with them does not matter here."""
+    for look in session.control.take_looks():
+        try:
+            look(session.fit)
+        except Exception as error:
+            session.channel.publish(Trouble(f"The scene could not be shown: {error}"))
 
 
 def _tell(session: Session, step: Step) -> None:
@@ -273,6 +358,7 @@ def _score(session: Session, run: Run) -> Run:
 
     def told(done: int) -> None:
         session.channel.publish(Scored(done, total))
+        _show(session)
         if session.control.stopped and done < total:
             raise _Stopped
 
@@ -295,4 +381,5 @@ def _entry(session: Session, step: Step, *, probing: bool) -> dict[str, Any]:
     if probing:
         frames, background = session.views(session.capture.test), session.capture.background
         entry["psnr"] = probe(session.fit.splats, frames, PROBE_VIEWS, background)
+        session.channel.publish(Probed(step.step, entry["psnr"], session.seconds))
     return entry

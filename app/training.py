@@ -80,8 +80,15 @@ class Order:
         return own + ["antialiased" if name == "filter" else name for name in changed]
 
 
-def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = False) -> Session:
-    """A session that begins a run in `folder`, or in a new one under runs/ if that is None.
+def start(
+    path: Path,
+    order: Order,
+    folder: Path | None,
+    *,
+    overwrite: bool = False,
+    runs: Path = Path("runs"),
+) -> Session:
+    """A session that begins a run in `folder`, or in a new one under `runs` if that is None.
 
     Raises FileExistsError if the folder is taken and not to be overwritten, and what reading the
     capture raises.
@@ -97,7 +104,7 @@ def start(path: Path, order: Order, folder: Path | None, *, overwrite: bool = Fa
     notice(reason)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
-        folder = next_folder(Path("runs") / capture.name)
+        folder = next_folder(runs / capture.name)
     _check_space(folder)
     run = create_run(
         folder,

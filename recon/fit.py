@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from lumigraph.datasets import Capture
 from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, backend_for
 from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
-from lumigraph.recon.plan import Plan
+from lumigraph.recon.plan import Plan, checked_changes
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, Splats
 
@@ -126,6 +127,27 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
             _grow_harmonics(fit)
         fit.random = generator.get_state()
         yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.splats.degree, fit)
+
+
+def change_plan(fit: SplatFit, **values: Any) -> None:
+    """Changes what the fit has yet to do, between two of its steps.
+
+    A lower `splat_limit` than there are splats only ends their growth. Harmonics beyond a lower
+    `degree` are gone at once, with their moments; to a higher one they grow at their interval.
+
+    Args:
+        fit: Is changed.
+        values: Of `LIVE`.
+
+    Raises:
+        ValueError: As `checked_changes` does; nothing is changed then.
+    """
+    fit.plan = replace(fit.plan, **checked_changes(values))
+    kept = (fit.plan.degree + 1) ** 2 - 1
+    if fit.splats.rest.shape[1] > kept:
+        fit.splats = replace(fit.splats, rest=fit.splats.rest[:, :kept].clone())
+        for moments in (fit.first, fit.second):
+            moments["rest"] = moments["rest"][:, :kept].clone()
 
 
 def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> int:

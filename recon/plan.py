@@ -1,5 +1,6 @@
 """What a fit will do, in numbers."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -154,6 +155,35 @@ _STRETCHED = (
     "opacity_reset_interval",
     "coarse_steps",
 )
+
+
+LIVE: dict[str, tuple[type, int, int]] = {
+    "splat_limit": (int, 1, 1_000_000_000),
+    "degree": (int, 0, 3),
+    "ssim_weight": (float, 0, 1),
+}
+"""What of a plan can be changed while its fit runs: of which type, the least and the most."""
+
+
+def checked_changes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes to a plan in work, each of its right type.
+
+    Raises:
+        ValueError: A value cannot be changed while the fit runs, or not to that.
+    """
+    changes = {}
+    for name, value in values.items():
+        if name not in LIVE:
+            raise ValueError(
+                f"{name!r} cannot be changed while a fit runs: only {', '.join(LIVE)} can"
+            )
+        kind, least, most = LIVE[name]
+        number = isinstance(value, int if kind is int else int | float)
+        if not number or isinstance(value, bool) or not least <= value <= most:
+            noun = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{name} is {repr(value)[:40]}: take {noun} from {least} to {most:,}")
+        changes[name] = kind(value)
+    return changes
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

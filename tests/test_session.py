@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ from torch import Tensor
 
 from lumigraph.app import session as sessions
 from lumigraph.app.channel import (
+    Changed,
     Channel,
     Control,
     Ended,
+    Probed,
     Progress,
     Saved,
     Scored,
@@ -25,11 +29,12 @@ from lumigraph.app.channel import (
 from lumigraph.app.evaluation import probe
 from lumigraph.app.frames import moved_capture
 from lumigraph.app.looking import evaluate_run, export_run
+from lumigraph.app.machine import cores
 from lumigraph.app.metrics_log import read_log
 from lumigraph.app.run_folder import Run, create_run, open_run
 from lumigraph.app.session import Session, checkpoints, resume_session, run_session
 from lumigraph.datasets import Capture, Frame
-from lumigraph.recon import Plan, plan_to_json, start_fit
+from lumigraph.recon import Plan, SplatFit, plan_from_json, plan_to_json, start_fit
 from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Similarity, Splats, look_at
 
@@ -91,15 +96,19 @@ def plain(capture, tmp_path_factory) -> tuple[Run, Splats]:
     return session.run, finish(session)
 
 
-def stop_after(channel: Channel, control: Control, step: int) -> None:
-    """Tells the session to stop as soon as that step is done, from within its own thread."""
+def after(channel: Channel, step: int, do: Callable[[], None]) -> None:
+    """Does something as soon as that step is done, from within the session's own thread."""
 
-    class Stopper(Subscription):
+    class Doer(Subscription):
         def put(self, event):
             if isinstance(event, Progress) and event.step == step:
-                control.stop()
+                do()
 
-    channel._subscriptions = (*channel._subscriptions, Stopper())
+    channel.attach(Doer())
+
+
+def stop_after(channel: Channel, control: Control, step: int) -> None:
+    after(channel, step, control.stop)
 
 
 def test_a_finished_run_has_every_piece(plain):
@@ -359,7 +368,7 @@ def test_what_is_told_while_it_evaluates_to_stop_is_finished_but_not_scored(capt
             if isinstance(event, Scored):
                 session.control.stop()
 
-    session.channel._subscriptions = (Stopper(),)
+    session.channel.attach(Stopper())
     assert run_session(session).state == "finished"
     assert "metrics" not in open_run(session.run.folder).record
 
@@ -395,3 +404,187 @@ def test_a_subscription_ends_with_its_channel():
     channel.close()
     assert [event.step for event in events if isinstance(event, Saved)] == [3, 4]
     assert events.take(timeout=None) == []
+
+
+def test_who_looks_sees_the_fit_between_steps_and_changes_nothing(plain, capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    control, seen = session.control, []
+
+    def look(fit: SplatFit) -> None:
+        seen.append((fit.step, fit.scene()))
+        control.look(look)
+
+    def fail(fit: SplatFit) -> None:
+        raise RuntimeError("no window")
+
+    control.look(look)
+    control.look(fail)
+    control.pause()
+    after(session.channel, 1, lambda: threading.Timer(0.0, control.resume).start())
+    events = session.channel.subscribe(size=1000)
+    assert_equal(finish(session), plain[1])
+    assert {step for step, _ in seen} == set(range(1, 13))
+    assert_equal(seen[-1][1], plain[1])
+    messages = [event.message for event in events if isinstance(event, Trouble)]
+    assert messages == ["The scene could not be shown: no window"]
+
+
+def test_the_number_of_threads_changes_nothing(plain, capture, tmp_path):
+    before, session, seen = torch.get_num_threads(), begin(tmp_path / "run", capture), []
+    after(session.channel, 4, lambda: session.control.threads(1))
+    after(session.channel, 6, lambda: seen.append(torch.get_num_threads()))
+    try:
+        assert_equal(finish(session), plain[1])
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def changes_of(run: Run) -> list[tuple[int, str, float, float]]:
+    """The changes that its run.json tells of."""
+    record = open_run(run.folder).record
+    return [(c["step"], c["name"], c["before"], c["now"]) for c in record.get("changes", [])]
+
+
+def test_a_lower_limit_of_splats_ends_their_growth(plain, capture, tmp_path):
+    plan = replace(PLAN, grow_gradient=1e-9)
+    counts = {}
+    for limit in (None, 10):
+        session = begin(tmp_path / str(limit), capture, plan)
+        if limit:
+            after(session.channel, 6, partial(session.control.change, splat_limit=10))
+        events = session.channel.subscribe(size=1000)
+        finish(session)
+        counts[limit] = [event.splats for event in events if isinstance(event, Progress)]
+    assert counts[None][:6] == counts[10][:6]
+    assert counts[None][8] > counts[None][5] > 150
+    assert counts[10][11] <= counts[10][5]
+    run = open_run(tmp_path / "10")
+    assert changes_of(run) == [(6, "splat_limit", 1_000_000, 10)]
+    assert plan_from_json(run.record["plan"]) == replace(plan, splat_limit=10)
+    assert "changes" not in open_run(tmp_path / "None").record
+
+
+def test_a_lower_degree_cuts_harmonics_at_once_and_a_higher_one_grows_them(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    degrees, shapes = {}, set()
+
+    def look(fit: SplatFit) -> None:
+        degrees[fit.step] = fit.splats.degree
+        shapes.update({fit.splats.rest.shape == fit.first["rest"].shape})
+        shapes.update({fit.splats.rest.shape == fit.second["rest"].shape})
+        session.control.look(look)
+
+    session.control.look(look)
+    after(session.channel, 6, lambda: session.control.change(degree=0))
+    after(session.channel, 7, lambda: session.control.change(degree=2))
+    finish(session)
+    assert [degrees[step] for step in range(1, 13)] == [0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 2]
+    assert shapes == {True}
+    assert changes_of(session.run) == [(6, "degree", 1, 0), (7, "degree", 0, 2)]
+
+
+def test_another_weight_of_structure_is_another_loss(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    events = session.channel.subscribe(size=1000)
+    after(session.channel, 5, lambda: session.control.change(ssim_weight=1))
+    finish(session)
+    events = list(events)
+    losses = [event.loss for event in events if isinstance(event, Progress)]
+    assert min(losses[5:]) > max(losses[:5])
+    assert [event for event in events if isinstance(event, Changed)] == [
+        Changed(5, "ssim_weight", 0.2, 1.0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"splat_limit": 0}, "splat_limit is 0: take a whole number from 1"),
+        ({"splat_limit": 10.5}, "take a whole number"),
+        ({"splat_limit": True}, "splat_limit is True"),
+        ({"degree": 4}, "degree is 4: take a whole number from 0 to 3"),
+        ({"degree": "2"}, "degree is '2'"),
+        ({"ssim_weight": math.nan}, "ssim_weight is nan: take a number from 0 to 1"),
+        ({"ssim_weight": -0.1}, "from 0 to 1"),
+        ({"ssim_weight": None}, "ssim_weight is None"),
+        ({"steps": 5}, "'steps' cannot be changed while a fit runs"),
+        ({"splat_limit": 5, "degree": -1}, "degree is -1"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused_before_it_reaches_the_fit(values, words):
+    control = Control()
+    with pytest.raises(ValueError, match=words):
+        control.change(**values)
+    assert control.take_changes() == {}
+
+
+@pytest.mark.parametrize("count", [0, True, 1.5, None, 10**6])
+def test_threads_that_there_are_not_are_refused(count):
+    control = Control()
+    with pytest.raises(ValueError, match=f"from 1 to {cores()}, the cores there are"):
+        control.threads(count)
+    assert control.take_threads() is None
+
+
+def test_changes_survive_being_stopped_and_those_after_the_checkpoint_do_not(capture, tmp_path):
+    def changing(folder: Path) -> Session:
+        session = begin(folder, capture)
+        after(session.channel, 3, lambda: session.control.change(ssim_weight=0.5))
+        after(session.channel, 8, lambda: session.control.change(degree=0, splat_limit=20))
+        return session
+
+    whole = finish(changing(tmp_path / "whole"))
+    first = changing(tmp_path / "run")
+    after(first.channel, 5, first.control.checkpoint)
+    stop_after(first.channel, first.control, 9)
+    stopped = run_session(first)
+    assert len(changes_of(stopped)) == 3
+    shutil.copytree(stopped.folder, tmp_path / "crashed")
+
+    assert_equal(finish(resume_session(open_run(stopped.folder), capture)), whole)
+    assert len(changes_of(stopped)) == 3
+
+    crashed = open_run(tmp_path / "crashed")
+    checkpoints(crashed)[-1].unlink()
+    session = resume_session(crashed, capture)
+    assert session.fit.step == 5
+    after(session.channel, 8, lambda: session.control.change(degree=0, splat_limit=20))
+    assert_equal(finish(session), whole)
+    assert changes_of(crashed) == changes_of(stopped)
+
+
+def test_a_change_while_it_holds_is_in_its_checkpoint(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    control, events = session.control, session.channel.subscribe()
+    control.pause()
+    thread = threading.Thread(target=run_session, args=(session,))
+    thread.start()
+    try:
+        for weight in (0.5, 0.7):
+            control.change(ssim_weight=weight)
+            while not any(isinstance(event, Changed) for event in events.take(timeout=10)):
+                assert thread.is_alive()
+    finally:
+        control.stop()
+        thread.join(timeout=60)
+    assert changes_of(session.run) == [(1, "ssim_weight", 0.2, 0.5), (1, "ssim_weight", 0.5, 0.7)]
+    run = open_run(tmp_path / "run")
+    again = resume_session(run, capture)
+    assert again.fit.plan.ssim_weight == 0.7
+    assert again.run.record["changes"] == [
+        {"step": 1, "name": "ssim_weight", "before": 0.2, "now": 0.7}
+    ]
+    hostile = run.with_record(changes=[7, {"name": ["degree"]}, {"step": 1, "name": "degree"}])
+    assert resume_session(hostile, capture).run.record["plan"]["ssim_weight"] == 0.7
+
+
+def test_the_score_on_the_way_is_told(capture, tmp_path, monkeypatch):
+    monkeypatch.setattr(sessions, "PROBE_STEPS", 6)
+    session = begin(tmp_path / "run", capture)
+    events = session.channel.subscribe(size=1000)
+    finish(session)
+    told = [(event.step, event.psnr) for event in events if isinstance(event, Probed)]
+    log = read_log(session.run.folder / "metrics.jsonl")
+    assert told == [(entry["step"], entry["psnr"]) for entry in log if "psnr" in entry]
+    assert [step for step, _ in told] == [6, 12]
