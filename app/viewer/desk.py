@@ -1,0 +1,381 @@
+"""What the pages drive: sources, a queue of trainings, the one in work, and the scene shown.
+
+Any thread may call it. What it tells is plain data, and so is what is asked of it.
+"""
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lumigraph.app.run_folder import Run
+from lumigraph.app.training import Order
+from lumigraph.app.viewer.jobs import Job
+from lumigraph.app.viewer.sentences import sentence_of
+from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_ply, open_setting
+from lumigraph.app.viewer.sources import Source, built_in, find_sources, is_inside, source_at
+from lumigraph.app.viewer.trainings import Ears, NoteKind, Trainings
+from lumigraph.datasets.demo import SIZES, demo_folder
+from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
+from lumigraph.render import Splats
+
+NOTES, NOTE_LIMIT = 50, 1000
+"""The newest are kept, at most so many, of so many characters."""
+
+
+class Desk:
+    """The state of the product, as all pages see it."""
+
+    def __init__(self, folders: Sequence[Path], runs: Path) -> None:
+        """A desk with nothing on it.
+
+        Args:
+            folders: What may be opened: folders, runs or files. Nothing outside them is.
+            runs: Where new runs go; what is in it may be opened too.
+        """
+        self._allowed, self._runs = (*folders, runs), runs
+        self._lock = threading.Condition()
+        self._version = 0
+        self._listeners: list[Callable[[], None]] = []
+        self._sources: dict[str, Source] = {}
+        self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        self._noted = 0
+        self._shown: Shown | None = None
+        self._scenes = 0
+        self._setting: Setting | None = None
+        self._follows, self._stale = True, False
+        self._opening, self._tickets = "", 0
+        self._origins: dict[Path, str] = {}
+        self._photos = Photos(self._folder_of)
+        self._closed = False
+        self.refresh()
+        self._opener = ThreadPoolExecutor(1, "opener")
+        ears = Ears(self.note, self._loaded, self._arrived, self._over, self._changed)
+        self._trainings = Trainings(self._lock, ears)
+
+    # What there is.
+
+    def sources(self) -> list[dict[str, Any]]:
+        """What can be chosen: `id`, `name`, `kind` (capture, run, ply), `state`, `stopped`."""
+        with self._lock:
+            return [source.plain() for source in self._sources.values()]
+
+    def refresh(self) -> None:
+        """Looks again for what there is in the allowed folders."""
+        found = [*built_in(), *find_sources(self._allowed)]
+        with self._lock:
+            self._sources = {source.id: source for source in found}
+            self._changed()
+
+    def source_at(self, path: Path) -> str:
+        """The id of the source at a path; ValueError if it is outside, or there is none."""
+        source = source_at(path, self._allowed)
+        with self._lock:
+            self._sources[source.id] = source
+            self._changed()
+        return source.id
+
+    def state(self) -> dict[str, Any]:
+        """Everything a page draws, as plain data; `version` is a later one after every change.
+
+        `current` is the training in work, or the last that was; `history` are its curves.
+        """
+        with self._lock:
+            job, shown = self._trainings.job, self._shown
+            return {
+                "version": self._version,
+                "jobs": [each.plain() for each in self._trainings.jobs],
+                "current": None if job is None else job.facts(),
+                "history": {} if job is None else job.history(),
+                "notes": list(self._notes),
+                "opening": self._opening,
+                "shown": None if shown is None else self._plain(shown),
+            }
+
+    def wait(self, version: int, timeout: float | None = None) -> int:
+        """The version of the state once it is a later one, or when the time is over."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._version > version or self._closed, timeout)
+            return self._version
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Has `listener` called whenever the state is another one; returns what ends that.
+
+        It is called in any thread and under the desk's lock, so it is to pass the news on at once.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+        def leave() -> None:
+            with self._lock, suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return leave
+
+    def note(self, kind: NoteKind, text: str) -> None:
+        """Adds a note for the page."""
+        with self._lock:
+            self._noted += 1
+            self._notes.append({"id": self._noted, "kind": kind, "text": text[:NOTE_LIMIT]})
+            self._changed()
+
+    # Trainings.
+
+    def start(self, source_id: str, order: Order | None = None) -> str:
+        """Puts a new run of a capture in the queue, and returns the id of its job.
+
+        Raises ValueError if there is no such capture, or the order cannot be.
+        """
+        source = self._source(source_id, "capture")
+        order = order or Order()
+        try:
+            plan = plan_from(order.preset or "standard", **order.changes)
+            plan_from_json(plan_to_json(plan))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"There is no such setting: {error}") from None
+        fields = {**asdict(order), "test": order.test and str(order.test)}
+        return self._queue("train", source, capture=_place(source), order=fields, resume=None)
+
+    def go_on(self, source_id: str) -> str:
+        """Puts a run that was stopped in the queue, to go on; returns the id of its job.
+
+        Raises ValueError if there is no such run, or its capture is not to be found.
+        """
+        source = self._source(source_id, "run")
+        assert source.path
+        run = open_setting(source.path, source.id, source.name, self._allowed).run
+        capture = run and self._place_of(run)
+        if not capture:
+            raise ValueError(
+                f"The capture of {source.name} is in none of the folders that may be opened here: "
+                "give its folder to lumigraph as well"
+            )
+        return self._queue("resume", source, capture=capture, order={}, resume=str(source.path))
+
+    def cancel(self, job_id: str) -> None:
+        """Takes a job out of the queue; ValueError if it is not waiting there."""
+        self._trainings.cancel(job_id)
+
+    def pause(self) -> None:
+        """Holds the training in work; ValueError if there is none, as for all that follow."""
+        self._trainings.hold(True)
+
+    def resume(self) -> None:
+        """Lets a training that holds go on."""
+        self._trainings.hold(False)
+
+    def stop(self) -> None:
+        """Ends the training in work with a checkpoint."""
+        self._trainings.tell("stop")
+
+    def checkpoint(self) -> None:
+        """Has the training in work write a checkpoint."""
+        self._trainings.tell("checkpoint")
+
+    def change(self, **values: Any) -> None:
+        """Changes `splat_limit`, `degree` or `ssim_weight`; ValueError if they cannot be that."""
+        self._trainings.tell("change", values=checked_changes(values))
+
+    def threads(self, count: int) -> None:
+        """Lets the training in work use so many threads from its next step on."""
+        self._trainings.tell("threads", count=count)
+
+    # The scene shown.
+
+    def show(self, source_id: str) -> None:
+        """Opens a run or a PLY file in a thread; a note says why if that cannot be.
+
+        Raises ValueError if there is no such source.
+        """
+        source = self._source(source_id, "run", "ply")
+        with self._lock:
+            self._follows = False
+            self._open(source)
+
+    def follow(self) -> None:
+        """Shows the training in work again, after something else was opened."""
+        with self._lock:
+            self._follows, self._stale = True, True
+            self._tickets += 1
+            self._opening = ""
+            self._changed()
+
+    def scene(self) -> Shown | None:
+        """What is to be seen now."""
+        with self._lock:
+            return self._shown
+
+    def want_scene(self) -> None:
+        """Asks the training in work for its scene, if it is shown and is another one by now.
+
+        To be called as often as somebody looks: most calls do nothing.
+        """
+        with self._lock:
+            job, shown = self._trainings.job, self._shown
+            if job is None or self._setting is None or not self._follows:
+                return
+            current = shown is not None and shown.setting is self._setting
+            if current and shown.step == job.numbers.get("step") and not self._stale:
+                return
+            self._trainings.want_scene()
+
+    def photo(self, index: int) -> Tensor | None:
+        """The photo of a camera of what is shown, where it can be found. uint8 [height, width, 3]
+
+        It may take a while, as it is read from the disk.
+        """
+        shown = self.scene()
+        try:
+            return None if shown is None else self._photos.photo(shown.setting, index)
+        except Exception as error:  # of a file that somebody else made
+            self.note("error", sentence_of(error))
+            return None
+
+    def close(self) -> None:
+        """Ends the training in work with a checkpoint, forgets the queue, and lets go of all."""
+        with self._lock:
+            self._closed = True
+            self._changed()
+        self._trainings.close()
+        self._opener.shutdown(cancel_futures=True)
+        with self._lock:
+            self._shown = self._setting = None
+
+    # Inside.
+
+    def _changed(self) -> None:
+        """Says that the state is another one; under the lock."""
+        self._version += 1
+        self._lock.notify_all()
+        for listener in list(self._listeners):
+            with suppress(Exception):  # a listener that fails is its own affair
+                listener()
+
+    def _plain(self, shown: Shown) -> dict[str, Any]:
+        return {
+            "name": shown.setting.name,
+            "source": shown.setting.source,
+            "version": shown.version,
+            "step": shown.step,
+            "splats": len(shown.scene),
+            "degree": shown.scene.degree,
+            "up": shown.up.tolist(),
+            "background": list(shown.background),
+            "cameras": len(shown.cameras),
+            "following": self._follows,
+        }
+
+    def _source(self, source_id: str, *kinds: str) -> Source:
+        """The source of that id; ValueError if there is none of these kinds any more."""
+        with self._lock:
+            source = self._sources.get(source_id)
+        if source is None or (source.path and not is_inside(source.path, self._allowed)):
+            raise ValueError("That is not to be found here any more: choose again")
+        if source.kind not in kinds:
+            raise ValueError(f"{source.name} is a {source.kind}, not a {' or a '.join(kinds)}")
+        return source
+
+    def _queue(self, what: Any, source: Source, **order: Any) -> str:
+        order = {**order, "folder": None, "runs": str(self._runs.absolute())}
+        job = self._trainings.add(what, source.id, source.name, order)
+        with self._lock:
+            self._follows = True
+        return job.id
+
+    def _loaded(self, job: Job) -> None:
+        """A training has its run folder: what is in it will be around its scenes."""
+        folder = Path(job.folder)
+        with self._lock:
+            self._origins[folder] = job.order["capture"]
+            self._setting = None
+        try:
+            setting = open_setting(folder, job.source, job.name, self._allowed)
+        except Exception as error:  # somebody meddled with the folder: it trains, but is not shown
+            self.note("error", sentence_of(error))
+            return
+        with self._lock:
+            self._setting = setting
+            self._changed()
+
+    def _arrived(self, job: Job, scene: Splats, step: int) -> None:
+        """A training gave its scene."""
+        with self._lock:
+            if self._setting is not None and self._follows:
+                self._present(scene, step, self._setting)
+
+    def _over(self, job: Job) -> None:
+        """A training is over: what it left in its run folder is shown from there."""
+        self.refresh()
+        with self._lock:
+            self._setting = None
+            kept = job.folder and job.state != "failed"
+            if kept and self._follows and not self._closed:
+                with suppress(ValueError):  # a run that was begun and not kept
+                    source = source_at(Path(job.folder), self._allowed)
+                    self._open(source)
+
+    def _present(self, scene: Splats, step: int, setting: Setting) -> None:
+        self._scenes += 1
+        self._shown, self._stale = Shown(scene, self._scenes, step, setting), False
+        self._changed()
+
+    def _open(self, source: Source) -> None:
+        """Has a run or a PLY file loaded and shown, unless another one is asked for meanwhile."""
+        self._tickets += 1
+        self._opening = source.name
+        self._changed()
+        self._opener.submit(self._load, source, self._tickets)
+
+    def _load(self, source: Source, ticket: int) -> None:
+        assert source.path
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                if source.kind == "ply":
+                    scene, setting = open_ply(source.path, source.id, source.name)
+                else:
+                    setting = open_setting(source.path, source.id, source.name, self._allowed)
+                    assert setting.run
+                    scene = setting.run.scene()
+        except Exception as error:  # a file that somebody else made may break anything
+            with self._lock:
+                if ticket == self._tickets:
+                    self._opening = ""
+            self.note("error", sentence_of(error))
+            return
+        for warning in caught:
+            self.note("info", str(warning.message))
+        with self._lock:
+            if ticket == self._tickets:
+                self._opening = ""
+                step = setting.run.record.get("step", 0) if setting.run else 0
+                self._present(scene, step, setting)
+
+    def _place_of(self, run: Run) -> str | None:
+        """The capture of a run, as a trainer takes it: known, or one of the same name."""
+        if known := self._origins.get(run.folder.absolute()):
+            return known
+        name = run.record["capture"]
+        if name in (f"demo_{size}" for size in SIZES):
+            return name.replace("demo_", "demo:")
+        with self._lock:
+            captures = [s.path for s in self._sources.values() if s.kind == "capture" and s.path]
+        return next((str(path) for path in captures if path.name == name), None)
+
+    def _folder_of(self, run: Run) -> Path | None:
+        """The folder of a run's capture."""
+        place = self._place_of(run)
+        demo = next((size for size in SIZES if place == f"demo:{size}"), None)
+        return demo_folder(demo) if demo else place and Path(place)
+
+
+def _place(source: Source) -> str:
+    """A capture, as a trainer takes it."""
+    return source.id if source.path is None else str(source.path)

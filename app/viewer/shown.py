@@ -1,0 +1,172 @@
+"""What a page shows: a scene, and around it the cameras and photos it was made from."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from lumigraph.app.cameras_file import Split
+from lumigraph.app.run_folder import Run, open_run
+from lumigraph.app.viewer.sources import is_inside
+from lumigraph.datasets import Frame, ImageCache, load_capture
+from lumigraph.recon.files import load_ply
+from lumigraph.render import Camera, Splats
+from lumigraph.render.paths import up_of
+
+PHOTO_BYTES = 128 << 20
+"""Decoded photos that the page keeps: a few dozen, for who steps from camera to camera."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A camera of the capture, in the frame of the scene that is shown."""
+
+    name: str
+    split: Split
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays around a scene while it changes.
+
+    Attributes:
+        source: Id of what it was opened or trained from.
+        name: To show to people.
+        background: The colour behind the scene, in [0, 1].
+        cameras: Of the photos to learn from, then of those held out.
+        up: Direction away from the ground, in the scene's frame. float64 [3]
+        frames: Of the cameras, with the photos that are in the run folder.
+        run: It lies in; None for a PLY file.
+    """
+
+    source: str
+    name: str
+    background: tuple[float, float, float]
+    cameras: tuple[Shot, ...]
+    up: Tensor
+    frames: tuple[Frame, ...] = ()
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scene as it is now.
+
+    Attributes:
+        scene: It must not be written to; its memory is its own as long as it is held.
+        version: Another one for every other scene.
+        step: Of its training; 0 for a PLY file.
+        setting: What is around it.
+    """
+
+    scene: Splats
+    version: int
+    step: int
+    setting: Setting
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        """The colour behind the scene, in [0, 1]."""
+        return self.setting.background
+
+    @property
+    def cameras(self) -> tuple[Shot, ...]:
+        """Of the capture."""
+        return self.setting.cameras
+
+    @property
+    def up(self) -> Tensor:
+        """Direction away from the ground. float64 [3]"""
+        return self.setting.up
+
+
+def open_ply(path: Path, source: str, name: str) -> tuple[Splats, Setting]:
+    """The scene of a PLY file, whose y axis points down as tools have it; ValueError or OSError."""
+    scene = load_ply(path)
+    if len(scene) == 0:
+        raise ValueError(f"{path} holds no splats, so there is nothing to see")
+    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
+    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), up)
+
+
+def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) -> Setting:
+    """What is around the scene of a run.
+
+    Raises:
+        ValueError: A file of it is malformed, or leads out of the allowed folders.
+        OSError: One cannot be read.
+    """
+    for part in ("run.json", "cameras.json", "scene.safetensors", "eval/photos"):
+        if not is_inside(folder / part, allowed):
+            raise ValueError(f"{folder / part} leads out of the folders that may be opened here")
+    photos = folder / "eval" / "photos"
+    if photos.is_dir() and any(entry.is_symlink() for entry in os.scandir(photos)):
+        raise ValueError(f"{photos} has links in it, and photos are not read through those")
+    run = open_run(folder)
+    capture = run.views()
+    splits: tuple[tuple[Split, tuple[Frame, ...]], ...] = (
+        ("train", capture.train),
+        ("test", capture.test),
+    )
+    shots = tuple(Shot(f.name, split, f.camera) for split, frames in splits for f in frames)
+    if capture.up is not None:
+        up = capture.up.double() / capture.up.double().norm()
+    elif shots:
+        up = up_of([shot.camera for shot in shots])
+    else:
+        up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    frames = (*capture.train, *capture.test)
+    return Setting(source, name, capture.background, shots, up, frames, run)
+
+
+class Photos:
+    """The photos of one run at a time, read when they are asked for."""
+
+    def __init__(self, find: Callable[[Run], Path | None]) -> None:
+        """Photos whose capture `find` knows for a run."""
+        self._find = find
+        self._lock = Lock()
+        self._frames: dict[str, Frame] = {}
+        self._of: Path | None = None
+
+    def photo(self, setting: Setting, index: int) -> Tensor | None:
+        """The photo of a camera, where it can be found. uint8 [height, width, 3]
+
+        Raises:
+            ValueError: It is there, but damaged.
+            OSError: It cannot be read.
+        """
+        run = setting.run
+        if run is None or not 0 <= index < len(setting.frames):
+            return None
+        frame = setting.frames[index]
+        if setting.cameras[index].split == "train":
+            found = self._of_capture(run).get(frame.name)
+            if found is None:
+                return None
+            frame = found
+        photo = frame.image()
+        camera = setting.cameras[index].camera
+        return photo if photo.shape[:2] == (camera.height, camera.width) else None
+
+    def _of_capture(self, run: Run) -> dict[str, Frame]:
+        """The frames of the run's capture by their names; empty where it is not to be found."""
+        with self._lock:
+            if self._of != run.folder:
+                self._of, self._frames = run.folder, {}
+                if path := self._find(run):
+                    choice = run.selection()
+                    capture = load_capture(
+                        path,
+                        downscale=choice.downscale or 1,
+                        test=choice.test,
+                        test_every=choice.test_every,
+                        cache=ImageCache(PHOTO_BYTES),
+                    )
+                    self._frames = {frame.name: frame for frame in capture.train}
+            return self._frames

@@ -1,0 +1,226 @@
+"""The trainer is a process of its own: it obeys, shows its scene, and ends with its parent."""
+
+import gc
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lumigraph.app.run_folder import open_run
+from lumigraph.app.session import checkpoints, run_session
+from lumigraph.app.training import Order, start
+from lumigraph.app.viewer.child import Child
+from lumigraph.app.viewer.sentences import SENTENCE_LIMIT, sentence_of
+from lumigraph.app.viewer.snapshots import Buffers, Writer
+from lumigraph.datasets.demo import make_demo
+from lumigraph.recon import load_checkpoint
+from lumigraph.render import Splats
+
+CHANGES = {"steps": 60, "splat_limit": 2000}
+ENDLESS = {"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1}
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory) -> Path:
+    """The folder of the built-in scene."""
+    return make_demo(tmp_path_factory.mktemp("captures") / "pavilion", "tiny")
+
+
+def order_for(capture: Path, runs: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    order = {"preset": "quick", "changes": changes}
+    return {"capture": str(capture), "order": order, "folder": None, "runs": str(runs)} | {
+        "resume": None
+    }
+
+
+def splats(count: int, degree: int = 3) -> Splats:
+    """Any splats."""
+    shapes = {"means": (3,), "quaternions": (4,), "log_scales": (3,), "opacity_logits": ()}
+    shapes |= {"base": (3,), "rest": ((degree + 1) ** 2 - 1, 3)}
+    return Splats(**{name: torch.randn(count, *shape) for name, shape in shapes.items()})
+
+
+def assert_equal(scene: Splats, other: Splats) -> None:
+    assert scene.filter == other.filter
+    for name, value in scene.tensors.items():
+        assert torch.equal(value, other.tensors[name]), name
+
+
+def written(buffers: Buffers, writer: Writer, scene: Splats) -> Splats:
+    """The scene after it went through the memory that both sides share."""
+    lent = buffers.lend()
+    assert lent
+    told = writer.write(scene, *lent)
+    if "needs" in told:
+        lent = buffers.grow(told["needs"])
+        told = writer.write(scene, *lent)
+    return buffers.take(told["splats"], told["degree"], told["filter"])
+
+
+@pytest.fixture
+def buffers() -> Iterator[Buffers]:
+    """Two buffers."""
+    made = Buffers()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_a_scene_goes_through_shared_memory_to_the_bit(degree, buffers):
+    writer = Writer(buffers.descriptors)
+    for count in (0, 1, 33, 1000, 50, 4000):
+        scene = splats(count, degree)
+        assert_equal(written(buffers, writer, scene), scene)
+
+
+def test_a_scene_that_is_held_keeps_its_memory(buffers):
+    writer, first, second = Writer(buffers.descriptors), splats(100), splats(120)
+    one, other = written(buffers, writer, first), written(buffers, writer, second)
+    assert buffers.lend() is None, "both are held"
+    assert_equal(one, first)
+    row = other.means[3]
+    del other
+    gc.collect()
+    assert buffers.lend() is None, "a row of it is memory of it"
+    del row
+    gc.collect()
+    third = splats(300)
+    assert_equal(written(buffers, writer, third), third)
+    assert_equal(one, first)
+
+
+def test_one_buffer_is_lent_at_a_time(buffers):
+    assert buffers.lend() is not None
+    assert buffers.lend() is None
+
+
+def test_shared_memory_has_no_name_and_goes_with_its_last_holder():
+    before = len(os.listdir("/dev/fd"))
+    buffers = Buffers()
+    assert [os.fstat(number).st_nlink for number in buffers.descriptors] == [0, 0]
+    writer, scene = Writer(buffers.descriptors), splats(10)
+    held = written(buffers, writer, scene)
+    buffers.close()
+    assert_equal(held, scene)
+    del held, writer, buffers
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_pauses_and_snapshots_change_nothing(capture, tmp_path, buffers):
+    plain = run_session(start(capture, Order("quick", changes=CHANGES), tmp_path / "plain"))
+
+    child = Child(order_for(capture, tmp_path / "runs", CHANGES), buffers.descriptors)
+    child.do("pause")
+    child.do("checkpoint")
+    saved, seen, steps = Path(), [], []
+    for message in child.messages():
+        match message:
+            case {"t": "saved", "step": 1}:
+                saved = Path(message["path"])
+                ask(child, buffers.lend())
+            case {"t": "snapshot", "needs": size}:
+                ask(child, buffers.grow(size))
+            case {"t": "snapshot", "step": step}:
+                facts = (message[name] for name in ("splats", "degree", "filter"))
+                seen.append((step, buffers.take(*facts)))
+                if step == 1:
+                    assert_equal(seen[0][1], load_checkpoint(saved).splats)
+                    child.do("resume")
+                ask(child, buffers.lend())
+            case {"t": "progress", "step": step}:
+                steps.append(step)
+    assert child.wait() == 0
+    assert seen[0][0] == 1
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 60
+    run = open_run(tmp_path / "runs" / "pavilion" / "001")
+    assert run.state == "finished"
+    assert_equal(run.scene(), plain.scene())
+
+
+def ask(child: Child, lent: tuple[int, int] | None) -> None:
+    """Asks for a snapshot if there is a buffer for it."""
+    if lent:
+        child.do("snapshot", buffer=lent[0], size=lent[1])
+
+
+def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path):
+    child = Child(order_for(capture, tmp_path, ENDLESS), [])
+    told: list[dict[str, Any]] = []
+    for message in child.messages():
+        told.append(message)
+        match message:
+            case {"t": "loaded"}:
+                os.kill(child.pid, signal.SIGINT)
+                assert os.getpriority(os.PRIO_PROCESS, child.pid) == os.nice(0) + 5
+                child.do("change", values={"ssim_weight": 7})
+                child.do("nonsense")
+                child.do("threads", count=1)
+                child.do("change", values={"ssim_weight": 0.5})
+            case {"t": "changed"}:
+                child.do("stop")
+    assert child.wait() == 0
+    troubles = [message["message"] for message in told if message["t"] == "trouble"]
+    assert troubles[0] == "ssim_weight is 7: take a number from 0 to 1"
+    assert len(troubles) == 2
+    assert told[-1]["t"] == "result"
+    assert told[-1]["state"] == "stopped"
+    notices = [message["message"] for message in told if message["t"] == "notice"]
+    assert any(notice.startswith("On the CPU") for notice in notices)
+    run = open_run(tmp_path / "pavilion" / "001")
+    assert run.record["changes"][0]["name"] == "ssim_weight"
+    assert len(checkpoints(run)) == 1
+
+
+PARENT = """
+import json, sys
+from lumigraph.app.viewer.child import Child
+child = Child(json.loads(sys.argv[1]), [int(sys.argv[2])])
+for message in child.messages():
+    if message["t"] == "progress":
+        print(message["step"], flush=True)
+"""
+
+
+def test_it_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
+    reading, writing = os.pipe()  # the trainer holds the other end for as long as it lives
+    order = json.dumps(order_for(capture, tmp_path, ENDLESS))
+    command = [sys.executable, "-P", "-c", PARENT, order, str(writing)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[writing])
+    os.close(writing)
+    assert parent.stdout
+    with parent.stdout, os.fdopen(reading, "rb") as alive:
+        step = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        assert select.select([alive], [], [], 60)[0], "it lives on"
+        assert alive.read() == b""
+    run = open_run(tmp_path / "pavilion" / "001")
+    assert run.state == "stopped"
+    assert run.record["step"] >= step
+    assert checkpoints(run)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("a\nb\x1b c"), "a b? c"),
+        (MemoryError(), "Out of memory: take smaller photos or fewer splats"),
+        (RuntimeError("can't allocate memory: 9 bytes"), "Out of memory: take smaller"),
+        (OSError(28, "No space left on device", "/a/b"), "The disk is full (/a/b): free some"),
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (KeyError("x"), "An error of Lumigraph's own, please report it: KeyError('x')"),
+    ],
+)
+def test_an_error_is_one_sentence(error, sentence):
+    assert sentence_of(error).startswith(sentence)
+    assert len(sentence_of(ValueError("x" * 10_000))) == SENTENCE_LIMIT
