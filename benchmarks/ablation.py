@@ -1,7 +1,7 @@
 """Which methods are worth it: variants of a preset, compared by their PSNR over seconds.
 
     .venv/bin/python benchmarks/ablation.py --capture fox --downscale 4 --demo small -o ablation
-    .venv/bin/python benchmarks/ablation.py ... --variants no-coarse split-random --seeds 1
+    .venv/bin/python benchmarks/ablation.py ... --variants no-coarse means-2x --seeds 1
 
 Each variant is fitted to each subject with each seed, a process of one thread for each fit and as
 many at once as there are cores, by CPU seconds. Every fit leaves a JSON file: started again, only
@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Rates, the loss, and how splats smaller than a pixel are drawn (Mip-Splatting).
     "means-2x": {"means_rate": 3.2e-4},
     "means-half": {"means_rate": 8e-5},
+    "no-cooldown": {"cooldown_steps": 0},
     "ssim-10": {"ssim_weight": 0.1},
     "antialiased": {"filter": "antialiased"},
 }

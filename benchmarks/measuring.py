@@ -224,8 +224,8 @@ def at_size(camera: Camera, size: Size) -> Camera:
     )
 
 
-def forward_backward(name: str, scene: Splats, camera: Camera) -> Subject:
-    """A rendering and the way back to all parameters: a training step but for its loss."""
+def without_loss(name: str, scene: Splats, camera: Camera) -> Subject:
+    """A rendering, the way back to all parameters, and Adam: a training step but for its loss."""
     step = whole_step(scene, camera)
 
     def run() -> float:

@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/scaling.py --plot build/scaling.json
 
 Each point is a process of its own, whose memory is nobody else's: it loads the scene, renders it,
-renders it with gradients, and takes training steps. The scene comes in all sizes, by splitting its
+takes training steps, with and without their loss. The scene comes in all sizes, by splitting its
 splats or by choosing some; by default it is the one that `lumigraph bench` generates. The plots in
 docs/images are of the built-in scene: --trained is the folder that `lumigraph demo` wrote.
 """
@@ -43,7 +43,7 @@ COUNTS = (10_000, 100_000, 1_000_000, 2_000_000)
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (1280, 720), (1920, 1080))
 THREADS = (1, 2)
 
-WORK = ("forward", "forward and backward", "training step")
+WORK = ("forward", "step but for its loss", "training step")
 """What each process does, in the order of the memory it takes: peaks only grow."""
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -155,7 +155,7 @@ def _point(task: dict[str, Any]) -> dict[str, Any]:
     )
     makers = {
         "forward": lambda: rendering("forward", scene, camera),
-        "forward and backward": lambda: measuring.forward_backward("both", scene, camera),
+        "step but for its loss": lambda: measuring.without_loss("both", scene, camera),
         "training step": lambda: training("training", training_steps(scene, camera)),
     }
     found = {}

@@ -131,7 +131,7 @@ def _calibrated(asked: argparse.Namespace) -> str:
 
 
 def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
-    """Rendering at every size; at the first also of more splats, with gradients, and training."""
+    """Rendering at every size; at the first also of more splats, and a step with its parts."""
     figures = []
     for size in sizes:
         name = f"{view.name}, forward {size[0]}x{size[1]}"
@@ -144,8 +144,8 @@ def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
         name = f"{view.name} x {larger}, forward {shape}"
         many = resampled(view.scene, larger * len(view.scene))
         figures.append(Figure(rendering(name, many, camera), first))
-    name = f"{view.name}, forward and backward {shape}"
-    figures.append(Figure(measuring.forward_backward(name, view.scene, camera), first))
+    name = f"{view.name}, training step but for its loss {shape}"
+    figures.append(Figure(measuring.without_loss(name, view.scene, camera), first))
     steps = training_steps(copied(view.scene), camera)
     figures.append(Figure(training(f"{view.name}, training step {shape}", steps), first))
     return figures

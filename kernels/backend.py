@@ -104,9 +104,10 @@ class Moments(NamedTuple):
     second: Parameters
     """Running means of their squares."""
     last: Tensor | None = None
-    """The step that last moved each splat. If given, a splat that is seen again moves as if it had
-    taken part, without a gradient, in the steps since then: its moments have decayed, and it is
-    carried on by the first. int32 [splats]"""
+    """The step that last moved each splat. If given, a splat that is seen again makes up for the
+    steps since then, in which it had no gradient: its moments have decayed, and the first carries
+    it on about as far as it would have, in one move that is divided by the root of the second as
+    it is now. int32 [splats]"""
 
 
 class Adam(NamedTuple):

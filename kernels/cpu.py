@@ -243,6 +243,7 @@ def descend(
     pull: Pull | None = None,
 ) -> float:
     """See `Backend.descend`."""
+    _check_in_place({"splats": splats, "first": moments.first, "second": moments.second})
     view, (betas, step) = target.view, (adam.betas, adam.step)
     photo = target.photo.contiguous()
     photo_bytes, photo_floats = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
@@ -268,7 +269,24 @@ def descend(
         None if pull is None else tuple(pull),
         torch.get_num_threads(),
     )
+    _written((*splats, *moments.first, *moments.second))
     return loss
+
+
+def _check_in_place(groups: dict[str, Parameters]) -> None:
+    """What is written to in place cannot be a copy of the right kind."""
+    for group, values in groups.items():
+        for name, value in zip(values._fields, values, strict=True):
+            if value.dtype != torch.float32 or not value.is_contiguous():
+                raise ValueError(
+                    f"{name} of {group} must be contiguous float32 but is {value.dtype} with "
+                    f"strides {value.stride()}: make it so before, it is changed in place"
+                )
+
+
+def _written(tensors: tuple[Tensor, ...]) -> None:
+    """Lets autograd know, which would else take gradients at values that are gone."""
+    torch.autograd.graph.increment_version(tensors)
 
 
 class _Loss(torch.autograd.Function):
@@ -277,9 +295,8 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
         gradient = torch.empty_like(image) if ctx.needs_input_grad[0] else None
-        photo, floats = (target, None) if target.dtype == torch.uint8 else (None, target)
         loss, _, _ = _native.loss(
-            image, floats, photo, ssim_weight, 1.0, gradient, torch.get_num_threads()
+            image, target, None, ssim_weight, 1.0, gradient, torch.get_num_threads()
         )
         if gradient is not None:
             ctx.save_for_backward(gradient)
@@ -294,12 +311,12 @@ class _Loss(torch.autograd.Function):
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.ssim`; at most 4 channels."""
-    return 1 - _Loss.apply(image.contiguous(), target.contiguous(), 1.0)  # type: ignore[no-any-return]
+    return 1 - _Loss.apply(image.contiguous(), target.detach().contiguous(), 1.0)  # type: ignore[no-any-return]
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.l1`; at most 4 channels."""
-    return _Loss.apply(image.contiguous(), target.contiguous(), 0.0)  # type: ignore[no-any-return]
+    return _Loss.apply(image.contiguous(), target.detach().contiguous(), 0.0)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -329,3 +346,4 @@ def adam(
         rows,
         torch.get_num_threads(),
     )
+    _written((parameter, first, second))

@@ -16,6 +16,9 @@ from lumigraph.recon.plan import Plan, checked_changes
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, Splats
 
+COOL = 0.1
+"""What rates fall to in the last steps: where a fit stirs no more, and still moves."""
+
 
 @dataclass
 class SplatFit:
@@ -105,7 +108,7 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
     """Takes the steps of the plan that are left, one at a time, and tells of each.
 
     Raises:
-        ValueError: The fit was begun with another capture.
+        ValueError: A photo whose turn it is is not in the capture.
     """
     if len(fit.order) and not 0 <= int(fit.order.min()) <= int(fit.order.max()) < len(
         capture.train
@@ -175,15 +178,18 @@ def _optimize(
 
 
 def learning_rates(plan: Plan, step: int) -> Rates:
-    """Adam's rate for each parameter; that of the means falls exponentially."""
+    """Adam's rate for each parameter; that of the means falls all the way, the others at last."""
     fall = (plan.means_rate_final / plan.means_rate) ** (step / plan.steps)
+    cool = 1.0
+    if plan.cooldown_steps:
+        cool = COOL ** max(0.0, 1 - (plan.steps - step) / plan.cooldown_steps)
     return Rates(
         means=plan.means_rate * fall,
-        quaternions=plan.rotation_rate,
-        log_scales=plan.scale_rate,
-        opacity_logits=plan.opacity_rate,
-        base=plan.base_rate,
-        rest=plan.rest_rate,
+        quaternions=plan.rotation_rate * cool,
+        log_scales=plan.scale_rate * cool,
+        opacity_logits=plan.opacity_rate * cool,
+        base=plan.base_rate * cool,
+        rest=plan.rest_rate * cool,
     )
 
 

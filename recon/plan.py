@@ -25,7 +25,7 @@ class Plan:
 
     # What the fit starts from.
     random_points: int = 20_000
-    """Splats to start from where the capture has no points."""
+    """Splats to start from where the capture has none, or too few, points of its own."""
     start_opacity: float = 0.3
     """Faint, so that many splats share a pixel's gradient; 3DGS starts fainter still, at 0.1."""
 
@@ -47,6 +47,8 @@ class Plan:
     opacity_rate: float = 5e-2
     scale_rate: float = 5e-3
     rotation_rate: float = 1e-3
+    cooldown_steps: int = 0
+    """The last steps, in which all rates fall to a tenth, so that what they stir up settles."""
 
     # Density control: when it acts, what it adds, what it removes.
     refine_start: int = 500
@@ -68,6 +70,9 @@ class Plan:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} of the plan is {getattr(self, name)}: take at least 1")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take at least 0")
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} of the plan is {getattr(self, name)}: take more than 0")
@@ -76,10 +81,13 @@ class Plan:
                 raise ValueError(
                     f"{name} of the plan is {getattr(self, name)}: take more than 0, below {most}"
                 )
-        if not 1 <= self.coarse_downscale <= 64:
-            raise ValueError(
-                f"coarse_downscale of the plan is {self.coarse_downscale}: take 1 to 64 times"
-            )
+        for name, (least, most) in _BETWEEN.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(
+                    f"{name} of the plan is {getattr(self, name)}: take {least} to {most}"
+                )
+        if self.filter not in (choices := get_args(Filter)):
+            raise ValueError(f"filter of the plan is {self.filter!r}: take one of {choices}")
 
 
 _AT_LEAST_ONE = (
@@ -90,12 +98,25 @@ _AT_LEAST_ONE = (
     "splat_limit",
     "opacity_reset_interval",
 )
-_POSITIVE = ("means_rate", "means_rate_final")
+_NOT_NEGATIVE = (
+    "coarse_steps",
+    "cooldown_steps",
+    "refine_start",
+    "refine_stop",
+    "base_rate",
+    "rest_rate",
+    "opacity_rate",
+    "scale_rate",
+    "rotation_rate",
+)
+_POSITIVE = ("means_rate", "means_rate_final", "grow_gradient", "grow_scale", "prune_scale")
+_BETWEEN = {"degree": (0, 3), "ssim_weight": (0, 1), "coarse_downscale": (1, 64)}
 # A reset leaves opacities at twice `prune_opacity`.
 _PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5}
 
 
-# A short fit moves twice as far in a step, and grows fewer splats than it has no time to place.
+# Short fits move twice as far in a step. Without resets, which are for fog that small photos hardly
+# let arise, there is time for more splats.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=3_000,
@@ -103,22 +124,30 @@ PRESETS: dict[Preset, Plan] = {
         coarse_steps=1_800,
         refine_start=300,
         refine_stop=2_100,
-        refine_interval=100,
-        grow_gradient=1.8e-3,
+        grow_gradient=1.2e-3,
         means_rate=3.2e-4,
         base_rate=5e-3,
         rest_rate=2.5e-4,
         scale_rate=1e-2,
+        cooldown_steps=750,
     ),
     "standard": Plan(
-        steps=7_000,
-        degree_interval=350,
-        coarse_steps=4_200,
-        refine_start=500,
-        refine_stop=4_500,
-        grow_gradient=1.2e-3,
+        steps=8_000,
+        degree_interval=400,
+        coarse_steps=4_000,
+        refine_start=300,
+        refine_stop=4_000,
+        grow_gradient=7e-4,
+        means_rate=3.2e-4,
+        base_rate=5e-3,
+        rest_rate=2.5e-4,
+        scale_rate=1e-2,
+        cooldown_steps=2_000,
+        opacity_reset_interval=8_000,
     ),
-    "high": Plan(steps=30_000, degree_interval=1_000, coarse_steps=18_000),
+    "high": Plan(
+        steps=30_000, degree_interval=1_000, coarse_steps=15_000, cooldown_steps=5_000
+    ),
 }
 
 
@@ -154,6 +183,7 @@ _STRETCHED = (
     "refine_stop",
     "opacity_reset_interval",
     "coarse_steps",
+    "cooldown_steps",
 )
 
 
@@ -202,11 +232,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         raise ValueError(f"the plan's values do not match: {sorted(set(data) ^ set(known))}")
     for name, value in data.items():
         wanted = int if name == "steps" else type(known[name])
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        number = wanted is float and isinstance(value, int)
+        if not (isinstance(value, wanted) or number) or isinstance(value, bool):
             raise ValueError(f"{name} of the plan is {value!r}, but should be {wanted.__name__}")
-        if name in _CHOICES and value not in (choices := get_args(_CHOICES[name])):
-            raise ValueError(f"{name} of the plan is {value!r}, but should be one of {choices}")
     return Plan(**data)
-
-
-_CHOICES = {"filter": Filter}

@@ -176,6 +176,9 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "long quaternions": lambda: with_quaternions_of(1e9),
     "opaque": lambda: with_logit(20.0),
     "transparent": lambda: with_logit(-20.0),
+    "a wide image": lambda: scatter(60, size=(300, 20), scale=0.0),
+    # Depths far enough apart that they have one order in float32 and in float64.
+    "several chunks": lambda: at_depths(torch.linspace(1, 4, 1_100).view(4, -1).T.flatten()),
     "one depth": lambda: at_depths(torch.full((60,), 2.0)),
 }
 
@@ -556,6 +559,7 @@ def test_inputs_may_come_in_any_layout(machine: Machine):
 # Losses and the optimiser ---------------------------------------------------------------------
 
 IMAGES = [(17, 33, 3), (1, 1, 3), (16, 16, 1), (40, 5, 3), (70, 90, 3), (23, 12, 4)]
+IMAGES += [(3, 161, 3), (70, 400, 3)]  # wider, and higher, than the blocks in which it is worked
 
 
 @pytest.mark.parametrize("loss", ["ssim", "l1"])
@@ -624,7 +628,9 @@ def test_adam(machine: Machine, shape: tuple[int, ...], some: bool):
 # Whole images and whole steps -----------------------------------------------------------------
 
 RATES = Rates(1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3)
-few_scenes = pytest.mark.parametrize("name", ["no splat", "one splat", "seventeen", "one tile"])
+few_scenes = pytest.mark.parametrize(
+    "name", ["no splat", "one splat", "seventeen", "one tile", "a wide image", "several chunks"]
+)
 
 
 @dataclass
@@ -653,7 +659,7 @@ class Fit:
         """One step towards a photo."""
         photo = photo.to(self.splats.means.device)
         target = Target(view, photo, **_taken(options, "background", "ssim_weight"))
-        adam = Adam(**{"rates": RATES, **_taken(options, "rates", "step", "epsilon")})
+        adam = Adam(**{"rates": RATES, **_taken(options, "rates", "step", "betas", "epsilon")})
         moments = Moments(self.first, self.second, options.pop("last", self.last))
         options = {"degree": 3, "pull": self.pull, **options}
         return kernels.descend(self.splats, moments, target, adam, **options)
@@ -796,6 +802,37 @@ def test_descend_refuses(change: dict[str, Any], message: str):
     options = {"step": 1, "photo": photo_of(scene.view), **change}
     with pytest.raises((ValueError, TypeError), match=message):
         fit.descend(cpu, scene.view, options.pop("photo"), **options)
+
+
+def test_descend_refuses_what_it_could_only_copy():
+    scene = scene_of("seventeen")
+    fit = Fit.of(scene, "cpu")
+    columns = fit.splats.base.T.contiguous().T
+    fit.splats = fit.splats._replace(base=columns)
+    with pytest.raises(ValueError, match="base of splats must be contiguous"):
+        fit.descend(cpu, scene.view, photo_of(scene.view), step=1)
+    fit = Fit.of(scene, "cpu")
+    fit.first = fit.first._replace(means=torch.zeros(3, 17))
+    with pytest.raises(ValueError, match="moments of means must have its shape"):
+        fit.descend(cpu, scene.view, photo_of(scene.view), step=1)
+
+
+def test_autograd_learns_that_parameters_were_moved(machine: Machine):
+    scene = scene_of("seventeen")
+    fit = Fit.of(scene, machine.device)
+    leaf = torch.ones((), device=machine.device, requires_grad=True)
+    product = (leaf * fit.splats.means).sum()
+    fit.descend(machine.kernels, scene.view, photo_of(scene.view), step=1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_a_first_mean_without_memory_gives_no_nan(machine: Machine):
+    scene = scene_of("seventeen")
+    fit = Fit.of(scene, machine.device)
+    for step in (1, 3):
+        fit.descend(machine.kernels, scene.view, photo_of(scene.view), step=step, betas=(0.0, 0.9))
+    assert all(value.isfinite().all() for value in fit.splats)
 
 
 # Determinism, on the CPU ----------------------------------------------------------------------
@@ -978,5 +1015,13 @@ def void(_: object) -> None:
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_an_error_that_says_what_was_expected(what: str):
-    with pytest.raises((TypeError, ValueError), match=r"\w"):
+    expected = "must (be|have)|needs features of|following argument types are supported"
+    with pytest.raises((TypeError, ValueError), match=expected):
         BAD[what]()
+
+
+def test_images_that_no_memory_holds_are_refused():
+    footprints, features = blend_inputs("seventeen", 3)
+    for width, height in ((1, 429_496_736), (65_537, 1), (40_000, 40_000)):
+        with pytest.raises(ValueError, match="larger than 65,536"):
+            cpu.rasterize(footprints, features, width=width, height=height)

@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_plans_stretch_and_return_from_json():
-    plan = plan_from("standard", steps=700, degree=2, splat_limit=None)
+    plan = plan_from("standard", steps=800, degree=2, splat_limit=None)
     assert plan.refine_stop == plan_from("standard").refine_stop // 10
     assert plan.degree == 2
     assert plan_from_json(plan_to_json(plan)) == plan
+    whole = dataclasses.replace(plan, coarse_downscale=2)
+    assert plan_from_json(plan_to_json(whole)) == whole
     with pytest.raises(ValueError, match="at least 1"):
         plan_from("quick", steps=0)
     with pytest.raises(ValueError, match="surprise"):
@@ -45,6 +47,17 @@ def test_what_a_plan_never_does_stays_so_when_it_is_stretched():
         {"coarse_share": 0.0},
         {"means_rate": math.nan},
         {"coarse_downscale": 0.5},
+        {"degree": 4},
+        {"degree": -1},
+        {"ssim_weight": 1.5},
+        {"base_rate": -1e-3},
+        {"rest_rate": math.nan},
+        {"grow_gradient": math.nan},
+        {"prune_scale": 0.0},
+        {"coarse_steps": -1},
+        {"cooldown_steps": -1},
+        {"refine_start": -5},
+        {"filter": "wild"},
     ],
 )
 def test_numbers_that_no_fit_can_have_are_named(change):
@@ -52,8 +65,18 @@ def test_numbers_that_no_fit_can_have_are_named(change):
         Plan(steps=10, **change)
 
 
+def test_all_rates_fall_to_a_tenth_in_the_last_steps():
+    plan = Plan(steps=100, cooldown_steps=40)
+    first, middle, before, last = (learning_rates(plan, step) for step in (0, 60, 80, 100))
+    assert first[1:] == middle[1:]
+    for rate, half, end in zip(first[1:], before[1:], last[1:], strict=True):
+        assert half == pytest.approx(rate / math.sqrt(10))
+        assert end == pytest.approx(rate / 10)
+    assert last.means == pytest.approx(plan.means_rate_final)
+
+
 def test_the_rate_of_centres_falls_to_its_end_and_the_others_stay():
-    plan = plan_from("high")
+    plan = dataclasses.replace(plan_from("high"), cooldown_steps=0)
     first, last = learning_rates(plan, 0), learning_rates(plan, plan.steps)
     assert first.means == plan.means_rate
     assert last.means == pytest.approx(plan.means_rate_final)

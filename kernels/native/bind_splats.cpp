@@ -20,12 +20,27 @@ namespace {
 using ViewNumbers = std::array<float, 17>;
 using Size = std::array<int, 2>;
 
+// Far more than any image, and so few that no count of tiles, cells or bytes overflows.
+constexpr int64_t SIDE_MOST = 1 << 16, PIXELS_MOST = 1 << 28, SPLATS_MOST = 1 << 30;
+
+void check_size(Size size) {
+    if (size[0] < 1 || size[1] < 1) throw nb::value_error("the image must have pixels");
+    if (size[0] > SIDE_MOST || size[1] > SIDE_MOST || int64_t(size[0]) * size[1] > PIXELS_MOST)
+        throw nb::value_error(
+            "the image is larger than 65,536 pixels along a side or 268 million "
+            "in all: render a smaller one");
+}
+
+void check_count(int64_t splats) {
+    if (splats > SPLATS_MOST) throw nb::value_error("more than a billion splats");
+}
+
 View view_of(const ViewNumbers &v, Size size) {
+    check_size(size);
     View view;
     for (int i = 0; i < 12; ++i) view.matrix[i] = v[i];
     view.fx = v[12], view.fy = v[13], view.cx = v[14], view.cy = v[15], view.near_plane = v[16];
     view.width = size[0], view.height = size[1];
-    if (size[0] < 1 || size[1] < 1) throw nb::value_error("the image must have pixels");
     return view;
 }
 
@@ -33,6 +48,7 @@ Project project_arguments(const In &means, const In &quaternions, const In &log_
                           const In &opacity_logits, const ViewNumbers &view, Size size,
                           bool antialiased, int threads) {
     const int64_t n = means.ndim() ? means.shape(0) : 0;
+    check_count(n);
     Project p{};
     p.splats = n;
     p.means = checked(means, "means", {n, 3});
@@ -134,8 +150,8 @@ std::unique_ptr<TileLists> tile_lists(const In &centers, const In &conics, const
                              checked(opacities, "opacities", {n}),
                              checked(depths, "depths", {n}),
                              checked(extents, "extents", {n, 2})};
-    if (n >= INT32_MAX) throw nb::value_error("more than 2 billion splats");
-    if (size[0] < 1 || size[1] < 1) throw nb::value_error("the image must have pixels");
+    check_count(n);
+    check_size(size);
     nb::gil_scoped_release release;
     return std::make_unique<TileLists>(rows, size[0], size[1], threads);
 }
@@ -192,6 +208,18 @@ void blend_backward(TileLists &lists, const In &features, const In &conics, cons
 // Parameters and both of Adam's moments, in the order of kernels.h.
 using Rows = std::array<Out, PARAMETERS>;
 
+constexpr const char *NAMES[PARAMETERS] = {"means",          "quaternions", "log_scales",
+                                           "opacity_logits", "base",        "rest"};
+
+void check_moment(const Out &moment, const Out &parameter, int which) {
+    bool same = moment.ndim() == parameter.ndim();
+    for (size_t axis = 0; same && axis < moment.ndim(); ++axis)
+        same = moment.shape(axis) == parameter.shape(axis);
+    if (!same)
+        throw nb::value_error(
+            (std::string("the moments of ") + NAMES[which] + " must have its shape").c_str());
+}
+
 Project scene_project(const Rows &p, const ViewNumbers &view, Size size, bool antialiased,
                       int threads) {
     return project_arguments(In(p[0]), In(p[1]), In(p[2]), In(p[3]), view, size, antialiased,
@@ -233,8 +261,8 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     d.project = scene_project(parameters, view, size, antialiased, threads);
     d.harmonics = scene_harmonics(parameters, position, degree, threads);
     for (int i = 0; i < PARAMETERS; ++i) {
-        if (first[i].size() != parameters[i].size() || second[i].size() != parameters[i].size())
-            throw nb::value_error("moments must have the shapes of their parameters");
+        check_moment(first[i], parameters[i], i);
+        check_moment(second[i], parameters[i], i);
         d.parameters[i] = parameters[i].data();
         d.first[i] = first[i].data();
         d.second[i] = second[i].data();

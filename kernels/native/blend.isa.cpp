@@ -5,6 +5,7 @@
 // as the loss's product with the finished pixel and loses each splat's part as it is passed.
 #include "levels.h"
 #include "simd.h"
+#include "slots.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -46,7 +47,8 @@ inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t coun
     Ints median[HELD][VECTORS];
     for (int k = 0; k < HELD; ++k)
         for (int v = 0; v < VECTORS; ++v) {
-            left[k][v] = fill(1.0f);
+            // Blocks beyond the image are finished: else they would keep the others at work.
+            left[k][v] = fill(x + k * BLOCK < t.width ? 1.0f : 0.0f);
             median[k][v] = Ints{} - 1;
             for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] = Floats{};
         }
@@ -260,21 +262,13 @@ template <int CHANNELS>
 void gather_all(const GatherGradient &g) {
     for (int64_t i = 0; i < g.count; ++i) {
         const Record &r = g.records[i];
-        const float *slot = g.slots + int64_t(r.first) * SLOT;
-        float total[SLOT] = {};
-        for (uint32_t s = 0; s < r.count; ++s, slot += SLOT)
-            for (int k = 0; k < SLOT; ++k) total[k] += slot[k];
+        float total[SLOT], geometry[6];
+        sum_slots(r, g.slots, total);
         const int64_t n = r.index;
         for (int c = 0; c < CHANNELS; ++c) g.features[n * g.stride + g.offset + c] = total[6 + c];
 
-        // log(alpha) = log(opacity) - (xx dx^2 + yy dy^2) / 2 - xy dx dy, d = pixel - centre.
-        const float xx = g.conics[3 * n], xy = g.conics[3 * n + 1], yy = g.conics[3 * n + 2];
-        const float geometry[6] = {xx * total[1] + xy * total[3],
-                                   xy * total[1] + yy * total[3],
-                                   -0.5f * total[2],
-                                   -total[4],
-                                   -0.5f * total[5],
-                                   total[0] / r.opacity};
+        const float *conic = g.conics + 3 * n;
+        through_alpha(total, conic[0], conic[1], conic[2], r.opacity, geometry);
         float *out[6] = {g.centers + 2 * n,
                          g.centers + 2 * n + 1,
                          g.conic_gradients + 3 * n,

@@ -11,7 +11,6 @@ namespace {
 // Appends the visible lanes to the records; their colours come later. Returns how many.
 inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t first,
                   const Collected &out, int at) {
-    constexpr float LOG2E = 1.44269504f;
     constexpr int NUMBERS = sizeof(Record) / sizeof(float);
     const Ints index = __builtin_convertvector(iota(), Ints) + int32_t(first);
     // The numbers of a record in their order, zero for those that are not known yet. The centre of

@@ -2,6 +2,7 @@
 // parameter is ever in memory.
 #include "adam.h"
 #include "levels.h"
+#include "slots.h"
 #include "splat_math.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
@@ -9,20 +10,12 @@ namespace {
 
 enum { MEANS, QUATERNIONS, LOG_SCALES, OPACITY_LOGITS, BASE, REST_OF_HARMONICS };
 
-// Where the records of a group are in the caller's order.
-struct Group {
-    int64_t index[LANES];
-    int count;
-};
-
 // The sums over each record's slots, a column for each of a slot's numbers.
-inline void sum_slots(const Record *records, int count, const float *slots, Floats *out) {
+inline void sum_columns(const Record *records, int count, const float *slots, Floats *out) {
     alignas(64) float columns[SLOT][LANES] = {};
     for (int i = 0; i < count; ++i) {
-        const float *slot = slots + int64_t(records[i].first) * SLOT;
-        float total[SLOT] = {};
-        for (uint32_t s = 0; s < records[i].count; ++s, slot += SLOT)
-            for (int k = 0; k < SLOT; ++k) total[k] += slot[k];
+        float total[SLOT];
+        sum_slots(records[i], slots, total);
         for (int k = 0; k < SLOT; ++k) columns[k][i] = total[k];
     }
     for (int k = 0; k < SLOT; ++k) out[k] = load(columns[k]);
@@ -82,8 +75,10 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
         d.last[g.index[i]] = d.step;
     }
     const Floats count = larger(load(steps), Floats{});
-    const Floats decay1 = exp_fast(count * logf(d.beta1));
-    return {decay1, exp_fast(count * logf(d.beta2)), (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
+    const Mask some = above(count, Floats{});  // else a beta of 0 would make a NaN of its logarithm
+    const Floats decay1 = choose(some, exp_fast(count * logf(d.beta1)), fill(1.0f));
+    const Floats decay2 = choose(some, exp_fast(count * logf(d.beta2)), fill(1.0f));
+    return {decay1, decay2, (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
 }
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.
@@ -108,22 +103,15 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
         for (int c = 0; c < 3; ++c) shown[c][i] = r.features[c];
     }
     Floats sums[SLOT];
-    sum_slots(records, count, slots, sums);
+    sum_columns(records, count, slots, sums);
 
-    // log(alpha) = log(opacity) - (xx dx^2 + yy dy^2) / 2 - xy dx dy, d = pixel - centre.
     const Project &p = d.project;
     const Shape shape = load_shape(p, g.index, count);
     const Seen s = see(p.view, p.antialiased, shape);
     const Footprint f = footprint_of(p.view, s);
-    const FootprintGradient by_footprint = {
-        f.conic_xx * sums[1] + f.conic_xy * sums[3],
-        f.conic_xy * sums[1] + f.conic_yy * sums[3],
-        -0.5f * sums[2],
-        -sums[4],
-        -0.5f * sums[5],
-        sums[0] / f.opacity,
-        Floats{},
-    };
+    Floats g6[6];
+    through_alpha(sums, f.conic_xx, f.conic_xy, f.conic_yy, f.opacity, g6);
+    const FootprintGradient by_footprint = {g6[0], g6[1], g6[2], g6[3], g6[4], g6[5], Floats{}};
     ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
 
     // A colour that was clamped at zero does not change.

@@ -54,6 +54,7 @@ struct HarmonicsGradient {
     float *means, *base, *rest;  // out; every row is written
 };
 
+constexpr float LOG2E = 1.44269504f;
 constexpr int LANES_MAX = 16;  // of any instruction set
 constexpr int TILE = 16;       // pixels along a tile's side
 constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right

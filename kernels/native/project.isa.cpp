@@ -5,12 +5,7 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-// The next splats of a loop, as many as there are lanes.
-struct Group {
-    int64_t index[LANES];
-    int count;
-};
-
+// The next splats of a loop.
 inline Group group_at(int64_t from, int64_t end) {
     Group g;
     g.count = end - from < LANES ? int(end - from) : LANES;

@@ -140,7 +140,6 @@ void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
 }
 
 Record record_of(const FootprintRows &f, int64_t n) {
-    constexpr float LOG2E = 1.44269504f;
     const float *conic = f.conics + 3 * n;
     Record r{};
     r.x = f.centers[2 * n] - 0.5f;
@@ -252,9 +251,9 @@ void TileLists::prepare(const Collect &collect) {
     listed_ = omp_get_wtime() - start - prepared_;
 }
 
-// Deals the cells out to their tiles and sorts each tile by depth. No thread waits for another,
-// and the result does not depend on who does what: it is sorted, and equal depths keep the order
-// of the splats.
+// Deals the cells out to their tiles and sorts each tile by depth. The result does not depend on
+// who does what: it is sorted, and equal depths keep the order of the splats. Only where each part
+// begins in each tile is summed up by one thread, in a twentieth of the time.
 void TileLists::sort_into_tiles() {
     Workspace &w = *work_;
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
@@ -287,6 +286,7 @@ void TileLists::sort_into_tiles() {
     tiles_.begin = begin;
     tiles_.entries = entries;
     tiles_.used = w.used.resize(tiles);
+    std::fill_n(tiles_.used, tiles, 0u);
 
     const uint32_t *depths = w.depths.data();
     for_each(parts_, [&](int64_t part) {

@@ -209,14 +209,14 @@ inline Floats exp2_fast(Floats x) {
     return (Floats)((Ints)p + ((Ints)shifted << 23));
 }
 
-// e^x to 3e-6 relative, at least 2^-126 and at most 2^127; NaN for NaN.
+// e^x to 7e-6 relative, at least 2^-126 and at most 2^127; NaN for NaN.
 inline Floats exp_fast(Floats x) {
     constexpr float LOG2E = 1.44269504f;
     const Floats exponent = smaller(fill(127.0f), larger(fill(-126.0f), x * LOG2E));
     return exp2_fast(exponent) + (exponent - exponent);
 }
 
-// log2 of positive normal numbers to 1e-7 or 1e-7 relative, whichever is more: the exponent, and
+// log2 of positive normal numbers to 2e-7 or 2e-7 relative, whichever is more: the exponent, and
 // 2 atanh((m - 1) / (m + 1)) of a mantissa between the roots of 1/2 and 2.
 inline Floats log2_fast(Floats x) {
     const Ints raw = (Ints)x - 0x3f3504f3;  // the bits of sqrt(1/2)

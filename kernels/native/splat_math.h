@@ -21,6 +21,12 @@ inline Vec cross(Vec a, Vec b) {
     return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 
+// Which splats the lanes of a vector hold: rows of the caller's tensors, in ascending order.
+struct Group {
+    int64_t index[LANES];
+    int count;
+};
+
 // The parameters that say where splats are, how large and how opaque.
 struct Shape {
     Floats mean[3], quaternion[4], log_scale[3], opacity_logit;

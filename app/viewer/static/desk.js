@@ -43,7 +43,8 @@ export class Viewing {
         handlers.frame?.(frame);
       },
       photo: (photo) => {
-        if (photo.number === this.screen.standing) this.screen.takePhoto(photo);
+        if (photo.number === this.screen.cameras[this.screen.standing]?.number)
+          this.screen.takePhoto(photo);
         else photo.picture.close();
       },
     });
@@ -103,7 +104,7 @@ export class Viewing {
     if (this.screen.standing !== at) this.screen.takePhoto(null);
     this.screen.standing = at;
     this.eye.follow?.(this.screen.cameras[at]);
-    this.stream.send({ t: "photo", frame: at });
+    this.stream.send({ t: "photo", frame: this.screen.cameras[at].number });
     this.move();
     this.handlers.standing?.(this.screen.cameras[at]);
   }
