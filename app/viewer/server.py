@@ -40,7 +40,14 @@ from lumigraph.app.viewer.gate import (
     sealed,
 )
 from lumigraph.app.viewer.ports import Address, address_of, listen, literal, reached
-from lumigraph.app.viewer.sockets import PIECE_LIMIT, Closed, Socket, StreamSocket, ViserSocket
+from lumigraph.app.viewer.sockets import (
+    GRACE_SECONDS,
+    PIECE_LIMIT,
+    Closed,
+    Socket,
+    StreamSocket,
+    ViserSocket,
+)
 
 Stream = Callable[[Socket], Awaitable[None]]
 
@@ -58,9 +65,6 @@ CONNECTIONS = 128
 
 HANDSHAKE_SECONDS = 30.0
 """For one request and its answer: viser's page has 820 kB, and the network may be slow."""
-
-GRACE_SECONDS = 1.0
-"""For a client or a stream to take its leave, before it is cut off."""
 
 START_SECONDS = 30.0
 """For viser to start; it takes 0.1. It would wait for ever for a server thread that failed."""
@@ -158,8 +162,12 @@ class _Door:
         """Cuts off, after a moment, whoever is still there; called in the loop."""
         assert self.serving is not None
         served, loop = self.serving
-        for connection in list(served.handlers):
-            loop.call_later(GRACE_SECONDS, connection.transport.abort)
+
+        def cut() -> None:
+            for connection in list(served.handlers):
+                connection.transport.abort()
+
+        loop.call_later(GRACE_SECONDS, cut)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +31,10 @@ PIECE_LIMIT = 1 << 20
 """Bytes of a piece of a file. websockets itself ends a connection over a longer message, with close
 code 1009, and reads at most 16 ahead for each client.
 """
+
+
+GRACE_SECONDS = 1.0
+"""For a client, or a stream, to take its leave before it is cut off."""
 
 
 class Closed(Exception):
@@ -190,9 +195,18 @@ async def _received(connection: ServerConnection) -> str | bytes:
 
 
 async def _end(connection: ServerConnection, refused: Counter[str], reason: str) -> None:
-    """Closes the connection of somebody who does not keep to the rules; `recv` then raises."""
+    """Closes the connection of somebody who does not keep to the rules; `recv` then raises.
+
+    What is still coming in is read and dropped, for the answer to our goodbye stands behind it.
+    """
     refused[reason] += 1
-    await connection.close(CloseCode.POLICY_VIOLATION, reason)
+    goodbye = asyncio.ensure_future(connection.close(CloseCode.POLICY_VIOLATION, reason))
+    with suppress(ConnectionClosed, TimeoutError):
+        async with asyncio.timeout(GRACE_SECONDS):
+            while True:
+                await connection.recv()
+    connection.transport.abort()
+    await goodbye
 
 
 def _reason(end: ConnectionClosed) -> str:
