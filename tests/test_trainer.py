@@ -17,6 +17,7 @@ import torch
 from lumigraph.app.run_folder import open_run
 from lumigraph.app.session import checkpoints, run_session
 from lumigraph.app.training import Order, start
+from lumigraph.app.viewer import snapshots
 from lumigraph.app.viewer.child import Child
 from lumigraph.app.viewer.sentences import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.viewer.snapshots import Buffers, Writer
@@ -67,7 +68,7 @@ def written(buffers: Buffers, writer: Writer, scene: Splats) -> Splats:
 
 @pytest.fixture
 def buffers() -> Iterator[Buffers]:
-    """Two buffers."""
+    """The buffers of a training."""
     made = Buffers()
     yield made
     made.close()
@@ -97,6 +98,16 @@ def test_a_scene_that_is_held_keeps_its_memory(buffers):
     assert_equal(one, first)
 
 
+def test_who_holds_on_to_old_scenes_does_not_hold_up_the_rest(buffers, monkeypatch):
+    writer = Writer(buffers.descriptors)
+    held = [written(buffers, writer, splats(10)) for _ in range(2)]
+    assert buffers.lend() is None
+    monkeypatch.setattr(snapshots, "PATIENCE", 0.0)
+    held += [written(buffers, writer, splats(10)) for _ in range(2)]
+    assert buffers.lend() is None, "memory is bounded"
+    del held
+
+
 def test_one_buffer_is_lent_at_a_time(buffers):
     assert buffers.lend() is not None
     assert buffers.lend() is None
@@ -105,7 +116,7 @@ def test_one_buffer_is_lent_at_a_time(buffers):
 def test_shared_memory_has_no_name_and_goes_with_its_last_holder():
     before = len(os.listdir("/dev/fd"))
     buffers = Buffers()
-    assert [os.fstat(number).st_nlink for number in buffers.descriptors] == [0, 0]
+    assert {os.fstat(number).st_nlink for number in buffers.descriptors} == {0}
     writer, scene = Writer(buffers.descriptors), splats(10)
     held = written(buffers, writer, scene)
     buffers.close()

@@ -20,8 +20,12 @@ from torch import Tensor
 from lumigraph.kernels import Filter
 from lumigraph.render import Splats
 
-BUFFERS = 2
-"""One is looked at while the other is written."""
+BUFFERS, SPARES = 2, 2
+"""One is looked at while the other is written. Only where somebody holds on to an older scene for
+longer than `PATIENCE` are the others used: a page that hangs is not to hold up the rest."""
+
+PATIENCE = 1.0
+"""Seconds."""
 
 ALIGNMENT = 16
 """Numbers: every tensor begins where a row of the processor's cache does."""
@@ -60,14 +64,15 @@ def _tensors(numbers: Tensor, count: int, degree: int) -> dict[str, Tensor]:
 
 
 class Buffers:
-    """The parent's side: two buffers, each free, lent to the trainer, or held by a scene."""
+    """The parent's side: buffers, each free, lent to the trainer, or held by a scene."""
 
     def __init__(self) -> None:
         """Buffers of no size yet."""
-        self._files = [_unnamed() for _ in range(BUFFERS)]
-        self._sizes = [0] * BUFFERS
+        self._files = [_unnamed() for _ in range(BUFFERS + SPARES)]
+        self._sizes = [0] * len(self._files)
         self._lent: int | None = None
-        self._held: list[weakref.ref[np.ndarray] | None] = [None] * BUFFERS
+        self._held: list[weakref.ref[np.ndarray] | None] = [None] * len(self._files)
+        self._lent_at = time.monotonic()
 
     @property
     def descriptors(self) -> list[int]:
@@ -79,10 +84,12 @@ class Buffers:
 
         One is lent at a time, and one whose scene is still in use is not free.
         """
-        free = [i for i, held in enumerate(self._held) if held is None or held() is None]
+        now = time.monotonic()
+        usable = BUFFERS if now - self._lent_at < PATIENCE else BUFFERS + SPARES
+        free = [i for i, held in enumerate(self._held[:usable]) if held is None or held() is None]
         if self._lent is not None or not free:
             return None
-        self._lent = free[0]
+        self._lent, self._lent_at = free[0], now
         return free[0], self._sizes[free[0]]
 
     def grow(self, size: int) -> tuple[int, int]:
