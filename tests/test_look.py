@@ -54,7 +54,8 @@ def wall(depth: float, *, normal: tuple[float, float, float] = (0, 0, 1)) -> Spl
 
 
 def joined(*scenes: Splats) -> Splats:
-    return Splats(**{n: torch.cat([s.tensors[n] for s in scenes]) for n in scenes[0].tensors})
+    names = scenes[0].tensors
+    return Splats(**{n: torch.cat([s.tensors[n] for s in scenes]) for n in names}, filter="classic")
 
 
 def nothing() -> Splats:

@@ -1,0 +1,326 @@
+"""The thread that draws: one for all clients, whom it serves in turn.
+
+What to make for whom says `pace`. A client's wishes and what is to be sent to it lie in its
+`Client`, so that neither its coroutine nor the thread ever waits for the other.
+"""
+
+import asyncio
+import io
+import json
+import math
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lumigraph.app.viewer.look import Look, picture
+from lumigraph.app.viewer.pace import Order, Pace
+from lumigraph.app.viewer.sentences import sentence_of
+from lumigraph.app.viewer.source import Shown, Source
+from lumigraph.app.viewer.wishes import View
+from lumigraph.kernels import Stopped
+
+HEADER = struct.Struct("<BBHIIHHIf")
+"""Before each picture: magic, kind, flags (1: final, 2: full scale), number of the frame (or of the
+photo's camera), number of the view, width, height, step of the training, scale."""
+
+MAGIC, FRAME, PHOTO = 0x4C, 1, 2
+
+BUSY_SECONDS = 1.0
+"""After the last passing picture nobody is taken to move any more."""
+
+NOTES = 8
+"""That wait for a client at most; it needs no more to know that something is wrong."""
+
+TROUBLES = 50
+"""Different errors a client is told of: a text that counts something would never end."""
+
+PHOTO_SIZE = (1280, 720)
+"""In which a photo fits for a client that has not said how large its canvas is."""
+
+
+@dataclass(eq=False)
+class Client:
+    """What is known of a client; guarded by the painter's lock.
+
+    Attributes:
+        loop: That serves it.
+        wake: Set when there may be something to send.
+        pace: Decides what it gets.
+        view: It looks through; None before it has said.
+        view_id: Its own number for that.
+        look: What it wants to see; None if it has not said.
+        photo: Number of the camera whose photo it wants.
+        photo_waits: One is in work or waits to be sent.
+        frames: That were sent.
+        final: The final picture in work, which `stop` gives up.
+        stop: One byte.
+        out: Waits to be sent.
+        notes: Wait to be sent, before that.
+        told: Errors it knows of.
+        news: The source may have changed since it was told.
+        said: The last message of each kind.
+        dropped: Messages that were no wishes.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    pace: Pace = field(default_factory=Pace)
+    view: View | None = None
+    view_id: int = 0
+    look: Look | None = None
+    photo: int | None = None
+    photo_waits: bool = False
+    frames: int = 0
+    final: Order | None = None
+    stop: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.uint8))
+    out: deque[str | bytes] = field(default_factory=deque)
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES))
+    told: set[str] = field(default_factory=set)
+    news: bool = True
+    said: dict[str, str] = field(default_factory=dict)
+    dropped: int = 0
+
+    def saying(self, kind: str, content: dict[str, Any]) -> list[str]:
+        """The message with that content, if it is another one than the last of its kind."""
+        message = json.dumps({**content, "t": kind})
+        if self.said.get(kind) == message:
+            return []
+        self.said[kind] = message
+        return [message]
+
+    def stir(self) -> None:
+        """Has its coroutine look for what is to be sent; from any thread."""
+        with suppress(RuntimeError):  # its loop has ended, and so will it
+            self.loop.call_soon_threadsafe(self.wake.set)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Something for the thread to do: a picture, or a photo where there is no order."""
+
+    client: Client
+    view: View | None
+    view_id: int = 0
+    look: Look | None = None
+    order: Order | None = None
+    shown: Shown | None = None
+    photo: int = 0
+
+
+class Painter:
+    """The clients, and the thread that draws for them.
+
+    Attributes:
+        lock: To be held by whoever touches a client, and to be notified by `stir`.
+        clients: Those there are.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: Callable[[], int],
+        busy: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A thread that starts when the first client comes; for the arguments see `Streams`."""
+        self.lock = threading.Condition()
+        self.clients: list[Client] = []
+        self._source, self._threads, self._busy, self._clock = source, threads, busy, clock
+        self._next = 0  # whose turn it is
+        self._stirred = False  # something happened since the thread last looked
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._wanted = -math.inf  # when a newer scene was last asked for
+        self._moved = -math.inf  # when a passing picture was last begun
+        self._moving = False
+        self._version: int | None = None  # of the scene when the thread last looked
+
+    def enter(self, client: Client) -> None:
+        """Takes a client on."""
+        with self.lock:
+            self.clients.append(client)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
+                self._thread.start()
+
+    def leave(self, client: Client) -> None:
+        """Forgets a client, and gives up what is being made for it."""
+        with self.lock:
+            self.clients.remove(client)
+            client.stop.fill_(1)
+            self.stir()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self.lock:
+            self._closed = True
+            for client in self.clients:
+                client.stop.fill_(1)
+            self.stir()
+        if self._thread is not None:
+            self._thread.join()
+
+    def stir(self) -> None:
+        """Has the thread look for what is to be done; under the lock."""
+        self._stirred = True
+        self.lock.notify_all()
+
+    def note(self, client: Client, kind: str, text: str) -> None:
+        """Has a client told something."""
+        with self.lock:
+            client.notes.append(json.dumps({"t": "note", "kind": kind, "text": text}))
+        client.stir()
+
+    def _work(self) -> None:
+        """Makes one picture after the other."""
+        while not self._closed:
+            try:
+                if job := self._find():
+                    self._make(job)
+                del job  # a scene is not held while there is nothing to do
+                self._rest()
+            except Exception as error:  # of the source; the next moment may be a better one
+                for client in list(self.clients):
+                    self._trouble(client, error)
+                with self.lock:
+                    if not self._stirred:
+                        self.lock.wait(1)
+
+    def _find(self) -> _Job | None:
+        """What is to be made now, by whose turn it is."""
+        with self.lock:
+            self._stirred = False
+            now = self._clock()
+            wanted = now >= self._wants(now)
+        if wanted:
+            self._wanted = now
+            self._source.want_scene()
+        shown = self._source.scene()
+        with self.lock:
+            self._version = None if shown is None else shown.version
+            for _ in self.clients:
+                self._next = (self._next + 1) % len(self.clients)
+                if job := self._job(self.clients[self._next], shown, self._clock()):
+                    self._stirred = True  # there may be more
+                    return job
+        return None
+
+    def _job(self, client: Client, shown: Shown | None, now: float) -> _Job | None:
+        """What is to be made for a client; under the lock."""
+        if client.photo is not None and not client.photo_waits:
+            job = _Job(client, client.view, photo=client.photo)
+            client.photo, client.photo_waits = None, True
+            return job
+        order = client.pace.next(None if shown is None else shown.version, now)
+        if order is None or shown is None:
+            return None
+        if order.final:
+            client.stop.zero_()
+            client.final = order
+        look = client.look or Look(background=shown.background)
+        return _Job(client, client.view, client.view_id, look, order, shown)
+
+    def _wants(self, now: float) -> float:
+        """When a newer scene is to be asked for; under the lock."""
+        looking = [client.pace for client in self.clients if client.pace.looking(now)]
+        return self._wanted + min(pace.refresh for pace in looking) if looking else math.inf
+
+    def _rest(self) -> None:
+        """Waits until there may be something to do; says when nobody moves any more."""
+        with self.lock:
+            now = self._clock()
+            still = self._moving and now >= self._moved + BUSY_SECONDS
+            if not still and not self._stirred and not self._closed:
+                moments = [client.pace.due(self._version) for client in self.clients]
+                moments += [self._wants(now)]
+                moments += [self._moved + BUSY_SECONDS] if self._moving else []
+                until = min(moments)
+                self.lock.wait(None if until == math.inf else max(0.0, until - now))
+        if still:
+            self._moving = False
+            self._busy(False)
+
+    def _make(self, job: _Job) -> None:
+        """Makes a picture or fetches a photo, and hands it to the client."""
+        client, order = job.client, job.order
+        try:
+            made = self._photo(job) if order is None else self._frame(job, order)
+        except Stopped:
+            made = []
+        except Exception as error:
+            self._trouble(client, error)
+            made = []
+            if order is not None:
+                with self.lock:
+                    client.pace.failed(order)
+        with self.lock:
+            client.final = None
+            if order is None and not made:
+                client.photo_waits = False
+            if order is not None and made:
+                client.frames += 1
+                client.pace.sent(order, client.frames, len(made[-1]), self._clock())
+            client.out.extend(made)
+        client.stir()
+
+    def _frame(self, job: _Job, order: Order) -> list[str | bytes]:
+        """A picture as it is sent, after the legend that belongs to it if that is another one."""
+        client, view, look, shown = job.client, job.view, job.look, job.shown
+        assert view is not None
+        assert look is not None
+        assert shown is not None
+        if not order.final:
+            self._moved = order.begun
+            if not self._moving:
+                self._moving = True
+                self._busy(True)
+        threads = self._threads()
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        camera = view.camera(order.width, order.height)
+        made = picture(shown.scene, camera, look, client.stop if order.final else None)
+        image = Image.fromarray(made.pixels.numpy())
+        flags = order.final | order.whole << 1
+        # The number that `_make` will give it: nobody else counts.
+        numbers = (client.frames + 1, job.view_id, order.width, order.height, shown.step)
+        header = HEADER.pack(MAGIC, FRAME, flags, *numbers, order.scale)
+        ends = (None if end is None else float(f"{end:.3g}") for end in (made.low, made.high))
+        legend = dict(zip(("low", "high"), ends, strict=True))
+        legend |= {"mode": look.mode, "map": look.color_map}
+        return [*client.saying("legend", legend), header + _jpeg(image, **order.jpeg)]
+
+    def _photo(self, job: _Job) -> list[str | bytes]:
+        """A photo as it is sent, no larger than the client's canvas."""
+        photo = self._source.photo(job.photo)
+        if photo is None:
+            self.note(job.client, "info", "The photo of this camera is not at hand.")
+            return []
+        image = Image.fromarray(photo.numpy())
+        size = PHOTO_SIZE if job.view is None else (job.view.width, job.view.height)
+        image.thumbnail(size, Image.Resampling.BOX)
+        scale = image.width / photo.shape[1]
+        header = HEADER.pack(MAGIC, PHOTO, 3, job.photo, 0, image.width, image.height, 0, scale)
+        return [header + _jpeg(image, quality=88, subsampling=0)]
+
+    def _trouble(self, client: Client, error: Exception) -> None:
+        """Tells a client of an error, once."""
+        text = sentence_of(error)
+        if text not in client.told and len(client.told) < TROUBLES:
+            client.told.add(text)
+            self.note(client, "error", text)
+
+
+def _jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()

@@ -1,0 +1,238 @@
+"""The stream: a coroutine for each client, which reads its wishes and sends what is ready.
+
+Wishes go into a mailbox that holds the newest of each kind; the `painter` makes the pictures.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Literal, Protocol
+
+from lumigraph.app.viewer.look import Look
+from lumigraph.app.viewer.pace import SILENCE
+from lumigraph.app.viewer.painter import Client, Painter
+from lumigraph.app.viewer.sentences import sentence_of
+from lumigraph.app.viewer.source import Source, Upload
+from lumigraph.app.viewer.wishes import Ack, Do, Move, Scalar, SeePhoto, SendFile, parse
+
+VERSION = 1
+"""Of the protocol."""
+
+NEWS_SECONDS = 0.2
+"""From one message of the desk's state to the next: the eye reads no numbers faster."""
+
+Role = Literal["control", "view"]
+
+
+class Socket(Protocol):
+    """A client's connection, already let in. Whatever its methods raise means that it has ended."""
+
+    @property
+    def role(self) -> Role:
+        """What the client may do: those in control may use controls and send files."""
+        ...
+
+    async def recv(self) -> str | bytes:
+        """The next message."""
+        ...
+
+    async def send(self, message: str | bytes) -> None:
+        """Sends a message; waits while the network does not take it."""
+        ...
+
+    async def close(self, reason: str) -> None:
+        """Ends it; the reason is for people."""
+        ...
+
+
+class Streams:
+    """All clients, and the thread that draws for them."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: Callable[[], int] = lambda: 2,
+        busy: Callable[[bool], None] = lambda moving: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nobody looks yet.
+
+        Args:
+            source: What is shown.
+            threads: How many a picture may use; asked before each.
+            busy: Told True when somebody begins to move, False when nobody does any more.
+            clock: Seconds.
+        """
+        self._source, self._clock = source, clock
+        self._painter = Painter(source, threads=threads, busy=busy, clock=clock)
+
+    @property
+    def count(self) -> int:
+        """How many clients there are."""
+        return len(self._painter.clients)
+
+    def changed(self) -> None:
+        """Something about the source is another; to be called from any thread, and quick."""
+        with self._painter.lock:
+            for client in self._painter.clients:
+                client.news = True
+                client.stir()
+            self._painter.stir()
+
+    def close(self) -> None:
+        """Ends the thread that draws; clients that there are get no more pictures."""
+        self._painter.close()
+
+    async def handle(self, socket: Socket) -> None:
+        """Serves a client; returns when it has gone or is given up."""
+        client = Client(asyncio.get_running_loop())
+        self._painter.enter(client)
+        tasks = [asyncio.create_task(each(socket, client)) for each in (self._read, self._write)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._painter.leave(client)
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    # What comes in.
+
+    async def _read(self, socket: Socket, client: Client) -> None:
+        """Takes in messages until the socket ends."""
+        upload: Upload | None = None
+        try:
+            while True:
+                try:
+                    message = await socket.recv()
+                except Exception:
+                    return
+                if isinstance(message, bytes):
+                    upload = await self._piece(client, upload, message)
+                    continue
+                match parse(message):
+                    case SendFile(name, size) if socket.role == "control":
+                        if upload is not None:
+                            await asyncio.to_thread(upload.drop)
+                        upload = self._begin(client, name, size)
+                    case Do(id, value) if socket.role == "control":
+                        self._do(client, id, value)
+                    case wish:
+                        self._take(client, wish)
+        finally:
+            if upload is not None:
+                upload.drop()
+
+    def _take(self, client: Client, wish: object) -> None:
+        """Puts a wish into the mailbox, in the place of the last one of its kind."""
+        now = self._clock()
+        with self._painter.lock:
+            match wish:
+                case Move(id, view):
+                    client.view_id = id
+                    if view != client.view:
+                        client.view = view
+                        client.pace.see(view.width, view.height, now)
+                case Look():
+                    if wish != client.look and client.view is not None:
+                        client.pace.see(client.view.width, client.view.height, now)
+                    client.look = wish
+                case Ack(frame, seconds):
+                    client.pace.acknowledge(frame, seconds, now)
+                case SeePhoto(index):
+                    client.photo = index
+                case _:
+                    client.dropped += 1
+                    return
+            if client.final is not None and client.pace.stale(client.final):
+                client.stop.fill_(1)
+            self._painter.stir()
+
+    def _do(self, client: Client, id: str, value: Scalar) -> None:
+        try:
+            self._source.do(id, value)
+        except Exception as error:
+            self._painter.note(client, "error", sentence_of(error))
+
+    def _begin(self, client: Client, name: str, size: int) -> Upload | None:
+        try:
+            return self._source.upload(name, size)
+        except Exception as error:
+            self._painter.note(client, "error", sentence_of(error))
+            return None
+
+    async def _piece(self, client: Client, upload: Upload | None, data: bytes) -> Upload | None:
+        """Passes a piece of a file on; the upload, if more of it is to come."""
+        if upload is None:
+            client.dropped += 1
+            return None
+        try:
+            return None if await asyncio.to_thread(upload.add, data) else upload
+        except Exception as error:
+            self._painter.note(client, "error", sentence_of(error))
+            await asyncio.to_thread(upload.drop)
+            return None
+
+    # What goes out.
+
+    async def _write(self, socket: Socket, client: Client) -> None:
+        """Sends what is ready until the socket ends, or the client is silent for too long."""
+        hello = {"t": "hello", "version": VERSION, "role": socket.role}
+        client.out.append(json.dumps(hello))
+        told = counted = -math.inf
+        while True:
+            client.wake.clear()
+            now = self._clock()
+            messages = self._ready(client)
+            if client.news and now >= told + NEWS_SECONDS:
+                client.news, told = False, now
+                messages += self._news(client)
+            if now >= counted + 1:
+                counted = now
+                messages += self._stats(client, now)
+            try:
+                for message in messages:
+                    async with asyncio.timeout(SILENCE):
+                        await socket.send(message)
+            except Exception:
+                return
+            with self._painter.lock:
+                gone = client.pace.gone(self._clock())
+            if gone:
+                with suppress(Exception):
+                    await socket.close(f"No picture was acknowledged for {SILENCE:.0f} s")
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NEWS_SECONDS if client.news else 1.0):
+                    await client.wake.wait()
+
+    def _ready(self, client: Client) -> list[str | bytes]:
+        """Takes what waits to be sent."""
+        with self._painter.lock:
+            messages = [*client.notes, *client.out]
+            client.notes.clear()
+            client.out.clear()
+            client.photo_waits = False
+            if client.photo is not None:
+                self._painter.stir()
+        return messages
+
+    def _news(self, client: Client) -> Iterator[str]:
+        """What has changed since the client was told."""
+        yield from client.saying("state", self._source.state())
+        yield from client.saying("controls", {"items": self._source.controls()})
+        yield from client.saying("cameras", {"items": self._source.cameras()})
+
+    def _stats(self, client: Client, now: float) -> Iterator[str]:
+        with self._painter.lock:
+            stats = client.pace.stats(now)
+        if stats is not None:
+            yield json.dumps({"t": "stats", **asdict(stats)})
