@@ -35,8 +35,9 @@ from lumigraph.recon import SplatFit, plan_to_json
 NICENESS = 5
 """The page is drawn first, and the training has what is left, which on idle cores is everything."""
 
-PROGRESS_SECONDS = 0.1
-"""Between two messages of progress: more than an eye follows, less than a training notices."""
+PROGRESS_SECONDS = 0.2
+"""Between two messages of progress: as fast as numbers can be read, and a message takes half a
+millisecond of both processes, so that a training loses a few thousandths of its time."""
 
 QUEUE = 1000
 """Messages that wait while the parent does not read; then the oldest are lost."""

@@ -60,7 +60,7 @@ class Trainings:
         self.job: Job | None = None
         self._child: Child | None = None
         self._buffers: Buffers | None = None
-        self._asked, self._next_ask = False, 0.0
+        self._asked, self._next_ask, self._took = False, 0.0, 0.0
         self._made, self._closed = 0, False
         self._thread = threading.Thread(target=self._work, name="trainings", daemon=True)
         self._thread.start()
@@ -222,7 +222,9 @@ class Trainings:
                 self._child.do("snapshot", buffer=buffer, size=size)
                 return
             scene = self._buffers.take(message["splats"], message["degree"], message["filter"])
-            pause = max(SNAPSHOT_SECONDS, SNAPSHOT_SHARE * message["took"])
+            # The first copy into new memory takes longest, so that of two the shorter one counts.
+            took, self._took = min(self._took, message["took"]), message["took"]
+            pause = max(SNAPSHOT_SECONDS, SNAPSHOT_SHARE * took)
             self._asked, self._next_ask = False, time.monotonic() + pause
         self._ears.scene(job, scene, message["step"])
 
