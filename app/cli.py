@@ -98,6 +98,15 @@ TestEvery = Annotated[
         min=0, help="Hold out one of so many, if none are named; 0 for none. [default: 8]"
     ),
 ]
+Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where new runs go.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in, who need the token.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The first to try; 0 for any.")]
+Open = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser here.")]
+NoToken = Annotated[
+    bool, typer.Option("--no-token", help="Let everybody on this machine in, on loopback only.")
+]
 Test = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the photos to hold out, one a line.")
 ]
@@ -147,6 +156,10 @@ def train(
     output: Output = None,
     preset: Annotated[Preset | None, typer.Option(help="[default: standard]")] = None,
     steps: Steps = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=10_000, help="Take about so long, in place of --steps."),
+    ] = None,
     seed: Seed = None,
     downscale: Downscale = None,
     resume: Annotated[
@@ -165,12 +178,20 @@ def train(
         bool, typer.Option("--antialiased", help="Draw sub-pixel splats without aliasing.")
     ] = False,
     device: DeviceAt = None,
+    viewed: Annotated[
+        bool, typer.Option("--view", help="Watch and steer it in a browser.")
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    open_browser: Open = True,
     as_json: Json = False,
 ) -> None:
     """Reconstruct a scene of splats from a capture."""
     from lumigraph.app.training import Order, conduct, go_on, start
 
     _loaded()
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("--minutes decides on the steps: leave out --steps")
     changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
     order = Order(
         preset=None if preset is None else preset.value,
@@ -179,8 +200,19 @@ def train(
         test=test,
         test_every=test_every,
         device=device and device.value,
+        minutes=minutes,
         changes={**changes, "filter": "antialiased" if antialiased else None},
     )
+    if viewed:
+        from lumigraph.app.viewing import Serving, train_viewed
+
+        if output is not None or overwrite:
+            raise typer.BadParameter("--view begins a new run in runs/: leave out -o, --overwrite")
+        serving = Serving(host, port, open_browser)
+        seen = train_viewed(capture, order, Path("runs"), resume, serving)
+        if seen is None:
+            raise typer.Exit(1)
+        _report_run(seen, capture, as_json, 0)
     if resume is not None:
         if output is not None or overwrite:
             raise typer.BadParameter(
@@ -191,6 +223,42 @@ def train(
         session = start(capture, order, output, overwrite=overwrite)
     run, code = conduct(session, capture)
     _report_run(run, capture, as_json, code)
+
+
+@app.command(name="app")
+def open_app(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Captures and runs that may be opened."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    open_browser: Open = True,
+    no_token: NoToken = False,
+) -> None:
+    """Open the page: choose a capture, watch it grow, fly through it."""
+    from lumigraph.app.viewing import Serving, run_app
+
+    _loaded()
+    run_app(folders or [], runs, Serving(host, port, open_browser, not no_token))
+
+
+@app.command()
+def view(
+    scene: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a .ply of splats.")],
+    runs: Runs = Path("runs"),
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    open_browser: Open = True,
+    no_token: NoToken = False,
+) -> None:
+    """Fly through a scene in a browser."""
+    from lumigraph.app.viewing import Serving
+    from lumigraph.app.viewing import view as view_scene
+
+    _loaded()
+    view_scene(scene, runs, Serving(host, port, open_browser, not no_token))
 
 
 @app.command(name="eval")

@@ -19,6 +19,7 @@ from lumigraph.app.doctor import chosen_device
 from lumigraph.app.files import printable
 from lumigraph.app.inputs import Selection, inputs_of, open_capture
 from lumigraph.app.machine import versions
+from lumigraph.app.minutes import fitted_to
 from lumigraph.app.progress import Drawing, duration
 from lumigraph.app.run_folder import (
     Run,
@@ -53,6 +54,7 @@ class Order:
         test: File with the names of the photos to hold out, one a line.
         test_every: One of so many is held out where neither that nor the capture says which.
         device: "auto", "cpu" or "cuda".
+        minutes: The training is to take about so long; None takes the steps of the plan.
         changes: Entries of the plan that differ from the preset.
         name: Of the capture, in place of its folder's.
     """
@@ -63,6 +65,7 @@ class Order:
     test: Path | None = None
     test_every: int | None = None
     device: str | None = None
+    minutes: float | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
 
@@ -102,6 +105,8 @@ def start(
     capture, selection = open_capture(path, order.selection)
     capture = replace(capture, name=order.name or capture.name or "capture")
     notice(reason)
+    if order.minutes is not None:
+        plan = fitted_to(plan, capture, order.minutes, device)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(runs / capture.name)
@@ -244,6 +249,7 @@ def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[s
         "test": selection.test,
         "test_every": selection.test_every,
         "device": device,
+        **({} if order.minutes is None else {"minutes": order.minutes}),
         **{name: value for name, value in order.changes.items() if value is not None},
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lumigraph.app.viewer import uploads
-from lumigraph.app.viewer.uploads import begin_upload, closing, safe_name, unpack
+from lumigraph.app.viewer.uploads import begin_upload, safe_name, unpack
 
 NAMES = {
     "a.jpg": "a.jpg",
@@ -34,9 +34,9 @@ def test_a_file_comes_in_pieces(tmp_path: Path):
     upload = begin_upload(tmp_path / "up", "../a.ply", 6)
     assert not upload.add(b"abc")
     assert upload.add(b"def")
-    with closing(upload) as path:
-        assert path == tmp_path / "up" / "a.ply"
-        assert path.read_bytes() == b"abcdef"
+    upload.file.close()
+    assert upload.path == tmp_path / "up" / "a.ply"
+    assert upload.path.read_bytes() == b"abcdef"
     again = begin_upload(tmp_path / "up", "a.ply", 1)
     assert again.path.name == "a_2.ply"
     again.drop()

@@ -5,7 +5,6 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -161,14 +160,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-@contextmanager
-def closing(upload: Upload) -> Iterator[Path]:
-    """The path of an upload that is whole; it is dropped where what follows fails."""
-    upload.file.close()
-    try:
-        yield upload.path
-    except BaseException:
-        upload.path.unlink(missing_ok=True)
-        raise

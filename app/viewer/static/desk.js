@@ -157,6 +157,23 @@ export class Viewing {
     return COMPARISONS[(at + 1) % COMPARISONS.length];
   }
 
+  // Sends files that are chosen in the browser's own window.
+  pickFiles() {
+    const input = document.createElement("input");
+    input.type = "file";
+    input.multiple = true;
+    input.addEventListener("change", () => this.uploadAll(input.files));
+    input.click();
+  }
+
+  async uploadAll(files) {
+    for (const file of files)
+      await this.stream.upload(file, (part) =>
+        this.handlers.sending?.(`Sending ${file.name}: ${Math.round(100 * part)} %`),
+      );
+    this.handlers.sending?.("");
+  }
+
   async takePicture() {
     const cameras = this.screen.show.cameras;
     this.screen.show.cameras = false;

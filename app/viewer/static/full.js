@@ -99,6 +99,7 @@ async function start() {
   const eye = new ViserEye(inside);
   const viewing = new Viewing(canvas, eye, {
     status: ({ connected, text }) => say(connected ? "" : text),
+    sending: (text) => say(text),
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
   });
   window.lumigraph = viewing;

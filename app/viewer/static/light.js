@@ -24,6 +24,7 @@ const viewing = new Viewing(canvas, eye, {
   legend: drawLegend,
   stats: drawStats,
   note: ({ kind, text }) => note(kind, text),
+  sending: (text) => hint(text),
   frame: () => latest?.shown && hint(""),
   standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
 });
@@ -90,8 +91,8 @@ function make(item) {
     input.max = 1;
     place.append(text, input, why);
   } else {
-    input.type = { number: "number", slider: "range", check: "checkbox", color: "color",
-      upload: "file" }[item.kind] ?? "text";
+    const types = { number: "number", slider: "range", check: "checkbox", color: "color" };
+    if (item.kind !== "choice") input.type = { ...types, upload: "file" }[item.kind] ?? "text";
     if (item.kind === "check") place.className = "check";
     if (item.kind === "upload") input.multiple = true;
     place.append(...(item.kind === "check" ? [input, text, why] : [text, input, why]));
@@ -144,7 +145,11 @@ function update(made, item) {
 }
 
 async function changed(item, input) {
-  if (item.kind === "upload") return uploadAll(input);
+  if (item.kind === "upload") {
+    await viewing.uploadAll(input.files);
+    input.value = "";
+    return;
+  }
   if (item.kind === "number" && !input.checkValidity()) {
     note("error", `${item.label}: ${input.validationMessage}`);
     return;
@@ -153,17 +158,6 @@ async function changed(item, input) {
     item.kind
   ] ?? input.value;
   if (!Number.isNaN(value)) use(item, value);
-}
-
-async function uploadAll(input) {
-  for (const file of input.files) {
-    hint(`Sending ${file.name}`);
-    await viewing.stream.upload(file, (part) =>
-      hint(`Sending ${file.name}: ${Math.round(100 * part)} %`),
-    );
-  }
-  input.value = "";
-  hint("");
 }
 
 function use(item, value) {

@@ -1,0 +1,229 @@
+"""What the pages see of the desk: controls as data, the form of the next run, uploads."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lumigraph.app.training import Order
+from lumigraph.app.viewer.controls import Control, desk_controls, page_controls
+from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.home import frusta_of, home_of
+from lumigraph.app.viewer.shown import Setting, Shown
+from lumigraph.app.viewer.uploads import PHOTOS, Upload, begin_upload, unpack
+from lumigraph.app.viewer.wishes import Scalar
+from lumigraph.recon import PRESETS
+
+NUMBERS = {"minutes": (0, 1440), "downscale": (0, 64)}
+"""Fields of the form, with the least and the most; 0 leaves the choice to us."""
+
+
+class Board:
+    """The desk as both pages draw it; any thread may call it.
+
+    What is chosen for the next run is the same on all pages: two people who look at one desk see
+    one form.
+    """
+
+    def __init__(self, desk: Desk, uploads: Path) -> None:
+        """The board of a desk.
+
+        Args:
+            desk: Does the work.
+            uploads: Where files go that pages send, in a new folder for each sitting; it must be
+                in a folder that the desk may open.
+        """
+        self._desk, self._lock = desk, threading.Lock()
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        self._uploads = uploads / stamp
+        self._form: dict[str, Any] = {
+            "source": "demo:small",
+            "preset": "quick",
+            "minutes": 0,
+            "downscale": 0,
+        }
+        self._drawn: tuple[Setting, dict[str, Any], list[dict[str, Any]]] | None = None
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the form is another one; what the desk itself changes it tells by itself."""
+
+    def choose(self, source: str) -> None:
+        """Has the form name a source."""
+        with self._lock:
+            self._form["source"] = source
+        self.changed()
+
+    def scene(self) -> Shown | None:
+        """What is to be seen now."""
+        return self._desk.scene()
+
+    def want_scene(self) -> None:
+        """Somebody looks."""
+        self._desk.want_scene()
+
+    def photo(self, index: int) -> Tensor | None:
+        """The photo of a camera of what is shown. uint8 [height, width, 3]"""
+        return self._desk.photo(index)
+
+    def state(self) -> dict[str, Any]:
+        """What goes on, with where to look from at first."""
+        state = self._desk.state()
+        del state["version"]  # of every change, also of what is not in the rest
+        shown = self._desk.scene()
+        if shown is None or state["shown"] is None:
+            return {**state, "shown": None}
+        home, _ = self._around(shown)
+        return {**state, "shown": {**state["shown"], "home": home}}
+
+    def cameras(self) -> Sequence[dict[str, Any]]:
+        """Those of the capture, as plain data."""
+        shown = self._desk.scene()
+        return [] if shown is None else self._around(shown)[1]
+
+    def controls(self) -> list[Control]:
+        """All controls as they are now."""
+        with self._lock:
+            form = dict(self._form)
+        return [
+            *desk_controls(form, self._desk.state(), self._desk.sources()),
+            *page_controls(),
+        ]
+
+    def do(self, id: str, value: Scalar) -> None:
+        """A control was used; ValueError says in a sentence why nothing came of it."""
+        desk = self._desk
+        actions: dict[str, Callable[[], object]] = {
+            "start": self._start,
+            "open": lambda: desk.show(self._form["source"]),
+            "go_on": lambda: desk.go_on(self._form["source"]),
+            "follow": desk.follow,
+            "pause": desk.pause,
+            "resume": desk.resume,
+            "stop": desk.stop,
+            "checkpoint": desk.checkpoint,
+            "refresh": desk.refresh,
+        }
+        if id in actions:
+            actions[id]()
+        elif id.startswith("cancel:"):
+            desk.cancel(id.removeprefix("cancel:"))
+        elif id == "degree":
+            if value not in ("0", "1", "2", "3"):
+                raise ValueError("The degree of the harmonics is 0, 1, 2 or 3")
+            desk.change(degree=int(str(value)))
+        elif id == "splat_limit":
+            if not isinstance(value, int | float) or value != int(value):
+                raise ValueError("The limit of splats is a whole number")
+            desk.change(splat_limit=int(value))
+        elif id == "ssim_weight":
+            desk.change(ssim_weight=value)
+        else:
+            self._fill(id, value)
+
+    def upload(self, name: str, size: int) -> "Incoming":
+        """A file of so many bytes is to come; ValueError or OSError says why it is not taken."""
+        return Incoming(begin_upload(self._uploads, name, size), self._received)
+
+    def _received(self, path: Path) -> None:
+        """A file has come: what it is decides what becomes of it."""
+        desk = self._desk
+        if path.suffix.lower() == ".zip":
+            folder = _fresh(path.with_suffix(""))
+            files = unpack(path, folder)
+            path.unlink()
+            desk.refresh()
+            inside = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]
+            for place in inside:
+                with suppress(ValueError):
+                    self.choose(desk.source_at(place))
+                    desk.note("info", f"{path.name}: {files} files, ready to start")
+                    return
+            raise ValueError(
+                f"{path.name} holds no cameras (a transforms.json or a COLMAP model) beside its "
+                "photos: finding them from photos alone is not built yet"
+            )
+        if path.suffix.lower() == ".ply":
+            source = desk.source_at(path)
+            self.choose(source)
+            desk.show(source)
+        elif path.suffix.lower() in PHOTOS:
+            raise ValueError(
+                f"{path.name} is here, but photos alone have no cameras yet: finding them is not "
+                "built yet, so send a zip with a transforms.json or a COLMAP model"
+            )
+
+    def _start(self) -> None:
+        with self._lock:
+            form = dict(self._form)
+        self._desk.start(
+            form["source"],
+            Order(
+                preset=form["preset"],
+                downscale=form["downscale"] or None,
+                minutes=form["minutes"] or None,
+            ),
+        )
+
+    def _fill(self, name: str, value: Scalar) -> None:
+        """Sets a field of the form."""
+        if name == "source":
+            if value not in {source["id"] for source in self._desk.sources()}:
+                raise ValueError("That is not to be found here any more: choose again")
+        elif name == "preset":
+            if value not in PRESETS:
+                raise ValueError(f"The preset is one of {', '.join(PRESETS)}")
+        elif name in NUMBERS:
+            least, most = NUMBERS[name]
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or value != int(value) or not least <= value <= most:  # type: ignore[operator]
+                raise ValueError(f"{name} is a whole number from {least} to {most}")
+            value = int(value)  # type: ignore[arg-type]
+        else:
+            raise ValueError("There is no such control")
+        with self._lock:
+            self._form[name] = value
+        self.changed()
+
+    def _around(self, shown: Shown) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The first view and the cameras, computed once for a setting."""
+        with self._lock:
+            drawn = self._drawn
+        if drawn is None or drawn[0] is not shown.setting:
+            cameras = [shot.camera for shot in shown.cameras]
+            home = home_of(shown.scene, cameras, shown.up)
+            drawn = (shown.setting, home, frusta_of(shown.cameras))
+            with self._lock:
+                self._drawn = drawn
+        return drawn[1], drawn[2]
+
+
+class Incoming:
+    """An upload, and what is done when it is whole."""
+
+    def __init__(self, upload: Upload, received: Callable[[Path], None]) -> None:
+        """Nothing has come yet."""
+        self._upload, self._received = upload, received
+
+    def add(self, data: bytes) -> bool:
+        """Takes the next piece; True if it was the last, and what is to follow it is done."""
+        if not self._upload.add(data):
+            return False
+        self._upload.file.close()
+        self._received(self._upload.path)
+        return True
+
+    def drop(self) -> None:
+        """Forgets it, unless it is whole."""
+        if self._upload.received < self._upload.size:
+            self._upload.drop()
+
+
+def _fresh(folder: Path) -> Path:
+    number, fresh = 1, folder
+    while fresh.exists():
+        number += 1
+        fresh = folder.with_name(f"{folder.name}_{number}")
+    return fresh

@@ -1,0 +1,119 @@
+"""The page, put together: the server, the stream, viser's panels, and the desk behind them."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import viser
+
+from lumigraph.app.viewer.board import Board
+from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.panel import Panel
+from lumigraph.app.viewer.server import Server, open_server
+from lumigraph.app.viewer.stream import Streams
+
+PANEL_SECONDS = 0.25
+"""From one refresh of viser's panels to the next: each message wakes that page's WebGL."""
+
+
+@dataclass(eq=False)
+class Page:
+    """A page that is being served; `close` it.
+
+    Attributes:
+        desk: What it drives.
+        board: The desk as the pages draw it.
+        server: Where it is to be found.
+    """
+
+    desk: Desk
+    board: Board
+    server: Server
+    _streams: Streams
+    _leave: Callable[[], None]
+    _panels: dict[int, Panel] = field(default_factory=dict)
+    _stale: threading.Event = field(default_factory=threading.Event)
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """Ends it all: the training in work with a checkpoint, then the server."""
+        self._leave()
+        self._closed.set()
+        self._stale.set()
+        self.desk.close()
+        self._streams.close()
+        self.server.stop()
+
+    def _enter(self, client: viser.ClientHandle) -> None:
+        panel = Panel(client, self.board, self.server.role_of(client.client_id))
+        self._panels[client.client_id] = panel
+
+    def _refresh(self) -> None:
+        """Brings viser's panels up to date, now and then."""
+        while not self._closed.is_set():
+            self._stale.wait()
+            self._stale.clear()
+            for panel in list(self._panels.values()):
+                with suppress(Exception):  # its client may just be leaving
+                    panel.refresh()
+            self._closed.wait(PANEL_SECONDS)
+
+
+def open_page(
+    desk: Desk,
+    uploads: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    token: bool = True,
+) -> Page:
+    """The page of a desk, served; for arguments and errors see `open_server`.
+
+    The desk is the page's from here on: it is closed with it, also if the page cannot be opened.
+    """
+    try:
+        board = Board(desk, uploads)
+        streams = Streams(
+            board,
+            threads=lambda: _threads(desk),
+            busy=lambda moving: _make_room(desk, moving),
+        )
+        server = open_server(host, port, stream=streams.handle, token=token)
+    except BaseException:
+        desk.close()
+        raise
+    page: Page
+
+    def changed() -> None:
+        streams.changed()
+        page._stale.set()
+
+    page = Page(desk, board, server, streams, desk.subscribe(lambda: changed()))
+    board.changed = changed
+    server.viser.scene.set_up_direction("+y")
+    server.viser.gui.configure_theme(control_layout="collapsible", show_share_button=False)
+    server.viser.on_client_connect(page._enter)
+    server.viser.on_client_disconnect(lambda client: page._panels.pop(client.client_id, None))
+    threading.Thread(target=page._refresh, name="panels", daemon=True).start()
+    return page
+
+
+def _at_work(desk: Desk) -> bool:
+    job = desk.state()["current"]
+    return job is not None and job["state"] in ("training", "evaluating")
+
+
+def _threads(desk: Desk) -> int:
+    """A picture's: all cores, or half of them while a training has the others."""
+    cores = os.cpu_count() or 1
+    return max(1, cores // 2) if _at_work(desk) else cores
+
+
+def _make_room(desk: Desk, moving: bool) -> None:
+    """Has the training leave half of the cores to somebody who moves."""
+    cores = os.cpu_count() or 1
+    with suppress(ValueError):  # nothing is being trained
+        desk.threads(max(1, cores // 2) if moving else cores)
