@@ -361,7 +361,9 @@ def _check(door: _Door, page: viser.ViserServer, port: int) -> None:
         connection = http.client.HTTPConnection(str(place), port, timeout=START_SECONDS)
         try:
             connection.request("GET", "/", headers=headers)
-            status = connection.getresponse().status
+            status: int | str = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            status = str(error) or type(error).__name__
         finally:
             connection.close()
         if status != expected:
