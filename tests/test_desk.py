@@ -41,9 +41,14 @@ def folder(tmp_path, pavilion) -> Path:
     shutil.copytree(pavilion, top / "captures" / "pavilion")
     (top / "broken").mkdir()
     (top / "broken" / "transforms.json").write_text('{"frames": [7]}')
-    shapes = {"means": (3,), "quaternions": (4,), "log_scales": (3,), "opacity_logits": ()}
-    shapes |= {"base": (3,), "rest": (3, 3)}
-    scene = Splats(**{name: torch.randn(20, *shape) for name, shape in shapes.items()})
+    scene = Splats(
+        means=torch.randn(20, 3),
+        quaternions=torch.randn(20, 4),
+        log_scales=torch.randn(20, 3),
+        opacity_logits=torch.randn(20),
+        base=torch.randn(20, 3),
+        rest=torch.randn(20, 3, 3),
+    )
     save_ply(scene, top / "splats.ply")
     (top / "hostile.ply").write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 9" * 9)
     (top / ".hidden").mkdir()
@@ -242,7 +247,8 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
     assert state["current"]["psnr"] > 5
 
     # What is shown in the end is what lies in its folder.
-    until(desk, lambda s: s["shown"]["source"].startswith("run:"))
+    state = until(desk, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
+    assert state["shown"]["source"] == id_of(desk, "runs/pavilion/002")
     shown = desk.scene()
     assert shown is not None
     kept = open_run(folder.parent / "runs" / "pavilion" / "002").scene()
@@ -251,6 +257,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
     runs = {s["name"]: s["stopped"] for s in desk.sources() if s["kind"] == "run"}
     assert runs == {"runs/pavilion/001": True, "runs/pavilion/002": False}
     # The trainings' pipes and buffers are gone.
+    until(desk, lambda state: not state["opening"])
     assert len(os.listdir("/dev/fd")) == descriptors
 
 

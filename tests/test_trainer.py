@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from lumigraph.app.demo import demo_order
 from lumigraph.app.run_folder import open_run
 from lumigraph.app.session import checkpoints, run_session
 from lumigraph.app.training import Order, start
@@ -21,6 +23,7 @@ from lumigraph.app.viewer import snapshots
 from lumigraph.app.viewer.child import Child
 from lumigraph.app.viewer.sentences import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.viewer.snapshots import Buffers, Writer
+from lumigraph.app.viewer.trainer import of_demo
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon import load_checkpoint
 from lumigraph.render import Splats
@@ -44,9 +47,15 @@ def order_for(capture: Path, runs: Path, changes: dict[str, Any]) -> dict[str, A
 
 def splats(count: int, degree: int = 3) -> Splats:
     """Any splats."""
-    shapes = {"means": (3,), "quaternions": (4,), "log_scales": (3,), "opacity_logits": ()}
-    shapes |= {"base": (3,), "rest": ((degree + 1) ** 2 - 1, 3)}
-    return Splats(**{name: torch.randn(count, *shape) for name, shape in shapes.items()})
+    return Splats(
+        means=torch.randn(count, 3),
+        quaternions=torch.randn(count, 4),
+        log_scales=torch.randn(count, 3),
+        opacity_logits=torch.randn(count),
+        base=torch.randn(count, 3),
+        rest=torch.randn(count, (degree + 1) ** 2 - 1, 3),
+        filter="antialiased" if degree == 2 else "classic",
+    )
 
 
 def assert_equal(scene: Splats, other: Splats) -> None:
@@ -219,6 +228,13 @@ def test_it_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
     assert run.state == "stopped"
     assert run.record["step"] >= step
     assert checkpoints(run)
+
+
+def test_the_built_in_scene_is_made_as_the_demo_makes_it_but_for_what_was_asked():
+    assert of_demo(Order(), "tiny") == demo_order("tiny")
+    asked = Order("standard", seed=3, downscale=2, changes={"degree": 1, "steps": None})
+    assert of_demo(asked, "full") == replace(asked, changes={"degree": 1}, name="demo_full")
+    assert of_demo(Order(changes={"steps": 7}), "small").changes == {"steps": 7}
 
 
 @pytest.mark.parametrize(

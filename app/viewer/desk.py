@@ -296,7 +296,8 @@ class Desk:
             self._origins[folder] = job.order["capture"]
             self._setting = None
         try:
-            setting = open_setting(folder, job.source, job.name, self._allowed)
+            source = source_at(folder, self._allowed)
+            setting = open_setting(folder, source.id, source.name, self._allowed)
         except Exception as error:  # somebody meddled with the folder: it trains, but is not shown
             self.note("error", sentence_of(error))
             return
@@ -356,7 +357,15 @@ class Desk:
             if ticket == self._tickets:
                 self._opening = ""
                 step = setting.run.record.get("step", 0) if setting.run else 0
-                self._present(scene, step, setting)
+                self._present(scene, step, self._known(setting))
+
+    def _known(self, setting: Setting) -> Setting:
+        """The setting that is shown, if this one is the same: pages need not draw it anew."""
+        old = None if self._shown is None else self._shown.setting
+        if old is None or old.run is None or setting.run is None or old.source != setting.source:
+            return setting
+        same = old.run.record["inputs"] == setting.run.record["inputs"]
+        return old if same else setting
 
     def _place_of(self, run: Run) -> str | None:
         """The capture of a run, as a trainer takes it: known, or one of the same name."""

@@ -29,7 +29,7 @@ from lumigraph.app.session import Session, run_session
 from lumigraph.app.training import Order, go_on, start
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.snapshots import Writer
-from lumigraph.datasets.demo import SIZES, demo_folder
+from lumigraph.datasets.demo import SIZES, DemoSize, demo_folder
 from lumigraph.recon import SplatFit, plan_to_json
 
 NICENESS = 5
@@ -173,7 +173,7 @@ class Trainer:
         order = Order(**{**fields, "test": fields.get("test") and Path(fields["test"])})
         path = self.order["capture"]
         if size := next((size for size in SIZES if path == f"demo:{size}"), None):
-            path, order = demo_folder(size, progress=self._made), _of_demo(order, size)
+            path, order = demo_folder(size, progress=self._made), of_demo(order, size)
         path = Path(path)
         if self.order["resume"] is not None:
             return go_on(path, Order(), Path(self.order["resume"]))
@@ -253,13 +253,17 @@ def read_lines(descriptor: int) -> Iterator[bytes]:
         yield from lines
 
 
-def _of_demo(order: Order, size: Any) -> Order:
+def of_demo(order: Order, size: DemoSize) -> Order:
     """The order with what the demo asks for where nothing else was asked."""
-    demo = demo_order(size, seed=order.seed, device=order.device)
+    demo = demo_order(size)
     changes = {name: value for name, value in order.changes.items() if value is not None}
-    if order.preset is None:
-        changes = {**demo.changes, **changes}
-    return replace(demo, preset=order.preset or demo.preset, changes=changes)
+    return replace(
+        order,
+        preset=order.preset or demo.preset,
+        downscale=order.downscale or demo.downscale,
+        changes={**demo.changes, **changes} if order.preset is None else changes,
+        name=order.name or demo.name,
+    )
 
 
 def _write(descriptor: int, data: bytes) -> None:
