@@ -760,6 +760,24 @@ def test_a_stream_learns_that_its_client_is_gone(opened: Server, monkeypatch: py
     assert reasons == ["enough"]
 
 
+def test_a_stream_can_end_its_socket_and_say_why(opened: Server, monkeypatch: pytest.MonkeyPatch):
+    async def leaving(client: Socket) -> None:
+        await client.close("Nobody looks " * 20)
+
+    monkeypatch.setattr(opened._door, "stream", leaving)
+    with dial(opened) as line:
+        assert ended(line) == (1000, ("Nobody looks " * 20)[:123])
+    own = f"127.0.0.1:{opened.port}"
+    request = (
+        f"GET /stream HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{own}\r\n"
+        f"Cookie: {cookie(opened)}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    # A client that never says goodbye is cut off, and gives its place back.
+    assert raw(opened, request.encode()).startswith(b"HTTP/1.1 101 ")
+    emptied(opened)
+
+
 def test_a_stream_that_fails_ends_its_socket_and_is_logged(
     opened: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -295,6 +295,7 @@ def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
             "sock": listening,
             "max_size": PIECE_LIMIT,
             "open_timeout": HANDSHAKE_SECONDS,
+            "close_timeout": HANDSHAKE_SECONDS,  # from the start of an answer to its end, too
             "server_header": None,
             "logger": _LOG,
             "create_connection": _Connection,

@@ -33,6 +33,9 @@ code 1009, and reads at most 16 ahead for each client.
 """
 
 
+REASON_LIMIT = 123
+"""Bytes that a closing frame has room for (RFC 6455, section 5.5)."""
+
 GRACE_SECONDS = 1.0
 """For a client, or a stream, to take its leave before it is cut off."""
 
@@ -72,7 +75,7 @@ class Socket(Protocol):
         ...
 
     async def close(self, reason: str) -> None:
-        """Closes the socket; `reason` is a short text that the page shows."""
+        """Closes the socket; `reason`, one sentence, is for the page."""
         ...
 
 
@@ -141,8 +144,12 @@ class StreamSocket:
             raise Closed(_reason(end)) from None
 
     async def close(self, reason: str) -> None:
-        """See `Socket`."""
-        await self.connection.close(CloseCode.NORMAL_CLOSURE, reason[:100])
+        """See `Socket`. Who does not answer in a moment is cut off."""
+        short = reason.encode()[:REASON_LIMIT].decode(errors="ignore")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self.connection.close(CloseCode.NORMAL_CLOSURE, short)
+        self.connection.transport.abort()
 
 
 @dataclass(eq=False)
