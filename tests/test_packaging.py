@@ -22,7 +22,6 @@ ROOMS = {"app", "datasets", "kernels", "recon", "render", "uncertainty"}
 IMPORTED_AS = {"pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}
 PRESCRIBED = {
     "imageio": "part of every install by design, for films and depth images; nothing uses it yet",
-    "viser": "part of every install by design, for the page in the browser; nothing uses it yet",
 }
 """Requirements of every install that no file imports, and why they are there all the same."""
 FULL_INSTALL = "LUMIGRAPH_FULL_INSTALL"
@@ -112,7 +111,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path):
     inside = {name for name in names if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in inside} == {"lumigraph"}
     assert {name.split("/")[1] for name in inside} == ROOMS
-    assert {Path(name).suffix for name in inside} == {".py", ".pyi", ".so", ".typed"}
+    assert {Path(name).suffix for name in inside} == {".py", ".pyi", ".so", ".typed", ".html", ".js", ".css"}
     assert not {name for name in inside if "test" in name or "/native/" in name}
     assert {f"lumigraph/{room}/py.typed" for room in ROOMS} <= inside
     licenses = {name.split("/")[-1] for name in names if ".dist-info/licenses/" in name}

@@ -94,7 +94,7 @@ def open_page(
     page = Page(desk, board, server, streams, desk.subscribe(lambda: changed()))
     board.changed = changed
     server.viser.scene.set_up_direction("+y")
-    server.viser.gui.configure_theme(control_layout="collapsible", show_share_button=False)
+    server.viser.gui.main_panel.dock_right()
     server.viser.on_client_connect(page._enter)
     server.viser.on_client_disconnect(lambda client: page._panels.pop(client.client_id, None))
     threading.Thread(target=page._refresh, name="panels", daemon=True).start()

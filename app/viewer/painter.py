@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lumigraph.app.viewer.look import Look, picture
+from lumigraph.app.viewer.look import Look, color_table, picture
 from lumigraph.app.viewer.pace import Order, Pace
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.source import Shown, Source
@@ -297,6 +297,8 @@ class Painter:
         ends = (None if end is None else float(f"{end:.3g}") for end in (made.low, made.high))
         legend = dict(zip(("low", "high"), ends, strict=True))
         legend |= {"mode": look.mode, "map": look.color_map}
+        ranged = made.low is not None
+        legend["colors"] = color_table(look.color_map).tolist() if ranged else None
         return [*client.saying("legend", legend), header + _jpeg(image, **order.jpeg)]
 
     def _photo(self, job: _Job) -> list[str | bytes]:

@@ -5,7 +5,6 @@ import { Orbit, scaled } from "./camera.js";
 import { Screen, standingAt } from "./screen.js";
 import { Stream } from "./stream.js";
 
-const STILL = 150; // milliseconds without a change until the view counts as still
 const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
 const COMPARISONS = ["slider", "blend", "error", "off"];
 
@@ -25,7 +24,6 @@ export class Viewing {
     };
     this.shown = null;
     this.range = null;
-    this.changed = 0;
     this.stream = new Stream({
       ...handlers,
       status: (status) => {
@@ -49,7 +47,6 @@ export class Viewing {
       },
     });
     new ResizeObserver(() => this.move()).observe(canvas);
-    setInterval(() => this.tick(), 50);
   }
 
   restart() {
@@ -59,27 +56,26 @@ export class Viewing {
 
   hearState(state) {
     const shown = state.shown ?? null;
-    const isNew = shown && this.shown?.name !== shown.name;
-    this.shown = shown;
+    // A run that is finished, and was watched until then, is looked at from where one is.
+    const isNew = shown && JSON.stringify(this.shown?.home) !== JSON.stringify(shown.home);
+    this.shown = shown ?? this.shown;
     if (isNew) {
       this.screen.forget();
+      this.settings.fov = Math.round((shown.home.fov * 180) / Math.PI);
       this.eye.arrive(shown);
+      this.move();
+      this.handlers.arrived?.(shown);
     }
     this.handlers.state?.(state);
   }
 
   // The view has changed, or may have.
   move() {
-    this.changed = performance.now();
-    this.ask(true);
+    this.screen.fit(this.settings.resolution);
+    this.ask();
   }
 
-  tick() {
-    if (this.screen.fit(this.settings.resolution)) this.changed = performance.now();
-    this.ask(performance.now() - this.changed < STILL);
-  }
-
-  ask(moving) {
+  ask() {
     const { canvas } = this.screen;
     let view = this.eye.view();
     this.screen.box = null;
@@ -89,10 +85,7 @@ export class Viewing {
       this.screen.box = stand.box;
       view = stand.view;
     }
-    const number = this.stream.look(
-      { ...view, width: canvas.width, height: canvas.height },
-      moving,
-    );
+    const number = this.stream.look({ ...view, width: canvas.width, height: canvas.height });
     this.screen.asked(number, view);
   }
 

@@ -98,6 +98,8 @@ async function start() {
 
   const eye = new ViserEye(inside);
   const viewing = new Viewing(canvas, eye, {
+    // viser's panel is for those in control; who only looks has all there is to it on the other.
+    hello: ({ role }) => role === "view" && location.replace("/light"),
     status: ({ connected, text }) => say(connected ? "" : text),
     sending: (text) => say(text),
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),

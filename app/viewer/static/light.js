@@ -25,6 +25,7 @@ const viewing = new Viewing(canvas, eye, {
   stats: drawStats,
   note: ({ kind, text }) => note(kind, text),
   sending: (text) => hint(text),
+  arrived: () => inputs.has("fov") && (inputs.get("fov").input.value = viewing.settings.fov),
   frame: () => latest?.shown && hint(""),
   standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
 });
@@ -243,7 +244,8 @@ function plot(name, xs = [], ys = [], digits) {
 
 function drawStats(stats) {
   $("live").textContent =
-    `${stats.fps.toFixed(0)} fps, ${stats.latency_ms.toFixed(0)} ms, ` +
+    `${stats.fps.toFixed(0)} fps, ` +
+    (stats.latency_ms === null ? "" : `${stats.latency_ms.toFixed(0)} ms, `) +
     `${stats.width} x ${stats.height}` + (stats.scale < 1 ? ` (scale ${stats.scale})` : "");
 }
 

@@ -82,12 +82,12 @@ export class Stream {
   }
 
   // Asks for a view, unless it is the one that was asked for last; returns its number.
-  look(view, moving) {
-    const key = JSON.stringify([view, moving]);
+  look(view) {
+    const key = JSON.stringify(view);
     if (key === this.last || this.socket.readyState !== WebSocket.OPEN) return this.cameraId;
     this.last = key;
     this.cameraId = (this.cameraId + 1) % 2 ** 31;
-    this.send({ t: "camera", id: this.cameraId, ...view, moving });
+    this.send({ t: "camera", id: this.cameraId, ...view });
     return this.cameraId;
   }
 

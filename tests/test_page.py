@@ -1,0 +1,316 @@
+"""The page in a real browser: what a person sees and does, with WebGL and without."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+
+from lumigraph.app.bench import generated_scene
+from lumigraph.app.viewer import page as pages
+from lumigraph.app.viewer.desk import Desk
+from lumigraph.recon.files import save_ply
+
+PROFILES = {
+    "webgl": ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+    "no webgl": ["--disable-gpu", "--disable-software-rasterizer"],
+}
+"""Software WebGL, as on a laptop without a graphics driver, and none, as where it is turned off."""
+
+HARMLESS = ("THREE.Clock", "computeBoundingSphere", "favicon")
+"""What viser's own page says on its console."""
+
+SECONDS = 60_000
+"""Milliseconds that anything may take: the machine may be busy with much else."""
+
+
+def chromium() -> str:
+    """The path of Chromium; skips the test where there is none, unless all is to be there."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "chromium is not on PATH: apt-get install chromium"
+        if os.environ.get("LUMIGRAPH_FULL_INSTALL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def launched(playwright: Playwright, profile: str) -> Browser:
+    """A browser of a profile."""
+    arguments = ["--no-sandbox", *PROFILES[profile]]
+    return playwright.chromium.launch(executable_path=chromium(), args=arguments)
+
+
+@contextmanager
+def visiting(browser: Browser, url: str, *, path: str | None = None) -> Iterator[Page]:
+    """A new visitor, let in by the address with its token; whose console must stay clean."""
+    context = browser.new_context(viewport={"width": 960, "height": 540})
+    context.set_default_timeout(SECONDS)
+    try:
+        page = context.new_page()
+        troubles: list[str] = []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda line: _listen(line.type, line.text, troubles))
+        page.goto(url)
+        if path is not None:
+            page.goto(url.split("?")[0].rstrip("/") + path)
+        yield page
+        assert not troubles
+    finally:
+        context.close()
+
+
+def _listen(kind: str, text: str, troubles: list[str]) -> None:
+    if kind == "error" and not any(word in text for word in HARMLESS):
+        troubles.append(text)
+
+
+DRAWN = "() => window.lumigraph?.screen.drawn ?? 0"
+FINAL = """() => {
+  const { screen, stream } = window.lumigraph ?? {};
+  return screen?.frame?.final && screen.frame.camera === stream.cameraId;
+}"""
+PIXELS = """() => {
+  const { canvas } = window.lumigraph.screen;
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [16, 9];
+  const context = small.getContext("2d");
+  context.drawImage(canvas, 0, 0, 16, 9);
+  return [...context.getImageData(0, 0, 16, 9).data];
+}"""
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    running = launched(playwright, "no webgl")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def drawer(playwright: Playwright) -> Iterator[Browser]:
+    """A browser with WebGL."""
+    running = launched(playwright, "webgl")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a PLY file of splats."""
+    folder = tmp_path_factory.mktemp("page")
+    scene = generated_scene(2_000)
+    save_ply(replace(scene, log_scales=scene.log_scales + 1), folder / "blobs.ply")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[pages.Page]:
+    page = pages.open_page(Desk([folder], folder / "runs"), folder / "runs" / "uploads", port=0)
+    yield page
+    page.close()
+
+
+def opened(served: pages.Page, name: str = "blobs.ply") -> None:
+    """Shows a source without the help of a page."""
+    source = next(each["id"] for each in served.desk.sources() if each["name"].endswith(name))
+    served.board.choose(source)
+    served.desk.show(source)
+    version = served.desk.state()["version"]
+    while (served.desk.state()["shown"] or {}).get("source") != source:
+        version = served.desk.wait(version, 60)
+
+
+def settled(page: Page) -> list[int]:
+    """What the canvas shows once it is the final picture of the view that was asked for last."""
+    page.wait_for_timeout(100)  # for the page to ask for what the hand just did
+    page.wait_for_function(FINAL)
+    return page.evaluate(PIXELS)
+
+
+def difference(a: list[int], b: list[int]) -> float:
+    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def test_the_landing_page_chooses_by_webgl(browser: Browser, drawer: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["control"]) as page:
+        page.wait_for_url("**/light")
+        assert "token" not in page.url
+    with visiting(drawer, served.server.urls["control"]) as page:
+        page.wait_for_url("**/full")
+        assert "token" not in page.url
+
+
+def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        page.locator('[data-id="source"]').select_option("demo:tiny")
+        page.locator('[data-id="preset"]').select_option("quick")
+        page.locator('[data-id="start"]').click()
+        expect(page.locator('[data-number="Step"]')).to_contain_text("of", timeout=SECONDS)
+        page.locator('[data-id="pause"]').click()
+        expect(page.locator('[data-id="resume"]')).to_be_enabled(timeout=SECONDS)
+        page.locator('[data-id="resume"]').click()
+        expect(page.locator('[data-id="pause"]')).to_be_enabled(timeout=SECONDS)
+        page.locator('[data-id="stop"]').click()
+        expect(page.locator('[data-id="stop"]')).to_be_disabled(timeout=SECONDS)
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        assert served.desk.state()["current"]["state"] == "stopped"
+        # The run that was stopped can be gone on with, and comes to its end.
+        version = served.desk.state()["version"]
+        while not (runs := [s["id"] for s in served.desk.sources() if s["stopped"]]):
+            version = served.desk.wait(version, 60)
+        (run,) = runs
+        page.locator('[data-id="source"]').select_option(run)
+        page.locator('[data-id="go_on"]').click()
+        expect(page.locator('[data-number="PSNR"]')).to_contain_text("dB", timeout=2 * SECONDS)
+        version = served.desk.state()["version"]
+        while served.desk.state()["current"]["state"] not in ("finished", "failed"):
+            version = served.desk.wait(version, 60)
+        assert served.desk.state()["current"]["state"] == "finished"
+        expect(page.locator('[data-plot="Loss"] polyline')).to_have_attribute(
+            "points", re.compile(r"\d")
+        )
+
+
+def test_orbit_and_keys_change_the_picture(browser: Browser, served: pages.Page):
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        first = settled(page)
+        page.mouse.move(300, 250)
+        page.mouse.down()
+        page.mouse.move(420, 290, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(300)
+        turned = settled(page)
+        assert difference(first, turned) > 1
+        page.keyboard.press("r")
+        page.wait_for_timeout(300)
+        assert difference(first, settled(page)) < 1
+        page.keyboard.down("w")
+        page.wait_for_timeout(300)
+        page.keyboard.up("w")
+        page.wait_for_timeout(300)
+        assert difference(first, settled(page)) > 1
+
+
+def test_every_mode_shows_something_else(browser: Browser, served: pages.Page):
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        seen = [settled(page)]
+        for key in "23456":
+            before = page.evaluate(DRAWN)
+            page.keyboard.press(key)
+            page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}")
+            page.wait_for_timeout(300)
+            now = settled(page)
+            assert all(difference(now, other) > 0.5 for other in seen), key
+            seen.append(now)
+            assert page.locator("#legend").is_visible() == (key in "23")
+
+
+def test_standing_at_a_camera_brings_its_photo(browser: Browser, served: pages.Page):
+    run = next(each["name"] for each in served.desk.sources() if each["kind"] == "run")
+    opened(served, run)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        settled(page)
+        page.keyboard.press("n")
+        page.wait_for_function("() => window.lumigraph.screen.photo !== null")
+        page.wait_for_timeout(300)
+        settled(page)
+        pictures = {}
+        for name in ("slider", "blend", "error", "off"):
+            page.locator('[data-id="compare"]').select_option(name)
+            page.wait_for_timeout(200)
+            pictures[name] = page.evaluate(PIXELS)
+        assert difference(pictures["off"], pictures["error"]) > 5
+        # The photo and its reconstruction are alike: even four times their difference is darker.
+        assert sum(pictures["error"]) < sum(pictures["off"])
+        page.keyboard.press("Escape")
+        page.wait_for_function("() => window.lumigraph.screen.standing === null")
+
+
+def test_a_ply_is_uploaded_and_shown(browser: Browser, served: pages.Page, folder: Path):
+    path = folder / "sent <b>.ply"
+    shutil.copy(folder / "blobs.ply", path)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        page.locator('[data-id="upload"]').set_input_files(path)
+        name = "() => document.querySelector('[data-id=source]').selectedOptions[0]?.textContent"
+        page.wait_for_function(f"() => ({name})()?.includes('sent _b_.ply')")
+        settled(page)
+        page.locator('[data-id="upload"]').set_input_files(
+            {"name": "run.sh", "mimeType": "text/plain", "buffer": b"exit"}
+        )
+        expect(page.locator(".note.error")).to_contain_text("is not taken")
+    path.unlink()
+
+
+def test_it_comes_back_after_a_reload_and_after_the_server_hung_up(
+    browser: Browser, served: pages.Page
+):
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        settled(page)
+        page.reload()
+        settled(page)
+        before = page.evaluate(DRAWN)
+        served.server.loop.call_soon_threadsafe(served.server._door.hang_up)
+        page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
+        expect(page.locator("#hint")).to_have_text("")
+
+
+def test_two_clients_and_two_roles(browser: Browser, served: pages.Page):
+    opened(served)
+    urls = served.server.urls
+    with (
+        visiting(browser, urls["control"], path="/light") as driver,
+        visiting(browser, urls["view"], path="/light") as guest,
+    ):
+        settled(driver)
+        settled(guest)
+        driver.locator('[data-id="source"]').select_option("demo:tiny")
+        chosen = "() => document.querySelector('[data-id=source]').value === 'demo:tiny'"
+        guest.wait_for_function(chosen)
+        expect(guest.locator('[data-id="start"]')).to_be_disabled()
+        # Whoever only looks cannot steer by talking to the server directly either.
+        wish = "{t: 'do', id: 'source', value: 'demo:full'}"
+        guest.evaluate(f"() => window.lumigraph.stream.send({wish})")
+        guest.keyboard.press("2")
+        settled(guest)
+        assert served.board.controls()[0]["value"] == "demo:tiny"
+
+
+def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        first = settled(page)
+        page.mouse.move(300, 250)
+        page.mouse.down()
+        page.mouse.move(420, 290, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(1500)
+        assert difference(first, settled(page)) > 1
+        page.get_by_role("tab", name="Look").click()
+        before = page.evaluate(DRAWN)
+        page.get_by_label("Show", exact=True).click()
+        page.get_by_role("option", name="Depth").click()
+        page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
+        assert page.evaluate("() => window.lumigraph.settings.mode") == "depth"
+
+
+def test_who_only_looks_gets_the_light_page(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["view"]) as page:
+        page.wait_for_url("**/light")
+        settled(page)
