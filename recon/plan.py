@@ -145,9 +145,7 @@ PRESETS: dict[Preset, Plan] = {
         cooldown_steps=2_000,
         opacity_reset_interval=8_000,
     ),
-    "high": Plan(
-        steps=30_000, degree_interval=1_000, coarse_steps=15_000, cooldown_steps=5_000
-    ),
+    "high": Plan(steps=30_000, degree_interval=1_000, coarse_steps=15_000, cooldown_steps=5_000),
 }
 
 

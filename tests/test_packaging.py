@@ -111,7 +111,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path):
     inside = {name for name in names if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in inside} == {"lumigraph"}
     assert {name.split("/")[1] for name in inside} == ROOMS
-    assert {Path(name).suffix for name in inside} == {".py", ".pyi", ".so", ".typed", ".html", ".js", ".css"}
+    kinds = {".py", ".pyi", ".so", ".typed", ".html", ".js", ".css"}
+    assert {Path(name).suffix for name in inside} == kinds
     assert not {name for name in inside if "test" in name or "/native/" in name}
     assert {f"lumigraph/{room}/py.typed" for room in ROOMS} <= inside
     licenses = {name.split("/")[-1] for name in names if ".dist-info/licenses/" in name}
