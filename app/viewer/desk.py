@@ -187,6 +187,12 @@ class Desk:
         """Lets the training in work use so many threads from its next step on."""
         self._trainings.tell("threads", count=count)
 
+    @property
+    def training(self) -> bool:
+        """Whether a training needs the processor just now."""
+        job = self._trainings.job
+        return job is not None and job.state in ("training", "evaluating")
+
     # The scene shown.
 
     def show(self, source_id: str) -> None:

@@ -101,15 +101,10 @@ def open_page(
     return page
 
 
-def _at_work(desk: Desk) -> bool:
-    job = desk.state()["current"]
-    return job is not None and job["state"] in ("training", "evaluating")
-
-
 def _threads(desk: Desk) -> int:
     """A picture's: all cores, or half of them while a training has the others."""
     cores = os.cpu_count() or 1
-    return max(1, cores // 2) if _at_work(desk) else cores
+    return max(1, cores // 2) if desk.training else cores
 
 
 def _make_room(desk: Desk, moving: bool) -> None:
