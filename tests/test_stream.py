@@ -426,6 +426,7 @@ def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
             "map": "turbo",
             "low": None,
             "high": None,
+            "colors": None,
         }
         look = {"t": "look", "mode": "depth", "map": "gray", "background": [0, 0, 0]}
         page.say(**look, low=1, high=None)
@@ -433,6 +434,8 @@ def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
         legend = page.last("legend")
         assert legend["mode"] == "depth"
         assert legend["low"] == 1
+        assert legend["colors"][0] == [0, 0, 0]
+        assert legend["colors"][-1] == [255, 255, 255]
         assert 3 < legend["high"] < 9
         page.say(**look, low=1, high=4)
         for x in (0.2, 0.3):
