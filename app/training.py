@@ -106,7 +106,7 @@ def start(
     capture = replace(capture, name=order.name or capture.name or "capture")
     notice(reason)
     if order.minutes is not None:
-        plan = fitted_to(plan, capture, order.minutes, device)
+        plan = fitted_to(plan, order.preset or "standard", capture, order.minutes, device)
     fit = start_fit(capture, plan, seed=seed, device=device)
     if folder is None:
         folder = next_folder(runs / capture.name)
