@@ -26,7 +26,6 @@ const viewing = new Viewing(canvas, eye, {
   note: ({ kind, text }) => note(kind, text),
   sending: (text) => hint(text),
   arrived: () => inputs.has("fov") && (inputs.get("fov").input.value = viewing.settings.fov),
-  frame: () => latest?.shown && hint(""),
   standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
 });
 window.lumigraph = viewing;
@@ -183,7 +182,8 @@ const fixed = (value, digits) =>
 
 function drawState(state) {
   latest = state;
-  if (!state.shown) hint("Choose a capture and press Start");
+  if (!state.shown && !viewing.shown) hint("Choose a capture and press Start");
+  else if ($("hint").textContent.startsWith("Choose")) hint("");
   for (const { id, kind, text } of state.notes ?? []) {
     if (id <= noted) continue;
     noted = id;

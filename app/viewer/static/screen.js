@@ -1,6 +1,6 @@
 // What is seen: the newest frame, over it the cameras of the capture, and beside it a photo.
 
-import { dot, positionOf } from "./camera.js";
+import { add, dot, positionOf } from "./camera.js";
 
 const CLICK = 14; // pixels around a camera in which a click means it
 const FADED = "rgba(127, 127, 127, 0.55)";
@@ -162,11 +162,14 @@ export class Screen {
 
   setCameras(cameras) {
     this.cameras = cameras;
-    // A tenth of the way between neighbours, about: large enough to see, too small to overlap.
+    // Half of the way between neighbours: large enough to see, too small to overlap.
     const places = cameras.map((shot) => positionOf(shot.matrix));
-    const spread = places.map((p) => Math.hypot(...p.map((v, i) => v - places[0][i])));
-    const reach = spread.length ? Math.max(...spread) : 1;
-    this.size = (reach || 1) * 0.06;
+    const gaps = places.map((p, i) =>
+      Math.min(...places.map((q, k) => (i === k ? Infinity : Math.hypot(...add(p, q, -1))))),
+    );
+    gaps.sort((x, y) => x - y);
+    const gap = gaps[gaps.length >> 1];
+    this.size = 0.5 * (Number.isFinite(gap) && gap > 0 ? gap : 0.2);
     this.draw();
   }
 
