@@ -187,6 +187,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Reconstruct a scene of splats from a capture."""
+    if viewed:
+        _check_address(host, port)
     from lumigraph.app.training import Order, conduct, go_on, start
 
     _loaded()
@@ -238,6 +240,7 @@ def open_app(
     no_token: NoToken = False,
 ) -> None:
     """Open the page: choose a capture, watch it grow, fly through it."""
+    _check_address(host, port)
     from lumigraph.app.viewing import Serving, run_app
 
     _loaded()
@@ -254,6 +257,7 @@ def view(
     no_token: NoToken = False,
 ) -> None:
     """Fly through a scene in a browser."""
+    _check_address(host, port)
     from lumigraph.app.viewing import Serving
     from lumigraph.app.viewing import view as view_scene
 
@@ -398,6 +402,13 @@ def main() -> None:
 def _loaded() -> None:
     """From here on Ctrl-C is an exception, so that what it interrupts can tidy up."""
     _on_interrupt(signal.default_int_handler)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises at once, before anything heavy is loaded, if the page cannot be served there."""
+    from lumigraph.app.viewer.ports import address_of, listen
+
+    listen(address_of(host), port).close()
 
 
 def _on_interrupt(handler: Any) -> Any:

@@ -74,10 +74,9 @@ def train_viewed(
         page.close()
         raise
     _stay(page, serving)
-    job = page.desk.state()["current"]
-    folder = None if job is None else job.get("run")
-    with suppress(OSError, ValueError):  # it was stopped before there was one
-        return None if folder is None else open_run(Path(folder))
+    folder = page.desk.run_folder
+    with suppress(OSError, ValueError):  # it was stopped before it had done a step
+        return None if folder is None else open_run(folder)
     return None
 
 

@@ -193,6 +193,12 @@ class Desk:
         job = self._trainings.job
         return job is not None and job.state in ("training", "evaluating")
 
+    @property
+    def run_folder(self) -> Path | None:
+        """Of the training in work, or the last that was; None before it has one."""
+        job = self._trainings.job
+        return None if job is None or not job.folder else Path(job.folder)
+
     # The scene shown.
 
     def show(self, source_id: str) -> None:
