@@ -307,6 +307,12 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         page.get_by_role("option", name="Depth").click()
         page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
         assert page.evaluate("() => window.lumigraph.settings.mode") == "depth"
+        expect(page.locator("canvas[width='256']")).to_be_visible()
+        page.locator("#canvas").dispatch_event("pointerdown")
+        page.evaluate("() => document.activeElement?.blur()")
+        page.keyboard.press("1")
+        page.wait_for_function("() => window.lumigraph.settings.mode === 'color'")
+        expect(page.locator("canvas[width='256']")).to_be_hidden()
 
 
 def test_who_only_looks_gets_the_light_page(drawer: Browser, served: pages.Page):

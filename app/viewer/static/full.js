@@ -4,6 +4,7 @@
 
 import { add, cross, dot, forwardOf, positionOf, scaled, unit } from "./camera.js";
 import { Viewing } from "./desk.js";
+import { drawLegend, listenToKeys, statsLine } from "./overlay.js";
 
 const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
 
@@ -72,10 +73,29 @@ class ViserEye {
   }
 }
 
-const HINT =
-  "position:absolute;left:50%;top:12px;transform:translateX(-50%);margin:0;padding:2px 8px;" +
-  "border-radius:4px;background:rgba(16,17,20,.65);color:#eee;font:14px system-ui;z-index:5;" +
-  "pointer-events:none";
+const LABEL =
+  "position:absolute;margin:0;padding:2px 8px;border-radius:4px;background:rgba(16,17,20,.65);" +
+  "color:#eee;font:13px system-ui;z-index:5;pointer-events:none;";
+
+// A label over the picture, at a place given in CSS.
+function label(place, where, name = "p") {
+  const made = document.createElement(name);
+  made.style.cssText = LABEL + where;
+  made.hidden = true;
+  place.append(made);
+  return made;
+}
+
+// The legend's parts, in the corner at the bottom left.
+function legendIn(place) {
+  const root = label(place, "left:84px;bottom:8px", "div");
+  const [low, high] = [document.createElement("span"), document.createElement("span")];
+  const ramp = document.createElement("canvas");
+  [ramp.width, ramp.height] = [256, 1];
+  ramp.style.cssText = "width:140px;height:10px;margin:0 6px;image-rendering:pixelated";
+  root.append(low, ramp, high);
+  return { root, low, high, ramp };
+}
 
 async function start() {
   const inside = await viserReady();
@@ -87,10 +107,9 @@ async function start() {
   above.style.position = "relative";
   above.style.zIndex = 1;
   place.prepend(canvas);
-  const hint = document.createElement("p");
-  hint.style.cssText = HINT;
-  hint.hidden = true;
-  place.append(hint);
+  const hint = label(place, "left:50%;top:12px;transform:translateX(-50%)");
+  const live = label(place, "right:8px;bottom:8px");
+  const legend = legendIn(place);
   const say = (text) => {
     hint.textContent = text;
     hint.hidden = !text;
@@ -102,9 +121,16 @@ async function start() {
     hello: ({ role }) => role === "view" && location.replace("/light"),
     status: ({ connected, text }) => say(connected ? "" : text),
     sending: (text) => say(text),
+    legend: (colors) => drawLegend(legend, colors),
+    stats: (stats) => {
+      live.textContent = statsLine(stats);
+      live.hidden = false;
+    },
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
   });
   window.lumigraph = viewing;
+  // viser's panel does not learn of what keys do; what is set by it later counts again.
+  listenToKeys(viewing, (id, value) => viewing.set(id, value), {});
 
   let before = "";
   const watch = () => {

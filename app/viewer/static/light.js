@@ -2,6 +2,7 @@
 
 import { add, forwardOf, positionOf, steer } from "./camera.js";
 import { OrbitEye, Viewing } from "./desk.js";
+import { drawLegend, listenToKeys, statsLine } from "./overlay.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -12,17 +13,17 @@ eye.follow = (shot) => {
   eye.orbit.lookFrom(position, target);
 };
 
-const MODES = ["color", "depth", "opacity", "normals", "centers", "ellipses"];
+const legend = { root: $("legend"), low: $("low"), high: $("high"), ramp: $("ramp") };
 const inputs = new Map();
-let role = "view", latest = null, noted = 0;
+let role = "view", noted = 0;
 
 const viewing = new Viewing(canvas, eye, {
   hello: (hello) => (role = hello.role),
   status: ({ connected, text }) => hint(connected ? "" : text),
   controls: ({ items }) => drawControls(items),
   state: drawState,
-  legend: drawLegend,
-  stats: drawStats,
+  legend: (colors) => drawLegend(legend, colors),
+  stats: (stats) => ($("live").textContent = statsLine(stats)),
   note: ({ kind, text }) => note(kind, text),
   sending: (text) => hint(text),
   arrived: () => inputs.has("fov") && (inputs.get("fov").input.value = viewing.settings.fov),
@@ -181,7 +182,6 @@ const fixed = (value, digits) =>
   value === undefined || value === null ? "" : value.toFixed(digits);
 
 function drawState(state) {
-  latest = state;
   if (!state.shown && !viewing.shown) hint("Choose a capture and press Start");
   else if ($("hint").textContent.startsWith("Choose")) hint("");
   for (const { id, kind, text } of state.notes ?? []) {
@@ -242,44 +242,12 @@ function plot(name, xs = [], ys = [], digits) {
   figure.querySelector("svg").setAttribute("aria-label", `${name}: ${range}`);
 }
 
-function drawStats(stats) {
-  $("live").textContent =
-    `${stats.fps.toFixed(0)} fps, ` +
-    (stats.latency_ms === null ? "" : `${stats.latency_ms.toFixed(0)} ms, `) +
-    `${stats.width} x ${stats.height}` + (stats.scale < 1 ? ` (scale ${stats.scale})` : "");
-}
-
-function drawLegend(legend) {
-  $("legend").hidden = !legend.colors?.length;
-  if (!legend.colors?.length) return;
-  $("low").textContent = legend.low.toPrecision(3);
-  $("high").textContent = legend.high.toPrecision(3);
-  const context = $("ramp").getContext("2d");
-  const row = context.createImageData(256, 1);
-  for (let i = 0; i < 256; ++i) row.data.set([...legend.colors[i], 255], 4 * i);
-  context.putImageData(row, 0, 0);
-}
-
 // Keys, clicks, the page itself ------------------------------------------------------------------
 
-const KEYS = {
-  KeyR: () => viewing.set("reset", true),
+listenToKeys(viewing, press, {
   KeyF: () => press("fly", !viewing.settings.fly),
-  KeyC: () => press("cameras", !viewing.settings.cameras),
-  KeyN: () => viewing.set("next", true),
-  KeyB: () => viewing.set("previous", true),
-  KeyX: () => press("compare", viewing.nextComparison()),
-  KeyK: () => viewing.set("screenshot", true),
   KeyH: () => $("fold").click(),
-  Escape: () => viewing.leave(),
-};
-addEventListener("keydown", (event) => {
-  const tag = document.activeElement?.tagName;
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (["INPUT", "SELECT", "TEXTAREA"].includes(tag) && event.code !== "Escape") return;
-  if (event.key === "?") $("keys").showModal();
-  else if (/^Digit[1-6]$/.test(event.code)) press("mode", MODES[Number(event.code[5]) - 1]);
-  else KEYS[event.code]?.();
+  Help: () => $("keys").showModal(),
 });
 
 let pressed = null;
