@@ -71,6 +71,21 @@ def views_of(run: Run, views: Views, count: int) -> Shots:
     return _numbered(interpolate(train, count))
 
 
+PLY_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
+"""In files of splats that come without cameras the y axis points down, as tools have it."""
+
+BEFORE = 2.2 * torch.tensor([0.0, -0.4, -1.0], dtype=torch.float64)
+"""Where such a scene is looked at from, in its radii from its middle: in front and a bit above."""
+
+
+def middle_of(scene: Splats) -> tuple[Tensor, float]:
+    """The middle of a scene that is not empty, and its radius. float64 [3]"""
+    means = scene.means.double().cpu()
+    center = means.median(0).values
+    # The nine tenths nearest to the middle: a few far splats would make all else a dot.
+    return center, float((means - center).norm(dim=1).quantile(0.9)) or 1.0
+
+
 def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 720) -> Shots:
     """An orbit around a scene that comes without cameras, with the y axis pointing down.
 
@@ -78,18 +93,14 @@ def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 7
     """
     if len(scene) == 0:
         raise ValueError("the file holds no splats, so there is nothing to see")
-    means = scene.means.double().cpu()
-    center = means.median(0).values
-    # The nine tenths nearest to the middle: a few far splats would make all else a dot.
-    radius = float((means - center).norm(dim=1).quantile(0.9)) or 1.0
+    center, radius = middle_of(scene)
     focal = width / 2 / LENS_FOV_TANGENT
-    place = center + torch.tensor([0, -0.4, -1.0], dtype=torch.float64) * 2.2 * radius
-    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
+    place = center + BEFORE * radius
     first = Camera(
-        look_at(place, center, up), (focal, focal), (width / 2, height / 2), width, height
+        look_at(place, center, PLY_UP), (focal, focal), (width / 2, height / 2), width, height
     )
     first = replace(first, near=radius * 1e-2)
-    return _numbered([first, *_turned(first, center, up, count)[1:]])
+    return _numbered([first, *_turned(first, center, PLY_UP, count)[1:]])
 
 
 def render_sequence(

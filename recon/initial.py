@@ -10,13 +10,16 @@ from lumigraph.recon.morton import morton_order
 from lumigraph.recon.plan import Plan
 from lumigraph.render import Splats
 
+FEW_POINTS = 100
+"""Fewer points than this are stray features that show no shape: random places cover more."""
+
 
 def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator) -> Splats:
     """Round grey-to-coloured splats at the capture's points, in the frame of its similarity.
 
     Without points they start at random places that the cameras see, in random colours.
     """
-    if len(capture.points) >= 100:
+    if len(capture.points) >= FEW_POINTS:
         points, colors = capture.points, capture.colors.float() / 255
     else:
         seed = int(torch.randint(1 << 31, (), generator=generator))

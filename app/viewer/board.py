@@ -14,7 +14,7 @@ from lumigraph.app.viewer.controls import Control, desk_controls, page_controls
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.home import frusta_of, home_of
 from lumigraph.app.viewer.shown import Setting, Shown
-from lumigraph.app.viewer.uploads import PHOTOS, Upload, begin_upload, unpack
+from lumigraph.app.viewer.uploads import PHOTOS, Upload, begin_upload, free_path, unpack
 from lumigraph.app.viewer.wishes import Scalar
 from lumigraph.recon import PRESETS
 
@@ -99,12 +99,10 @@ class Board:
             "start": self._start,
             "open": lambda: desk.show(self._form["source"]),
             "go_on": lambda: desk.go_on(self._form["source"]),
-            "follow": desk.follow,
             "pause": desk.pause,
             "resume": desk.resume,
             "stop": desk.stop,
             "checkpoint": desk.checkpoint,
-            "refresh": desk.refresh,
         }
         if id in actions:
             actions[id]()
@@ -131,7 +129,7 @@ class Board:
         """A file has come: what it is decides what becomes of it."""
         desk = self._desk
         if path.suffix.lower() == ".zip":
-            folder = _fresh(path.with_suffix(""))
+            folder = free_path(path.with_suffix(""))
             files = unpack(path, folder)
             path.unlink()
             desk.refresh()
@@ -219,11 +217,3 @@ class Incoming:
         """Forgets it, unless it is whole."""
         if self._upload.received < self._upload.size:
             self._upload.drop()
-
-
-def _fresh(folder: Path) -> Path:
-    number, fresh = 1, folder
-    while fresh.exists():
-        number += 1
-        fresh = folder.with_name(f"{folder.name}_{number}")
-    return fresh

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lumigraph.app.film import BEFORE, PLY_UP, middle_of
 from lumigraph.render import Camera, Splats, focus_of
 from lumigraph.render.paths import up_of
 
@@ -35,14 +36,10 @@ def home_of(scene: Splats, cameras: Sequence[Camera], up: Tensor | None) -> dict
         target = position + forward * distance
         fov = 2 * math.atan2(first.height / 2, first.focal[1])
     else:
-        means = scene.means.double().cpu()
-        target = means.median(0).values if len(scene) else torch.zeros(3, dtype=torch.float64)
-        # The nine tenths nearest to the middle: a few far splats would make all else a dot.
-        away = (means - target).norm(dim=1)
-        radius = float(away.sort().values[int(0.9 * (len(away) - 1))]) if len(away) else 1.0
-        # As in PLY files of 3DGS: the y axis points down.
-        up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64) if up is None else up
-        position = target + torch.tensor([0, -0.4, -1.0], dtype=torch.float64) * 2.2 * (radius or 1)
+        # Pages are shown no empty scene but that of a training which has pruned all.
+        target, radius = middle_of(scene) if len(scene) else (torch.zeros(3).double(), 1.0)
+        up = PLY_UP if up is None else up
+        position = target + BEFORE * radius
         fov = FOV
     return {
         "position": position.tolist(),

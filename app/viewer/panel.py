@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import viser
@@ -10,8 +10,7 @@ from viser import uplot
 from viser._messages import RunJavascriptMessage
 
 from lumigraph.app.viewer.controls import COMPARE, LOOK, MAKE, Control
-
-Role = Literal["control", "view"]
+from lumigraph.app.viewer.gate import Role
 
 SCRIPT = (
     "const s = document.createElement('script'); s.type = 'module'; s.src = '/static/full.js';"

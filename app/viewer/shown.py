@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.app.cameras_file import Split
+from lumigraph.app.film import PLY_UP
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.viewer.sources import is_inside
 from lumigraph.datasets import Frame, ImageCache, load_capture
@@ -90,8 +91,7 @@ def open_ply(path: Path, source: str, name: str) -> tuple[Splats, Setting]:
     scene = load_ply(path)
     if len(scene) == 0:
         raise ValueError(f"{path} holds no splats, so there is nothing to see")
-    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
-    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), up)
+    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), PLY_UP)
 
 
 def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) -> Setting:

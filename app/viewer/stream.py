@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Literal, Protocol
+from typing import Protocol
 
+from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.look import Look
 from lumigraph.app.viewer.pace import SILENCE
 from lumigraph.app.viewer.painter import Client, Painter
@@ -24,8 +25,6 @@ VERSION = 1
 
 NEWS_SECONDS = 0.2
 """From one message of the desk's state to the next: the eye reads no numbers faster."""
-
-Role = Literal["control", "view"]
 
 
 class Socket(Protocol):

@@ -77,7 +77,7 @@ def begin_upload(folder: Path, name: str, size: int) -> Upload:
     if shutil.disk_usage(_existing(folder)).free < 2 * size:
         raise ValueError(f"There is no room for the {size >> 20} MB of {safe}: free some space")
     folder.mkdir(parents=True, exist_ok=True)
-    path = _free(folder / safe)
+    path = free_path(folder / safe)
     return Upload(path, size, open(path, "xb"))
 
 
@@ -146,7 +146,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Non
             out.write(block)
 
 
-def _free(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     """The path, or the first with a number that nothing lies at."""
     number = 1
     free = path

@@ -11,8 +11,8 @@ const COMPARISONS = ["slider", "blend", "error", "off"];
 const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 
 export class Viewing {
-  // `eye()` gives {matrix, fov} of the page's own camera; `goTo(position, target, fov)` and
-  // `setUp(up)` set it. `handlers` hear of all that the stream tells.
+  // `eye.view()` gives {matrix, fov} of the page's own camera; `arrive`, `follow`, `setUp` and
+  // `setFov` set it. `handlers` hear of all that the stream tells.
   constructor(canvas, eye, handlers) {
     this.eye = eye;
     this.handlers = handlers;
@@ -23,7 +23,6 @@ export class Viewing {
       amount: 0.5,
     };
     this.shown = null;
-    this.range = null;
     this.stream = new Stream({
       ...handlers,
       status: (status) => {
@@ -32,10 +31,6 @@ export class Viewing {
       },
       state: (state) => this.hearState(state),
       cameras: ({ items }) => this.screen.setCameras(items),
-      legend: (legend) => {
-        this.range = legend;
-        handlers.legend?.(legend);
-      },
       frame: (frame) => {
         this.screen.take(frame);
         handlers.frame?.(frame);
