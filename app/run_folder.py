@@ -9,13 +9,18 @@
     eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
     renders/            what `lumigraph render` made
     report.html         all of it on one page
+    .lock               while it is trained: the process that does
 
 Every path in it is relative, so that the folder can be moved, zipped and mailed. The test photos
 are kept so that a run can be evaluated where the photos are not.
 """
 
+import errno
+import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +30,13 @@ from lumigraph.app.files import is_count, is_number, printable, read_json, shown
 from lumigraph.app.frames import moved_capture
 from lumigraph.app.inputs import Selection
 from lumigraph.app.pictures import picture_name, write_picture
+from lumigraph.app.terminal import warn
 from lumigraph.datasets import Capture
 from lumigraph.recon.files import load_scene
 from lumigraph.render import Splats
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT = "lumigraph run"
 VERSION = 2
@@ -41,6 +50,10 @@ OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
 
 PARTS = ("checkpoints", "eval", "renders")
 FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
+
+LOCK = ".lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What file systems answer that know no locks, as some of a network do."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,41 @@ def create_run(
     return run
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While inside, nobody else trains into `folder`, which is made with its parents if absent.
+
+    The lock is the kernel's: it ends with this process, however that ends, and neither a file that
+    is left behind nor a copy of it holds anything. Who only reads the run takes no notice of it,
+    and programs that are started meanwhile do not get it. Folders made for it go if they are empty
+    at the end.
+
+    Raises:
+        BlockingIOError: Another process, or another session of this one, trains into it.
+        NotADirectoryError: It is a file.
+    """
+    if sys.platform == "win32":  # has no fcntl: there, nobody is kept from training into it too
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: choose another folder with -o")
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    file = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            if file is not None and _is_at(file, folder / LOCK):  # the run may have been moved
+                (folder / LOCK).unlink()
+        if file is not None:
+            os.close(file)
+        with suppress(OSError):
+            for path in absent:
+                path.rmdir()
+
+
 def open_run(folder: Path) -> Run:
     """The run that lies in `folder`.
 
@@ -216,7 +264,9 @@ def next_folder(parent: Path) -> Path:
 
 def is_taken(folder: Path) -> bool:
     """Whether something is there that a new run would write over."""
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name != LOCK for path in folder.iterdir())
 
 
 def occupied(folder: Path) -> str:
@@ -225,6 +275,57 @@ def occupied(folder: Path) -> str:
         f"{folder} is not empty: choose another folder with -o, go on with what is in it with "
         f"--resume {folder}, or replace it with --overwrite"
     )
+
+
+def _lock(folder: Path) -> int:
+    """The open lock file of a folder, locked; BlockingIOError if it is so already.
+
+    A descriptor that Python opens is closed in every program that is started from here.
+    """
+    path = folder / LOCK
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            _flock(file, folder)
+            # Whoever had it may have removed the file after it was opened here, and a third have
+            # made a new one: only the lock on the file that is there counts.
+            if _is_at(file, path):
+                with suppress(OSError):  # it is only there for people to read
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, b"%d\n" % os.getpid(), 0)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _flock(file: int, folder: Path) -> None:
+    """Locks an open file, or warns where the file system cannot; BlockingIOError if it is taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.pread(file, 20, 0).strip()
+        process = f"process {int(number)}" if number.isdigit() else "another process"
+        raise BlockingIOError(
+            f"{folder} is being trained by {process}: let that end or stop it first, or train in "
+            "another folder with -o"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warn(
+            f"{folder} lies where files cannot be locked ({error.strerror}): see to it that no "
+            "other program trains there"
+        )
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is the one that lies at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _check_record(record: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,7 @@ end may live in another process.
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class Session:
         checkpoint_seconds: Time between two checkpoints.
         patient: Whether a result that cannot be written is held until it can, as when somebody is
             there to free the disk; else that raises OSError.
+        lock: What `run_session` closes at its end, or whoever drops the session before: the
+            right to train into the folder.
     """
 
     run: Run
@@ -89,6 +91,7 @@ class Session:
     seconds: float = 0.0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     patient: bool = False
+    lock: ExitStack = field(default_factory=ExitStack)
 
     def views(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
         """Frames of the capture with their cameras in the frame of the fit's scene."""
@@ -123,6 +126,7 @@ def run_session(session: Session) -> Run:
         state = "stopped"
         raise
     finally:
+        session.lock.close()  # before anybody hears of the end, and begins anew
         session.channel.publish(Ended(state, session.fit.step))
         session.channel.close()
     return session.run

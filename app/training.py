@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from lumigraph.app.run_folder import (
     Run,
     create_run,
     is_taken,
+    locked,
     next_folder,
     occupied,
     open_run,
@@ -93,29 +94,29 @@ def start(
 ) -> Session:
     """A session that begins a run in `folder`, or in a new one under `runs` if that is None.
 
-    Raises FileExistsError if the folder is taken and not to be overwritten, and what reading the
-    capture raises.
+    Raises FileExistsError if the folder is taken and not to be overwritten, BlockingIOError if it
+    is being trained, and what reading the capture raises.
     """
-    if folder is not None and is_taken(folder) and not overwrite:
-        raise FileExistsError(occupied(folder))
-    plan = plan_from(order.preset or "standard", **order.changes)
-    device, reason = chosen_device(order.device or "auto")
-    seed = order.seed or 0
-    began = time.monotonic()
-    capture, selection = open_capture(path, order.selection)
-    capture = replace(capture, name=order.name or capture.name or "capture")
-    notice(reason)
-    if order.minutes is not None:
-        plan = fitted_to(plan, order.preset or "standard", capture, order.minutes, device)
-    fit = start_fit(capture, plan, seed=seed, device=device)
-    if folder is None:
-        folder = next_folder(runs / capture.name)
-    _check_space(folder)
-    run = create_run(
-        folder,
-        capture=capture,
-        overwrite=overwrite,
-        record={
+    with ExitStack() as lock:
+        if folder is not None:
+            lock.enter_context(locked(folder))
+            if is_taken(folder) and not overwrite:
+                raise FileExistsError(occupied(folder))
+        plan = plan_from(order.preset or "standard", **order.changes)
+        device, reason = chosen_device(order.device or "auto")
+        seed = order.seed or 0
+        began = time.monotonic()
+        capture, selection = open_capture(path, order.selection)
+        capture = replace(capture, name=order.name or capture.name or "capture")
+        notice(reason)
+        if order.minutes is not None:
+            plan = fitted_to(plan, order.preset or "standard", capture, order.minutes, device)
+        fit = start_fit(capture, plan, seed=seed, device=device)
+        if folder is None:
+            folder = next_folder(runs / capture.name)
+            lock.enter_context(locked(folder))
+        _check_space(folder)
+        record = {
             "capture": capture.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "asked": _asked(order, seed, device, selection),
@@ -126,9 +127,9 @@ def start(
             "inputs": inputs_of(capture),
             "versions": versions(),
             "timings": {"loading": time.monotonic() - began},
-        },
-    )
-    return Session(run, capture, fit)
+        }
+        run = create_run(folder, capture=capture, record=record, overwrite=overwrite)
+        return Session(run, capture, fit, lock=lock.pop_all())
 
 
 def go_on(path: Path, order: Order, folder: Path) -> Session:
@@ -137,24 +138,34 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
     Warns if the machine or a program changed since, as it is not to the bit then.
 
     Raises ValueError if the run is finished, if anything about it is to change, or if the capture
-    is not the one it was started with.
+    is not the one it was started with, and BlockingIOError if it is being trained.
     """
-    run = open_run(folder)
+    open_run(folder)  # nothing is locked where there is no run
+    with ExitStack() as lock:
+        lock.enter_context(locked(folder))
+        session = _gone_on(path, order, open_run(folder))
+        session.lock = lock.pop_all()
+        return session
+
+
+def _gone_on(path: Path, order: Order, run: Run) -> Session:
+    """What `go_on` returns, of a run that is locked."""
     if run.state == "finished":
         raise ValueError(
-            f"{folder} is finished at step {run.record.get('step')}: there is nothing to go on with"
+            f"{run.folder} is finished at step {run.record.get('step')}: there is nothing to go "
+            "on with"
         )
     if order.given:
         raise ValueError(
-            f"{folder} goes on with what it was started with, so leave out "
+            f"{run.folder} goes on with what it was started with, so leave out "
             f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
             "choose another folder with -o"
         )
     capture, _ = open_capture(path, run.selection())
     if inputs_of(capture) != run.record["inputs"]:
         raise ValueError(
-            f"{path} is not what {folder} was started with (its cameras, points or photos differ): "
-            "give the same capture, or train anew in another folder with -o"
+            f"{path} is not what {run.folder} was started with (its cameras, points or photos "
+            "differ): give the same capture, or train anew in another folder with -o"
         )
     session = resume_session(run, capture)
     _warn_of_changes(run.record["versions"])
