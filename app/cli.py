@@ -9,15 +9,23 @@ import os
 # as soon as two programs share the cores. It is read once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import errno
 import signal
-import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
+
+from lumigraph.app import page_commands
+from lumigraph.app.endings import (
+    fail,
+    interruptible,
+    on_interrupt,
+    report,
+    report_run,
+    show_warning,
+)
 
 app = typer.Typer(
     help="Photos in; a 3D scene out that you fly through, export, and know how far to trust.",
@@ -98,15 +106,6 @@ TestEvery = Annotated[
         min=0, help="Hold out one of so many, if none are named; 0 for none. [default: 8]"
     ),
 ]
-Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where new runs go.")]
-Host = Annotated[
-    str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in, who need the token.")
-]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="The first to try; 0 for any.")]
-Open = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser here.")]
-NoToken = Annotated[
-    bool, typer.Option("--no-token", help="Let everybody on this machine in, on loopback only.")
-]
 Test = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the photos to hold out, one a line.")
 ]
@@ -126,11 +125,11 @@ def demo(
     from lumigraph.app import demo as demos
     from lumigraph.app.training import conduct, start
 
-    _loaded()
+    interruptible()
     capture = demos.demo_capture(size.value)
     order = demos.demo_order(size.value, steps=steps, seed=seed, device=device and device.value)
     run, code = conduct(start(capture, order, output, overwrite=overwrite), capture)
-    _report_run(run, capture, as_json, code)
+    report_run(run, capture, as_json, code)
 
 
 @app.command()
@@ -147,7 +146,7 @@ def inspect(
 
     loaded = Selection(downscale, test, 8 if test_every is None else test_every).load(capture)
     facts = inspect_capture(loaded)
-    _report(as_json, facts, f"Capture {loaded.name}", inspection_rows(facts))
+    report(as_json, facts, f"Capture {loaded.name}", inspection_rows(facts))
 
 
 @app.command()
@@ -181,17 +180,17 @@ def train(
     viewed: Annotated[
         bool, typer.Option("--view", help="Watch and steer it in a browser.")
     ] = False,
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    open_browser: Open = True,
+    host: page_commands.Host = "127.0.0.1",
+    port: page_commands.Port = 8080,
+    open_browser: page_commands.Open = True,
     as_json: Json = False,
 ) -> None:
     """Reconstruct a scene of splats from a capture."""
     if viewed:
-        _check_address(host, port)
+        page_commands.check_address(host, port)
     from lumigraph.app.training import Order, conduct, go_on, start
 
-    _loaded()
+    interruptible()
     if minutes is not None and steps is not None:
         raise typer.BadParameter("--minutes decides on the steps: leave out --steps")
     changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
@@ -206,15 +205,15 @@ def train(
         changes={**changes, "filter": "antialiased" if antialiased else None},
     )
     if viewed:
-        from lumigraph.app.viewing import Serving, train_viewed
-
         if output is not None or overwrite:
             raise typer.BadParameter("--view begins a new run in runs/: leave out -o, --overwrite")
+        from lumigraph.app.viewing import Serving, train_viewed
+
         serving = Serving(host, port, open_browser)
         seen = train_viewed(capture, order, Path("runs"), resume, serving)
         if seen is None:
             raise typer.Exit(1)
-        _report_run(seen, capture, as_json, 0)
+        report_run(seen, capture, as_json, 0)
     if resume is not None:
         if output is not None or overwrite:
             raise typer.BadParameter(
@@ -224,45 +223,11 @@ def train(
     else:
         session = start(capture, order, output, overwrite=overwrite)
     run, code = conduct(session, capture)
-    _report_run(run, capture, as_json, code)
+    report_run(run, capture, as_json, code)
 
 
-@app.command(name="app")
-def open_app(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Captures and runs that may be opened."),
-    ] = None,
-    runs: Runs = Path("runs"),
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    open_browser: Open = True,
-    no_token: NoToken = False,
-) -> None:
-    """Open the page: choose a capture, watch it grow, fly through it."""
-    _check_address(host, port)
-    from lumigraph.app.viewing import Serving, run_app
-
-    _loaded()
-    run_app(folders or [], runs, Serving(host, port, open_browser, not no_token))
-
-
-@app.command()
-def view(
-    scene: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a .ply of splats.")],
-    runs: Runs = Path("runs"),
-    host: Host = "127.0.0.1",
-    port: Port = 8080,
-    open_browser: Open = True,
-    no_token: NoToken = False,
-) -> None:
-    """Fly through a scene in a browser."""
-    _check_address(host, port)
-    from lumigraph.app.viewing import Serving
-    from lumigraph.app.viewing import view as view_scene
-
-    _loaded()
-    view_scene(scene, runs, Serving(host, port, open_browser, not no_token))
+app.command(name="app")(page_commands.open_app)
+app.command()(page_commands.view)
 
 
 @app.command(name="eval")
@@ -288,7 +253,7 @@ def evaluate(
         ("splats", f"{metrics['splats']:,}"),
         ("pictures and numbers", run / "eval"),
     ]
-    _report(as_json, metrics, f"{run}: {split.value} views", rows)
+    report(as_json, metrics, f"{run}: {split.value} views", rows)
 
 
 @app.command()
@@ -313,7 +278,7 @@ def render(
     filming = Filming(views.value, frames, scale, depth, fps if film else None)
     made = film_run(run, filming, output)
     rows = [("pictures", f"{made['images']} in {made['folder']}"), ("film", made["film"])]
-    _report(as_json, made, f"{run}: {views.value}", rows)
+    report(as_json, made, f"{run}: {views.value}", rows)
 
 
 @app.command()
@@ -338,7 +303,7 @@ def export(
         ("size", f"{made['bytes'] / 1e6:.1f} MB"),
         ("read back", f"looks the same in {made['views']} views ({made['psnr']:.0f} dB or more)"),
     ]
-    _report(as_json, made, str(run), rows)
+    report(as_json, made, str(run), rows)
 
 
 @app.command()
@@ -347,7 +312,7 @@ def doctor(as_json: Json = False) -> None:
     from lumigraph.app.doctor import advice, doctor_rows, examine
 
     facts = examine()
-    _report(as_json, {**facts, "advice": advice(facts)}, "This machine", doctor_rows(facts))
+    report(as_json, {**facts, "advice": advice(facts)}, "This machine", doctor_rows(facts))
 
 
 @app.command()
@@ -355,10 +320,10 @@ def bench(as_json: Json = False) -> None:
     """Measure how fast this machine renders and trains, on a scene made on the spot."""
     from lumigraph.app.bench import bench_json, bench_rows, measured, showing
 
-    _loaded()
+    interruptible()
     with showing() as progress:
         found = measured(progress=progress)
-    _report(as_json, bench_json(found), "Speed here", bench_rows(found))
+    report(as_json, bench_json(found), "Speed here", bench_rows(found))
 
 
 @app.callback(invoke_without_command=True)
@@ -380,90 +345,23 @@ def options(
 
 def main() -> None:
     """Runs the command line; errors meant for the user become one line and exit code 1."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     # While libraries load, Ctrl-C just ends the process: as an exception it would come out of the
     # middle of one of them, as something else.
-    before = _on_interrupt(signal.SIG_DFL)
+    before = on_interrupt(signal.SIG_DFL)
     try:
         app()
     except (ValueError, OSError, MemoryError) as error:
         if os.environ.get("LUMIGRAPH_DEBUG"):
             raise
-        _fail(error)
+        fail(error)
     except RuntimeError as error:
         # What torch raises when memory is short has no type of its own.
         if os.environ.get("LUMIGRAPH_DEBUG") or "allocate memory" not in str(error):
             raise
-        _fail(MemoryError())
+        fail(MemoryError())
     finally:
-        _on_interrupt(before)
-
-
-def _loaded() -> None:
-    """From here on Ctrl-C is an exception, so that what it interrupts can tidy up."""
-    _on_interrupt(signal.default_int_handler)
-
-
-def _check_address(host: str, port: int) -> None:
-    """Raises at once, before anything heavy is loaded, if the page cannot be served there."""
-    from lumigraph.app.viewer.ports import address_of, listen
-
-    listen(address_of(host), port).close()
-
-
-def _on_interrupt(handler: Any) -> Any:
-    """Sets what Ctrl-C does and returns what it did; where it is ignored it stays so.
-
-    Shells start background jobs like that. None is a handler that Python knows nothing of.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before not in (signal.SIG_IGN, None):
-        signal.signal(signal.SIGINT, handler)
-    return before
-
-
-def _fail(error: BaseException) -> NoReturn:
-    """Says in one red line what went wrong and leaves."""
-    if isinstance(error, MemoryError):
-        sentence = "Out of memory: use a larger --downscale or a smaller --splat-limit"
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        sentence = f"The disk is full ({error.filename}): free some space"
-    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
-        sentence = f"{error.filename}: {error.strerror}"
-    else:
-        sentence = str(error) or type(error).__name__
-    line = " ".join("".join(c if c.isprintable() else " " for c in sentence).split())
-    typer.secho(f"Error: {line}", fg=typer.colors.RED, err=True)
-    sys.exit(1)
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    """A warning as one line, without the place in the source."""
-    typer.secho(f"Warning: {message}", fg=typer.colors.YELLOW, err=True)
-
-
-def _report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[str, Any]]) -> None:
-    """Prints a result for programs or for people."""
-    from lumigraph.app.terminal import result_json, result_table
-
-    if as_json:
-        result_json(value)
-    else:
-        result_table(title, rows)
-
-
-def _report_run(run: Any, capture: Path, as_json: bool, code: int) -> NoReturn:
-    """Prints what came of a training, and leaves with its exit code."""
-    from lumigraph.app.terminal import notice
-    from lumigraph.app.training import next_command, summary, summary_rows
-
-    command = next_command(run, capture)
-    if as_json or command is None:
-        _report(as_json, summary(run, capture), str(run.folder), summary_rows(run, capture))
-    else:
-        notice(f"Stopped at step {run.record['step']} of {run.record['steps']}. To go on:")
-        typer.echo(command)
-    raise typer.Exit(code)
+        on_interrupt(before)
 
 
 if __name__ == "__main__":
