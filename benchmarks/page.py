@@ -1,71 +1,48 @@
-"""How fluent the page is: frames a second and the time from a camera to its pixels, in Chromium.
+"""How fluent the page is: frames a second and the time from a hand to its pixels, in Chromium.
 
-    .venv/bin/python benchmarks/page.py
-    .venv/bin/python benchmarks/page.py --train --json
+    .venv/bin/python benchmarks/page.py --runs 5
+    .venv/bin/python benchmarks/page.py --page full --train --json
 
-The light page shows 100,000 generated splats and is turned without a pause, by a camera for each
-refresh of the screen. A frame counts where it is drawn; its latency is from the moment its camera
-was asked for to the next refresh after it was painted. Browser and server share the machine.
+The page shows 100,000 generated splats and is turned without a pause, a little for each refresh of
+the screen. A frame counts where it is drawn; its latency is from the moment its view was turned to,
+to the next refresh after it was painted. The first picture is timed from the address to a drawn
+frame, in a browser that has nothing of the page yet, of a server that has drawn before. Browser and
+server share the machine, and no graphics card helps: WebGL, for viser's page, is software.
 """
 
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from playwright.sync_api import Page, sync_playwright
+from measuring import Summary, markdown, number, spread, summary
+from playwright.sync_api import sync_playwright
+from visiting import FLAGS, address, browser_option, launched, opened, turned, window_for
 
 from lumigraph.app.bench import generated_scene
 from lumigraph.app.training import Order
 from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.page import Page as Served
 from lumigraph.app.viewer.page import open_page
 from lumigraph.recon.files import save_ply
 
-PANEL = 320
-"""Pixels beside the canvas that the controls take."""
+SIZES = ((640, 360), (1280, 720))
+"""Of the canvas, in pixels."""
 
-TURN = """async (seconds) => {
-  const viewing = window.lumigraph;
-  const asked = new Map(), frames = [];
-  const look = viewing.stream.look.bind(viewing.stream);
-  viewing.stream.look = (view) => {
-    const before = viewing.stream.cameraId, number = look(view);
-    if (number !== before) asked.set(number, performance.now());
-    return number;
-  };
-  const take = viewing.screen.take.bind(viewing.screen);
-  viewing.screen.take = (frame) => {
-    take(frame);
-    const { camera, scale, final } = frame;
-    requestAnimationFrame(() => {
-      const at = performance.now();
-      frames.push({ at, ms: at - asked.get(camera), scale, final });
-    });
-  };
-  const begin = performance.now();
-  let turning = true;
-  await new Promise((done) => {
-    const step = () => {
-      viewing.eye.orbit.turn(0.01, 0);
-      viewing.move();
-      if (performance.now() - begin < 1000 * seconds) requestAnimationFrame(step);
-      else done();
-    };
-    step();
-  });
-  const stopped = performance.now();
-  const moving = frames.filter((f) => f.at < stopped && f.at > begin + 1000);
-  while (!frames.some((f) => f.final && f.at > stopped) && performance.now() < stopped + 5000)
-    await new Promise((next) => setTimeout(next, 10));
-  const last = frames.find((f) => f.final && f.at > stopped);
-  viewing.stream.look = look;
-  viewing.screen.take = take;
-  return { moving, seconds: seconds - 1, still: last ? last.at - stopped : null };
-}"""
+FIGURES = (
+    "fps",
+    "fps_at_scale_1",
+    "fps_smaller",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "still_to_final_ms",
+    "first_picture_s",
+)
 
 
 def main() -> None:
@@ -77,6 +54,8 @@ def main() -> None:
         page = open_page(Desk([folder, *asked.capture], folder / "runs"), folder / "runs", port=0)
         try:
             result = _measured(asked, page)
+        except RuntimeError as error:
+            sys.exit(str(error))
         finally:
             page.close()
     print(json.dumps(result) if asked.json else _text(result))
@@ -85,48 +64,61 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", choices=FLAGS, default="light", help="full is viser's [light]")
     parser.add_argument("--splats", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8, help="of turning [8]")
+    parser.add_argument("--runs", type=int, default=1, help="median and range of so many [1]")
     parser.add_argument("--train", action="store_true", help="watch a training instead")
     parser.add_argument("--capture", type=Path, nargs="*", default=[], help="for --train")
-    parser.add_argument("--browser", default="/usr/bin/chromium", help="of Chromium")
+    browser_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.seconds < 2 or asked.runs < 1:
+        parser.error("--seconds takes at least 2, the first of which does not count, --runs 1")
+    return asked
 
 
-def _measured(asked: argparse.Namespace, served: Any) -> dict[str, Any]:
-    desk, url = served.desk, served.server.urls["control"]
+def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
+    """The figures of each size; RuntimeError if they would not be what they are called."""
+    desk, url = served.desk, address(served.server.urls["control"], asked.page)
+    _begin(asked, desk)
     with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=asked.browser, args=flags)
-        result: dict[str, Any] = {"splats": asked.splats, "training": asked.train}
-        if asked.train:
-            kinds = [s for s in desk.sources() if s["kind"] == "capture"]
-            desk.start(kinds[-1]["id"] if asked.capture else "demo:full", Order(preset="standard"))
-        else:
-            source = next(s["id"] for s in desk.sources() if s["kind"] == "ply")
-            desk.show(source)
-        for width, height in ((640, 360), (1280, 720)):
-            page = browser.new_page(viewport={"width": width + PANEL, "height": height})
-            page.goto(url)
-            page.goto(url.split("?")[0] + "light")
-            page.wait_for_function("() => window.lumigraph?.screen.drawn > 0", timeout=120_000)
-            page.wait_for_timeout(2000)
-            result[f"{width}x{height}"] = _summary(_turned(page, asked.seconds))
-            page.close()
+        browser = launched(playwright, asked.browser, asked.page)
+        windows = {size: window_for(browser, url, size) for size in SIZES}
+        runs: dict[tuple[int, int], list[dict[str, Any]]] = {size: [] for size in SIZES}
+        for _ in range(asked.runs):
+            for size, window in windows.items():
+                page, seconds = opened(browser, url, window)
+                found = turned(page, asked.page, size, asked.seconds)
+                runs[size].append({**_figures(found), "first_picture_s": seconds})
+                page.close()
+                if asked.train and not desk.training:
+                    raise RuntimeError("The training ended meanwhile: take fewer --runs")
         browser.close()
-    return result
+    splats = None if asked.train else asked.splats
+    about = {"page": asked.page, "splats": splats, "training": asked.train}
+    return about | {f"{width}x{height}": _over(runs[width, height]) for width, height in SIZES}
 
 
-def _turned(page: Page, seconds: float) -> dict[str, Any]:
-    return page.evaluate(TURN, seconds)
+def _begin(asked: argparse.Namespace, desk: Desk) -> None:
+    """Has the desk show what is to be looked at."""
+    kind = "capture" if asked.train else "ply"
+    sources = [source["id"] for source in desk.sources() if source["kind"] == kind]
+    if asked.train:
+        desk.start(sources[-1] if asked.capture else "demo:full", Order(preset="standard"))
+    else:
+        desk.show(sources[0])
 
 
-def _summary(found: dict[str, Any]) -> dict[str, Any]:
+def _figures(found: dict[str, Any]) -> dict[str, float | None]:
+    """What is said of one turning."""
     frames = found["moving"]
     whole = [frame for frame in frames if frame["scale"] >= 0.999]
-    times = sorted(frame["ms"] for frame in frames)
+    times = sorted(frame["ms"] for frame in frames if frame["ms"] is not None)
+    if len(times) < len(frames):
+        raise RuntimeError(f"{len(frames) - len(times)} frames are of views that nobody turned to")
     return {
+        "fps": len(frames) / found["seconds"],
         "fps_at_scale_1": len(whole) / found["seconds"],
         "fps_smaller": (len(frames) - len(whole)) / found["seconds"],
         "latency_ms_p50": times[len(times) // 2] if times else None,
@@ -135,17 +127,25 @@ def _summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _over(runs: list[dict[str, Any]]) -> dict[str, Summary | None]:
+    """Median and range of each figure over the runs that have it."""
+    columns = {name: [run[name] for run in runs if run[name] is not None] for name in FIGURES}
+    return {name: summary(values) if values else None for name, values in columns.items()}
+
+
 def _text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    names = ("fps_at_scale_1", "fps_smaller", "latency_ms_p50", "latency_ms_p95")
-    names += ("still_to_final_ms",)
-    lines = [f"| canvas | {' | '.join(name.replace('_', ' ') for name in names)} |"]
-    lines.append("|---" * (len(names) + 1) + "|")
-    for size, row in result.items():
-        if isinstance(row, dict):
-            cells = ["-" if row[name] is None else f"{row[name]:.1f}" for name in names]
-            lines.append(f"| {size} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    sizes = {size: row for size, row in result.items() if isinstance(row, dict)}
+    rows = [[size, *(cell(row[name]) for name in FIGURES)] for size, row in sizes.items()]
+    return markdown(["canvas", *(name.replace("_", " ") for name in FIGURES)], rows)
+
+
+def cell(figure: Summary | None) -> str:
+    """The median of a figure, and its range if there was more than one run."""
+    if figure is None:
+        return "-"
+    middle = number(figure["median"])
+    return middle if figure["runs"] == 1 else f"{middle} ({spread(figure)})"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""The processes that `watching.py` measures: one that trains, and one that serves a page.
+
+Each has its end of a pipe, through which it says how far its training is, and ends with it.
+"""
+
+import io
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from lumigraph.app.channel import Event, Progress
+from lumigraph.app.demo import demo_capture
+from lumigraph.app.session import Session, run_session
+from lumigraph.app.training import Order, start
+from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.page import open_page
+from lumigraph.app.viewer.trainer import of_demo
+from lumigraph.datasets.demo import DemoSize
+
+Mark = dict[str, float]
+"""Where a training was: step, splats, and seconds of the trainer, of the server and by the clock.
+Without a server its seconds are 0."""
+
+
+@contextmanager
+def process(work: Callable[..., None], *given: Any) -> Iterator[tuple[int, Connection]]:
+    """A new process that does that work, by its number, and a pipe to it; it ends with the pipe."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    running = context.Process(target=work, args=(theirs, *given))
+    running.start()
+    theirs.close()
+    assert running.pid is not None
+    try:
+        yield running.pid, ours
+    finally:
+        ours.close()
+        running.join()
+
+
+def train(pipe: Connection, scene: DemoSize, order: Order, steps: list[int]) -> None:
+    """What `train` does but for drawing, with marks at these steps; it stops after the last."""
+    with tempfile.TemporaryDirectory() as name, redirect_stderr(io.StringIO()):
+        session = start(demo_capture(scene), of_demo(order, scene), Path(name) / "run")
+        session.channel.attach(_Marks(session, steps, pipe))
+        run_session(session)
+
+
+class _Marks:
+    """A listener that sends a mark at each of some steps, and stops the session at the last."""
+
+    def __init__(self, session: Session, steps: list[int], pipe: Connection) -> None:
+        self.session, self.steps, self.pipe = session, steps, pipe
+
+    def put(self, event: Event) -> None:
+        """Hears an event, in the thread that trains."""
+        if isinstance(event, Progress) and event.step in self.steps:
+            self.pipe.send(_mark(event.step, event.splats, os.getpid(), None))
+            if event.step == self.steps[-1]:
+                self.session.control.stop()
+
+    def close(self) -> None:
+        """Hears that no event will follow."""
+
+
+def serve(pipe: Connection, scene: DemoSize, order: Order) -> None:
+    """Serves a page, says its address, and does what comes until the pipe closes.
+
+    "start" begins the training; a number is answered by a mark when it has come to that step.
+    """
+    with tempfile.TemporaryDirectory() as name, suppress(EOFError, BrokenPipeError):
+        runs = Path(name)
+        page = open_page(Desk([], runs), runs, port=0)
+        try:
+            pipe.send(page.server.urls["control"])
+            while True:
+                wish = pipe.recv()
+                if wish == "start":
+                    page.desk.start(f"demo:{scene}", order)
+                else:
+                    pipe.send(_arrival(page.desk, wish))
+        finally:
+            page.close()
+
+
+def _arrival(desk: Desk, step: int) -> Mark:
+    """The mark when the training has come to that step; RuntimeError if it ended before."""
+    version = -1
+    while True:
+        version = desk.wait(version)
+        # Looked at without `state`, which makes curves of it each time: this is to cost nothing.
+        job, pid = desk._trainings.job, desk._trainings.pid
+        if job is None or job.state in ("waiting", "loading"):
+            continue
+        if pid is None or job.state != "training":
+            raise RuntimeError(f"The training is {job.state} before step {step}: {job.sentence}")
+        numbers = job.numbers
+        if numbers.get("step", 0) >= step:
+            return _mark(numbers["step"], numbers["splats"], pid, os.getpid())
+
+
+def _mark(step: int, splats: int, trainer: int, server: int | None) -> Mark:
+    return {
+        "step": step,
+        "splats": splats,
+        "trainer": _seconds(trainer),
+        "server": 0.0 if server is None else _seconds(server),
+        "clock": time.perf_counter(),
+    }
+
+
+def _seconds(pid: int) -> float:
+    """Processor time that all threads of a process have had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def holdings(pid: int) -> dict[str, float]:
+    """What a process holds: megabytes of memory, and of that its own; threads; open files."""
+    process = Path("/proc") / str(pid)
+    lines = (process / "status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
+    return {
+        "rss_mb": int(status["VmRSS"].split()[0]) / 1024,
+        "private_mb": int(status["RssAnon"].split()[0]) / 1024,
+        "threads": int(status["Threads"]),
+        "files": len(list((process / "fd").iterdir())),
+    }
