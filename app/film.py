@@ -78,12 +78,17 @@ BEFORE = 2.2 * torch.tensor([0.0, -0.4, -1.0], dtype=torch.float64)
 """Where such a scene is looked at from, in its radii from its middle: in front and a bit above."""
 
 
+NEAR = 1e-2
+"""The near plane of a scene without cameras, in its radii."""
+
+
 def middle_of(scene: Splats) -> tuple[Tensor, float]:
     """The middle of a scene that is not empty, and its radius. float64 [3]"""
     means = scene.means.double().cpu()
     center = means.median(0).values
     # The nine tenths nearest to the middle: a few far splats would make all else a dot.
-    return center, float((means - center).norm(dim=1).quantile(0.9)) or 1.0
+    distances = (means - center).norm(dim=1)
+    return center, float(distances.kthvalue(1 + 9 * (len(scene) - 1) // 10).values) or 1.0
 
 
 def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 720) -> Shots:
@@ -99,7 +104,7 @@ def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 7
     first = Camera(
         look_at(place, center, PLY_UP), (focal, focal), (width / 2, height / 2), width, height
     )
-    first = replace(first, near=radius * 1e-2)
+    first = replace(first, near=radius * NEAR)
     return _numbered([first, *_turned(first, center, PLY_UP, count)[1:]])
 
 

@@ -1,8 +1,10 @@
 """The page in a real browser: what a person sees and does, with WebGL and without."""
 
+import math
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -313,6 +315,87 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         page.keyboard.press("1")
         page.wait_for_function("() => window.lumigraph.settings.mode === 'color'")
         expect(page.locator("canvas[width='256']")).to_be_hidden()
+        expect(page.get_by_label("Show", exact=True)).to_have_value("Colour")
+        page.get_by_role("tab", name="Keys").click()
+        expect(page.get_by_role("cell", name="Take a picture")).to_be_visible()
+        expect(page.get_by_text("Radiance fields are not built yet.")).to_be_attached()
+
+
+def test_flying_on_visers_page_turns_the_head(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        settled(page)
+        looking = "() => window.lumigraph.eye.looking()"
+        before = page.evaluate(looking)
+        page.keyboard.press("f")
+        page.wait_for_function("() => window.lumigraph.settings.fly && lumigraph.eye.flying")
+        page.mouse.move(300, 250)
+        page.mouse.down()
+        page.mouse.move(340, 250, steps=4)
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        after = page.evaluate(looking)
+        far = math.dist(before["position"], before["target"])
+        assert math.dist(after["position"], before["position"]) < 0.02 * far
+        assert math.dist(after["target"], before["target"]) > 0.1 * far
+        page.keyboard.press("f")
+        page.wait_for_function("() => !window.lumigraph.eye.flying")
+        again = page.evaluate(looking)
+        assert math.dist(again["target"], after["target"]) < 0.01 * far
+
+
+def test_visers_page_can_be_dark(drawer: Browser, served: pages.Page):
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.get_by_role("tab", name="Look").click()
+        page.get_by_label("Dark").check(force=True)
+        page.wait_for_function(
+            "() => document.documentElement.dataset.mantineColorScheme === 'dark'"
+        )
+
+
+def test_another_scene_during_a_training_and_back(browser: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        source = page.locator('[data-id="source"]')
+        source.select_option("demo:tiny")
+        page.locator('[data-id="preset"]').select_option("standard")
+        page.locator('[data-id="start"]').click()
+        training = """() => {
+          const { name, splats } = window.lumigraph.shown ?? {};
+          return name && !name.endsWith(".ply") && splats > 0;
+        }"""
+        expect(page.locator('[data-id="pause"]')).to_be_enabled(timeout=SECONDS)
+        page.wait_for_function(training)
+        follow = page.locator('[data-id="follow"]')
+        expect(follow).to_be_disabled()
+        source.select_option(label="blobs.ply")
+        page.locator('[data-id="open"]').click()
+        page.wait_for_function("() => window.lumigraph.shown.name.endsWith('blobs.ply')")
+        follow.click()
+        page.wait_for_function(training)
+        expect(follow).to_be_disabled()
+        # Somebody ends the training from outside: the page says so, and all else goes on.
+        pid = served.desk._trainings.pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        told = page.locator(".note.error", has_text="was ended by SIGKILL")
+        expect(told).to_be_visible(timeout=SECONDS)
+        expect(page.locator('[data-id="stop"]')).to_be_disabled()
+        source.select_option(label="blobs.ply")
+        page.locator('[data-id="open"]').click()
+        page.wait_for_function("() => window.lumigraph.shown.name.endsWith('blobs.ply')")
+        settled(page)
+
+
+def test_what_came_into_a_folder_is_found(browser: Browser, served: pages.Page, folder: Path):
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        found = page.locator('[data-id="source"] option', has_text="late.ply")
+        expect(page.locator('[data-id="source"] option').first).to_be_attached()
+        expect(found).to_have_count(0)
+        shutil.copy(folder / "blobs.ply", folder / "late.ply")
+        page.locator('[data-id="refresh"]').click()
+        expect(found).to_have_count(1)
+    (folder / "late.ply").unlink()
 
 
 def test_who_only_looks_gets_the_light_page(drawer: Browser, served: pages.Page):

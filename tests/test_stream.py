@@ -55,6 +55,7 @@ class Scene:
     version: int = 1
     step: int = 300
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    near: float = 0.01
 
 
 @dataclass

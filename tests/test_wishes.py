@@ -53,7 +53,7 @@ def test_every_wish_is_read():
 def test_a_principal_point_may_be_given():
     wish = parse(changed(CAMERA, center=[0.25, 0.75]))
     assert isinstance(wish, Move)
-    camera = wish.view.camera(320, 180)
+    camera = wish.view.camera(320, 180, 0.5)
     assert camera.center == (80, 135)
 
 
@@ -61,7 +61,7 @@ def test_a_principal_point_may_be_given():
 def test_a_view_is_the_same_at_any_size(size: tuple[int, int]):
     wish = parse(json.dumps(CAMERA))
     assert isinstance(wish, Move)
-    camera = wish.view.camera(*size)
+    camera = wish.view.camera(*size, 0.01)
     assert (camera.width, camera.height) == size
     assert camera.world_to_camera.dtype == torch.float64
     assert camera.world_to_camera[:3].flatten().tolist() == MATRIX

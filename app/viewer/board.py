@@ -97,7 +97,9 @@ class Board:
         desk = self._desk
         actions: dict[str, Callable[[], object]] = {
             "start": self._start,
+            "refresh": desk.look_again,
             "open": lambda: desk.show(self._form["source"]),
+            "follow": desk.follow,
             "go_on": lambda: desk.go_on(self._form["source"]),
             "pause": desk.pause,
             "resume": desk.resume,

@@ -2,7 +2,8 @@
 
 A control is a plain dict: `id`, `kind`, `label`, `group`, `where` ("desk" if the server acts on it,
 "page" if the page does), and, as its kind needs, `value`, `options`, `low`, `high`, `step`, `hint`,
-`enabled`. Kinds: choice, number, slider, check, color, button, upload, progress, text.
+`why` it can never be used, `enabled`. Kinds: choice, number, slider, check, color, button, upload,
+progress.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,21 @@ AXES = {
     "z": "+z",
     "-z": "-z",
 }
-COMPARISONS = {"off": "Off", "slider": "Slider", "blend": "Blend", "error": "Difference x 4"}
+COMPARISONS = {"slider": "Slider", "blend": "Blend", "error": "Difference x 4", "off": "Off"}
+
+KEYS = [
+    *({"key": str(i), "id": "mode", "value": m} for i, m in enumerate(MODES, start=1)),
+    {"key": "R", "id": "reset"},
+    {"key": "F", "id": "fly"},
+    {"key": "C", "id": "cameras"},
+    {"key": "N", "id": "next"},
+    {"key": "B", "id": "previous"},
+    {"key": "X", "id": "compare"},
+    {"key": "K", "id": "screenshot"},
+    {"key": "Escape", "id": "leave"},
+]
+"""Which key uses which control of the page: sets it to `value`, or turns a check, takes the next of
+a choice, presses a button."""
 
 
 def desk_controls(
@@ -61,6 +76,13 @@ def desk_controls(
     options = [_option(source["id"], source["name"]) for source in sources]
     return [
         _control(MAKE, "choice", "source", "Capture or run", value=form["source"], options=options),
+        _control(
+            MAKE,
+            "button",
+            "refresh",
+            "Look again",
+            hint="For captures and runs that have come into the folders meanwhile.",
+        ),
         _control(MAKE, "upload", "upload", "Upload photos, a zip or a PLY"),
         *_plan_controls(form, enabled=kind == "capture"),
         _control(MAKE, "button", "start", "Start", enabled=kind == "capture"),
@@ -84,6 +106,14 @@ def desk_controls(
         ),
         _control(MAKE, "button", "checkpoint", "Checkpoint", enabled=training),
         _control(MAKE, "button", "stop", "Stop", enabled=running),
+        _control(
+            MAKE,
+            "button",
+            "follow",
+            "Back to the training",
+            enabled=running and not (state.get("shown") or {}).get("following", True),
+            hint="Shows its scene again, after another one was opened.",
+        ),
         *_live_controls(job, enabled=training),
         *(_waiting(other) for other in state.get("jobs", []) if other["state"] == "waiting"),
     ]
@@ -101,7 +131,7 @@ def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
                 value=only,
                 options=[_option(only, only)],
                 enabled=False,
-                hint=why,
+                why=why,
             )
             for name, (label, only, why) in UNBUILT.items()
         ),

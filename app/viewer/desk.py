@@ -74,6 +74,10 @@ class Desk:
             self._sources = {source.id: source for source in found}
             self._changed()
 
+    def look_again(self) -> None:
+        """Has `refresh` done in a thread: folders may be large and far away."""
+        self._opener.submit(self.refresh)
+
     def source_at(self, path: Path) -> str:
         """The id of the source at a path; ValueError if it is outside, or there is none."""
         source = source_at(path, self._allowed)

@@ -287,7 +287,7 @@ class Painter:
         threads = self._threads()
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        camera = view.camera(order.width, order.height)
+        camera = view.camera(order.width, order.height, shown.near)
         made = picture(shown.scene, camera, look, client.stop if order.final else None)
         image = Image.fromarray(made.pixels.numpy())
         flags = order.final | order.whole << 1

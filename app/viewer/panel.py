@@ -1,7 +1,8 @@
 """The panel of viser's page: the same controls as on the light page, drawn with viser's widgets."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import viser
 from viser import uplot
 from viser._messages import RunJavascriptMessage
 
-from lumigraph.app.viewer.controls import COMPARE, LOOK, MAKE, Control
+from lumigraph.app.viewer.controls import COMPARE, KEYS, LOOK, MAKE, Control
 from lumigraph.app.viewer.gate import Role
 
 SCRIPT = (
@@ -18,7 +19,23 @@ SCRIPT = (
 )
 """Puts our part of the page into viser's; what it loads is a file of ours, of the same server."""
 
-PLOTS = {"Loss": ("seconds", "loss"), "PSNR, dB": ("psnr_seconds", "psnr")}
+PLOTS = {
+    "Loss": ("seconds", "loss"),
+    "PSNR, dB": ("psnr_seconds", "psnr"),
+    "Splats": ("seconds", "splats"),
+}
+
+NUMBERS, HELP = "Numbers", "Keys"
+
+HANDS = {
+    "Drag": "turn about the scene",
+    "Right drag": "shift",
+    "Wheel": "nearer and farther",
+    "W A S D, Q E": "fly ahead, left, back, right, down, up",
+    "Arrows": "turn",
+    "Ctrl K": "find a command by its name",
+}
+"""What viser itself does."""
 
 
 class Desk(Protocol):
@@ -51,13 +68,21 @@ class Panel:
         self._widgets: dict[str, Any] = {}
         self._drawn: dict[str, Control] = {}
         self._noted = 0
+        self._home: dict[str, Any] | None = None
         _run_script(client, SCRIPT)
         tabs = client.gui.add_tab_group()
-        self._tabs = {name: tabs.add_tab(name) for name in (MAKE, LOOK, COMPARE, "Numbers")}
-        with self._tabs["Numbers"]:
+        names = (MAKE, LOOK, COMPARE, NUMBERS, HELP)
+        self._tabs = {name: tabs.add_tab(name) for name in names}
+        with self._tabs[NUMBERS]:
             self._numbers = client.gui.add_markdown("")
             self._plots = {name: _plot(client, name) for name in PLOTS}
         self.refresh()
+        with self._tabs[LOOK]:
+            dark = client.gui.add_checkbox("Dark", False)
+            dark.on_update(lambda event: self._paint(dark.value))
+        commands = [self._command(use) for use in KEYS]
+        with self._tabs[HELP]:
+            client.gui.add_markdown(_table([*HANDS.items(), *commands]))
 
     def refresh(self) -> None:
         """Brings the widgets to where the desk is now."""
@@ -70,6 +95,7 @@ class Panel:
             if self._drawn.get(name) != control:
                 self._draw(control)
                 self._drawn[name] = control
+        self._arrive((state.get("shown") or {}).get("home"))
         self._numbers.content = _numbers(state)
         history = state.get("history") or {}
         for name, (xs, ys) in PLOTS.items():
@@ -93,7 +119,7 @@ class Panel:
         widget = self._widgets[name]
         if control["kind"] == "progress":
             widget.value = 100.0 * control["value"]
-            self._widgets_text(control)
+            self._words.content = control["hint"]
             return
         widget.disabled = not (control.get("enabled", True) and allowed)
         # What the page itself sets is the page's; only the desk's values come from here.
@@ -106,20 +132,15 @@ class Panel:
             else:
                 widget.value = control["value"]
 
-    def _widgets_text(self, control: Control) -> None:
-        """The words beside a progress bar, which viser's has none of."""
-        words = self._widgets.get("progress:text")
-        if words is not None:
-            words.content = control.get("hint", "")
-
     def _made(self, control: Control) -> Any:
         gui, kind, label = self.client.gui, control["kind"], control["label"]
-        hint = control.get("hint")
+        hint = control.get("why") or control.get("hint")
         if kind in ("button", "upload"):
             widget = gui.add_button(label, hint=hint)
             widget.on_click(lambda event: self._used(control, True))
             return widget
         if kind == "progress":
+            self._words = gui.add_markdown("")  # viser's bar has none
             return gui.add_progress_bar(100.0 * control["value"])
         value: Any = control["value"]
         if kind == "choice":
@@ -137,7 +158,47 @@ class Panel:
             bounds = {"min": control["low"], "max": control["high"], "step": control["step"]}
             widget = gui.add_number(label, value, hint=hint, **bounds)
         widget.on_update(lambda event: event.client and self._used(control, event.target.value))
+        if why := control.get("why"):
+            gui.add_markdown(f"*{why}*")
         return widget
+
+    def _arrive(self, home: dict[str, Any] | None) -> None:
+        """Shows what the page sets by itself when it comes to another scene."""
+        if home is None or home == self._home:
+            return
+        self._home = home
+        self._widgets["fov"].value = round(math.degrees(home["fov"]))
+        self._widgets["up"].value = _label_of(self._drawn["up"], "scene")
+
+    def _paint(self, dark: bool) -> None:
+        """Has the page light or dark."""
+        self.client.gui.configure_theme(dark_mode=dark, show_share_button=False)
+
+    def _command(self, use: dict[str, str]) -> tuple[str, str]:
+        """Makes a key of viser's page that uses a control; returns it and what it does."""
+        control, value = self._drawn[use["id"]], use.get("value")
+        label = control["label"]
+        if value is not None:
+            label = f"{label}: {_label_of(control, value)}"
+        key: Any = use["key"] if len(use["key"]) == 1 else use["key"].lower()
+        command = self.client.gui.add_command(label, hotkey=key)
+        command.on_trigger(lambda event: self._press(control, value))
+        return use["key"], label
+
+    def _press(self, control: Control, value: str | None) -> None:
+        """Uses a control as if by hand: sets it, turns a check, or takes the next of a choice."""
+        widget = self._widgets[control["id"]]
+        if control["kind"] == "button":
+            self._used(control, True)
+            return
+        if control["kind"] == "check":
+            widget.value = not widget.value
+        elif value is not None:
+            widget.value = _label_of(control, value)
+        else:
+            labels = _labels(control)
+            widget.value = labels[(labels.index(widget.value) + 1) % len(labels)]
+        self._used(control, widget.value)
 
     def _used(self, control: Control, value: Any) -> None:
         """Somebody used the widget: tells the desk, or has the page do it."""
@@ -184,7 +245,7 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def _numbers(state: dict[str, Any]) -> str:
-    """A table of numbers; no text that came from outside is in it."""
+    """A table of numbers."""
     job, shown = state.get("current") or {}, state.get("shown") or {}
     rows: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("step", job.get("step"), lambda v: f"{v:,} of {job.get('steps', 0):,}"),
@@ -193,5 +254,9 @@ def _numbers(state: dict[str, Any]) -> str:
         ("splats", job.get("splats", shown.get("splats")), lambda v: f"{v:,}"),
         ("steps per second", job.get("steps_per_second"), lambda v: f"{v:.1f}"),
     ]
-    lines = [f"| {name} | {text(value)} |" for name, value, text in rows if value is not None]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return _table([(name, text(value)) for name, value, text in rows if value is not None])
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns as Markdown; no text that came from outside may be in it."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in rows)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.app.cameras_file import Split
-from lumigraph.app.film import PLY_UP
+from lumigraph.app.film import NEAR, PLY_UP, middle_of
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.viewer.sources import is_inside
 from lumigraph.datasets import Frame, ImageCache, load_capture
@@ -41,6 +41,7 @@ class Setting:
         background: The colour behind the scene, in [0, 1].
         cameras: Of the photos to learn from, then of those held out.
         up: Direction away from the ground, in the scene's frame. float64 [3]
+        near: Splats nearer than this to the eye are not drawn, in the scene's units.
         frames: Of the cameras, with the photos that are in the run folder.
         run: It lies in; None for a PLY file.
     """
@@ -50,6 +51,7 @@ class Setting:
     background: tuple[float, float, float]
     cameras: tuple[Shot, ...]
     up: Tensor
+    near: float
     frames: tuple[Frame, ...] = ()
     run: Run | None = None
 
@@ -76,6 +78,11 @@ class Shown:
         return self.setting.background
 
     @property
+    def near(self) -> float:
+        """Splats nearer than this to the eye are not drawn, in the scene's units."""
+        return self.setting.near
+
+    @property
     def cameras(self) -> tuple[Shot, ...]:
         """Of the capture."""
         return self.setting.cameras
@@ -91,7 +98,8 @@ def open_ply(path: Path, source: str, name: str) -> tuple[Splats, Setting]:
     scene = load_ply(path)
     if len(scene) == 0:
         raise ValueError(f"{path} holds no splats, so there is nothing to see")
-    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), PLY_UP)
+    near = NEAR * middle_of(scene)[1]
+    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), PLY_UP, near)
 
 
 def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) -> Setting:
@@ -120,8 +128,9 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         up = up_of([shot.camera for shot in shots])
     else:
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    near = min((shot.camera.near for shot in shots), default=Camera.near)
     frames = (*capture.train, *capture.test)
-    return Setting(source, name, capture.background, shots, up, frames, run)
+    return Setting(source, name, capture.background, shots, up, near, frames, run)
 
 
 class Photos:

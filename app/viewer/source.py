@@ -28,6 +28,11 @@ class Shown(Protocol):
         ...
 
     @property
+    def near(self) -> float:
+        """Splats nearer than this to the eye are not drawn, in the scene's units."""
+        ...
+
+    @property
     def background(self) -> tuple[float, float, float]:
         """Behind it, for a client that has asked for none."""
         ...

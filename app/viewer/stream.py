@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Protocol
 
+from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.look import Look
 from lumigraph.app.viewer.pace import SILENCE
@@ -227,7 +228,7 @@ class Streams:
     def _news(self, client: Client) -> Iterator[str]:
         """What has changed since the client was told."""
         yield from client.saying("state", self._source.state())
-        yield from client.saying("controls", {"items": self._source.controls()})
+        yield from client.saying("controls", {"items": self._source.controls(), "keys": KEYS})
         yield from client.saying("cameras", {"items": self._source.cameras()})
 
     def _stats(self, client: Client, now: float) -> Iterator[str]:

@@ -54,14 +54,14 @@ class View:
     width: int
     height: int
 
-    def camera(self, width: int, height: int) -> Camera:
-        """The camera for a picture of another size."""
+    def camera(self, width: int, height: int, near: float) -> Camera:
+        """The camera for a picture of another size, which draws nothing nearer than `near`."""
         rows = torch.tensor([*self.matrix, 0, 0, 0, 1], dtype=torch.float64).view(4, 4)
         focal = height / 2 / math.tan(self.fov / 2)
         center = (self.center[0] * width, self.center[1] * height)
         # Sides are rounded: what is square on the client's screen is square at its size.
         across = focal * (width / height) / (self.width / self.height)
-        return Camera(rows, (across, focal), center, width, height)
+        return Camera(rows, (across, focal), center, width, height, near)
 
 
 @dataclass(frozen=True)

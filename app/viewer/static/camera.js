@@ -36,12 +36,14 @@ export class Orbit {
   constructor() {
     this.up = [0, 0, 1];
     this.home = { position: [0, -3, 0], target: [0, 0, 0], fov: 0.9 };
+    this.flying = false; // the mouse turns the head, where it else goes round the target
     this.reset();
   }
 
   reset() {
     this.fov = this.home.fov;
     this.lookFrom(this.home.position, this.home.target);
+    this.reach = this.distance; // scenes come in any unit
   }
 
   setUp(up) {
@@ -73,7 +75,7 @@ export class Orbit {
 
   lookFrom(position, target) {
     const toward = add(target, position, -1);
-    this.distance = Math.max(length(toward), 1e-6);
+    this.distance = Math.max(length(toward), 1e-30);
     const forward = scaled(toward, 1 / this.distance);
     const [a, b] = this.axes;
     this.yaw = Math.atan2(dot(forward, b), dot(forward, a));
@@ -103,7 +105,8 @@ export class Orbit {
   }
 
   zoom(factor) {
-    this.distance = Math.max(1e-4, Math.min(1e4, this.distance * factor));
+    const [least, most] = [1e-4 * this.reach, 1e4 * this.reach];
+    this.distance = Math.max(least, Math.min(most, this.distance * factor));
   }
 
   // Moves by lengths along the camera's own axes and `up`.
@@ -126,10 +129,10 @@ const typing = () =>
   ["INPUT", "SELECT", "TEXTAREA", "BUTTON"].includes(document.activeElement?.tagName);
 
 // Has mouse, fingers and keys move an orbit; `moved` is told of each change.
-export function steer(element, orbit, moved, isFlying) {
+export function steer(element, orbit, moved) {
   const pointers = new Map();
   const held = new Set();
-  const turn = (dx, dy) => (isFlying() ? orbit.look(dx, dy) : orbit.turn(dx, dy));
+  const turn = (dx, dy) => (orbit.flying ? orbit.look(dx, dy) : orbit.turn(dx, dy));
 
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);

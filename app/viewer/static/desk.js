@@ -6,7 +6,6 @@ import { Screen, standingAt } from "./screen.js";
 import { Stream } from "./stream.js";
 
 const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
-const COMPARISONS = ["slider", "blend", "error", "off"];
 
 const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 
@@ -57,6 +56,7 @@ export class Viewing {
     if (isNew) {
       this.screen.forget();
       this.settings.fov = Math.round((shown.home.fov * 180) / Math.PI);
+      this.settings.up = "scene";
       this.eye.arrive(shown);
       this.move();
       this.handlers.arrived?.(shown);
@@ -124,6 +124,7 @@ export class Viewing {
     else if (["cameras", "compare", "amount"].includes(id)) screen.show[id] = value;
     else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
     else if (id === "up") this.eye.setUp(this.upOf(value));
+    else if (id === "fly") this.eye.setFlying(value);
     else if (id === "reset") {
       this.leave();
       if (this.shown) this.eye.arrive(this.shown);
@@ -138,11 +139,6 @@ export class Viewing {
   upOf(name) {
     if (name === "scene") return this.shown?.home.up ?? [0, 0, 1];
     return scaled(AXES[name.replace("-", "")], name.startsWith("-") ? -1 : 1);
-  }
-
-  nextComparison() {
-    const at = COMPARISONS.indexOf(this.settings.compare);
-    return COMPARISONS[(at + 1) % COMPARISONS.length];
   }
 
   // Sends files that are chosen in the browser's own window.
@@ -194,6 +190,10 @@ export class OrbitEye {
 
   setFov(fov) {
     this.orbit.fov = fov;
+  }
+
+  setFlying(flying) {
+    this.orbit.flying = flying;
   }
 
   setUp(up) {

@@ -2,9 +2,9 @@
 // transparent. viser's camera moves, ours follows; its panel presses our buttons through
 // `window.lumigraph`.
 
-import { add, cross, dot, forwardOf, positionOf, scaled, unit } from "./camera.js";
+import { add, cross, dot, forwardOf, length, positionOf, scaled, unit } from "./camera.js";
 import { Viewing } from "./desk.js";
-import { drawLegend, listenToKeys, statsLine } from "./overlay.js";
+import { drawLegend, statsLine } from "./overlay.js";
 
 const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
 
@@ -16,54 +16,86 @@ async function viserReady() {
   }
 }
 
+const HOME = 3; // the first view's distance in viser's world, whose keys have a speed for such scenes
+const NEAREST = 0.01; // viser's least distance to what its camera turns around
+
 // viser's camera, whose world has its second axis upwards, in the frame of the scene.
 class ViserEye {
   constructor(inside) {
     this.inside = inside;
-    this.setUp([0, 1, 0]);
+    this.unit = 1; // lengths of the scene in one of viser's world
+    this.distance = HOME; // to the target when it does not fly, in the scene
+    this.flying = false;
+    this.axes = axesOf([0, 1, 0]);
   }
 
-  // The axes of viser's world in the scene's frame: the second is `up`.
+  // Has another direction of the scene go upwards, and keeps place and target.
   setUp(up) {
-    const y = unit(up);
-    const x = unit(cross(y, Math.abs(y[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
-    this.axes = [x, y, cross(x, y)];
+    const { position, target } = this.looking();
+    this.axes = axesOf(up);
+    this.lookAt(position, target);
   }
 
-  toScene(p) {
+  // Where the camera is in the scene and what it looks at.
+  looking() {
+    const { camera, cameraControl } = this.inside;
+    const [from, to] = [camera.position.clone(), camera.position.clone()];
+    cameraControl.getPosition(from);
+    cameraControl.getTarget(to);
+    const [position, target] = [from, to].map(({ x, y, z }) => this.toScene([x, y, z]));
+    if (!this.flying) return { position, target };
+    return { position, target: add(position, unit(add(target, position, -1)), this.distance) };
+  }
+
+  setFlying(flying) {
+    const { position, target } = this.looking();
+    this.flying = flying;
+    this.lookAt(position, target);
+  }
+
+  // A direction of viser's world in the scene.
+  turned(p) {
     return [0, 1, 2].map((i) => dot([this.axes[0][i], this.axes[1][i], this.axes[2][i]], p));
   }
 
+  toScene(p) {
+    return scaled(this.turned(p), this.unit);
+  }
+
   toViser(p) {
-    return this.axes.map((axis) => dot(axis, p));
+    return this.axes.map((axis) => dot(axis, p) / this.unit);
   }
 
   view() {
     const { camera } = this.inside;
     const e = camera.matrixWorld.elements; // columns: right, up, back, position
-    const column = (i) => this.toScene([e[4 * i], e[4 * i + 1], e[4 * i + 2]]);
-    const position = column(3);
+    const column = (i) => this.turned([e[4 * i], e[4 * i + 1], e[4 * i + 2]]);
+    const position = scaled(column(3), this.unit);
     const rows = [unit(column(0)), scaled(unit(column(1)), -1), scaled(unit(column(2)), -1)];
     const matrix = rows.flatMap((row) => [...row, -dot(row, position)]);
     return { matrix, fov: (camera.fov * Math.PI) / 180 };
   }
 
   lookAt(position, target) {
-    this.distance = Math.hypot(...add(target, position, -1));
-    const [from, to] = [this.toViser(position), this.toViser(target)];
-    this.inside.cameraControl.setLookAt(...from, ...to, false);
+    const ahead = add(target, position, -1);
+    this.distance = length(ahead);
+    // What is right before the eye turns the head: viser itself only goes round a target.
+    const end = this.flying ? add(position, unit(ahead), NEAREST * this.unit) : target;
+    this.inside.cameraControl.setLookAt(...this.toViser(position), ...this.toViser(end), false);
   }
 
   arrive(shown) {
-    this.setUp(shown.home.up);
-    this.setFov(shown.home.fov);
-    this.lookAt(shown.home.position, shown.home.target);
+    const { position, target, up, fov } = shown.home;
+    this.axes = axesOf(up);
+    this.unit = length(add(target, position, -1)) / HOME;
+    this.setFov(fov);
+    this.lookAt(position, target);
   }
 
   // Goes to where a camera of the capture stands; viser holds its own upright.
   follow(shot) {
     const position = positionOf(shot.matrix);
-    this.lookAt(position, add(position, forwardOf(shot.matrix), this.distance ?? 1));
+    this.lookAt(position, add(position, forwardOf(shot.matrix), this.distance));
     this.followed = performance.now();
   }
 
@@ -71,6 +103,13 @@ class ViserEye {
     this.inside.camera.fov = (fov * 180) / Math.PI;
     this.inside.camera.updateProjectionMatrix();
   }
+}
+
+// The axes of a world in the scene's frame whose second is `up`.
+function axesOf(up) {
+  const y = unit(up);
+  const x = unit(cross(y, Math.abs(y[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
+  return [x, y, cross(x, y)];
 }
 
 const LABEL =
@@ -129,8 +168,6 @@ async function start() {
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
   });
   window.lumigraph = viewing;
-  // viser's panel does not learn of what keys do; what is set by it later counts again.
-  listenToKeys(viewing, (id, value) => viewing.set(id, value), {});
 
   let before = "";
   const watch = () => {

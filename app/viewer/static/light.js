@@ -2,7 +2,7 @@
 
 import { add, forwardOf, positionOf, steer } from "./camera.js";
 import { OrbitEye, Viewing } from "./desk.js";
-import { drawLegend, listenToKeys, statsLine } from "./overlay.js";
+import { drawLegend, Keys, statsLine } from "./overlay.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -20,13 +20,19 @@ let role = "view", noted = 0;
 const viewing = new Viewing(canvas, eye, {
   hello: (hello) => (role = hello.role),
   status: ({ connected, text }) => hint(connected ? "" : text),
-  controls: ({ items }) => drawControls(items),
+  controls: (told) => {
+    keys.learn(told);
+    drawControls(told.items);
+  },
   state: drawState,
   legend: (colors) => drawLegend(legend, colors),
   stats: (stats) => ($("live").textContent = statsLine(stats)),
   note: ({ kind, text }) => note(kind, text),
   sending: (text) => hint(text),
-  arrived: () => inputs.has("fov") && (inputs.get("fov").input.value = viewing.settings.fov),
+  arrived: () => {
+    for (const id of ["fov", "up"])
+      if (inputs.has(id)) inputs.get(id).input.value = viewing.settings[id];
+  },
   standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
 });
 window.lumigraph = viewing;
@@ -34,7 +40,7 @@ window.lumigraph = viewing;
 steer(canvas, eye.orbit, () => {
   viewing.leave();
   viewing.move();
-}, () => viewing.settings.fly);
+});
 
 function hint(text) {
   $("hint").textContent = text;
@@ -127,8 +133,8 @@ function update(made, item) {
     return;
   }
   text.textContent = item.label;
-  why.textContent = item.kind === "progress" || item.enabled === false ? item.hint ?? "" : "";
-  input.title = item.hint ?? "";
+  why.textContent = item.why ?? (item.kind === "progress" ? item.hint : "");
+  input.title = item.why ?? item.hint ?? "";
   for (const [name, key] of [["min", "low"], ["max", "high"], ["step", "step"]])
     if (key in item) input[name] = item[key];
   const options = JSON.stringify(item.options ?? []);
@@ -244,11 +250,17 @@ function plot(name, xs = [], ys = [], digits) {
 
 // Keys, clicks, the page itself ------------------------------------------------------------------
 
-listenToKeys(viewing, press, {
-  KeyF: () => press("fly", !viewing.settings.fly),
-  KeyH: () => $("fold").click(),
-  Help: () => $("keys").showModal(),
-});
+const keys = new Keys(viewing, press, { KeyH: () => $("fold").click(), Help: showKeys });
+
+function showKeys() {
+  const rows = keys.words.flatMap(([key, does]) => {
+    const pair = ["dt", "dd"].map((name) => document.createElement(name));
+    [pair[0].textContent, pair[1].textContent] = [key, does];
+    return pair;
+  });
+  $("uses").replaceChildren(...rows);
+  $("keys").showModal();
+}
 
 let pressed = null;
 canvas.addEventListener("pointerdown", (event) => (pressed = [event.offsetX, event.offsetY]));
@@ -267,7 +279,7 @@ canvas.addEventListener("pointermove", (event) => {
   screen.draw();
 });
 
-$("help").addEventListener("click", () => $("keys").showModal());
+$("help").addEventListener("click", showKeys);
 $("fold").addEventListener("click", () => {
   const folded = document.body.classList.toggle("folded");
   $("fold").textContent = folded ? "Show" : "Hide";

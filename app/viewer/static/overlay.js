@@ -20,26 +20,43 @@ export function statsLine(stats) {
   return `${parts.join(", ")}, ${stats.width} x ${stats.height}${scale}`;
 }
 
-const MODES = ["color", "depth", "opacity", "normals", "centers", "ellipses"];
+// Has keys use the page's controls: `press(id, value)` does, `more` are functions by the codes of
+// further keys, and "Help" that of the question mark.
+export class Keys {
+  constructor(viewing, press, more) {
+    this.uses = new Map(); // by the name of the key
+    this.items = new Map();
+    addEventListener("keydown", (event) => {
+      const tag = document.activeElement?.tagName;
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (["INPUT", "SELECT", "TEXTAREA"].includes(tag) && event.code !== "Escape") return;
+      if (event.key === "?") return more.Help();
+      const use = this.uses.get(event.code.replace(/^(Key|Digit|Numpad)/, ""));
+      if (!use) return more[event.code]?.();
+      const item = this.items.get(use.id);
+      press(use.id, use.value ?? nextOf(item, viewing.settings[use.id]));
+    });
+  }
 
-// Presses the page's buttons by keys; `press(id, value)` uses a control, `more` are further keys.
-export function listenToKeys(viewing, press, more) {
-  const keys = {
-    KeyR: () => viewing.set("reset", true),
-    KeyC: () => press("cameras", !viewing.settings.cameras),
-    KeyN: () => viewing.set("next", true),
-    KeyB: () => viewing.set("previous", true),
-    KeyX: () => press("compare", viewing.nextComparison()),
-    KeyK: () => viewing.set("screenshot", true),
-    Escape: () => viewing.leave(),
-    ...more,
-  };
-  addEventListener("keydown", (event) => {
-    const tag = document.activeElement?.tagName;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (["INPUT", "SELECT", "TEXTAREA"].includes(tag) && event.code !== "Escape") return;
-    if (event.key === "?") keys.Help?.();
-    else if (/^Digit[1-6]$/.test(event.code)) press("mode", MODES[Number(event.code[5]) - 1]);
-    else keys[event.code]?.();
-  });
+  // Takes the controls and the keys as the server tells them.
+  learn({ items, keys }) {
+    this.items = new Map(items.map((item) => [item.id, item]));
+    this.uses = new Map(keys.map((use) => [use.key, use]));
+  }
+
+  // Each key with what it does, in words.
+  get words() {
+    return [...this.uses.values()].map(({ key, id, value }) => {
+      const { label, options } = this.items.get(id);
+      return [key, value === undefined ? label : options.find((o) => o.value === value).label];
+    });
+  }
+}
+
+// What a key makes of a control: a check turned, the next of a choice, a button pressed.
+function nextOf(item, now) {
+  if (item.kind === "check") return !now;
+  if (item.kind !== "choice") return true;
+  const values = item.options.map((option) => option.value);
+  return values[(values.indexOf(now) + 1) % values.length];
 }
