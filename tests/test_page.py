@@ -1,5 +1,6 @@
 """The page in a real browser: what a person sees and does, with WebGL and without."""
 
+import json
 import math
 import os
 import re
@@ -11,18 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from lumigraph.app.bench import generated_scene
 from lumigraph.app.viewer import page as pages
 from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.home import frusta_of
+from lumigraph.app.viewer.shown import Shot
+from lumigraph.app.viewer.wishes import Move, parse
 from lumigraph.recon.files import save_ply
+from lumigraph.render import Camera
 
 PROFILES = {
     "webgl": ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+    "no gpu": ["--disable-gpu"],
     "no webgl": ["--disable-gpu", "--disable-software-rasterizer"],
 }
-"""Software WebGL, as on a laptop without a graphics driver, and none, as where it is turned off."""
+"""Software WebGL, as on a laptop without a graphics driver; what Chromium makes of no graphics card
+by itself; and no WebGL, as where it is turned off."""
 
 HARMLESS = ("THREE.Clock", "computeBoundingSphere", "favicon")
 """What viser's own page says on its console."""
@@ -152,6 +160,20 @@ def test_the_landing_page_chooses_by_webgl(browser: Browser, drawer: Browser, se
     with visiting(drawer, served.server.urls["control"]) as page:
         page.wait_for_url("**/full")
         assert "token" not in page.url
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_browser_gets_a_page_that_draws(
+    playwright: Playwright, served: pages.Page, profile: str
+):
+    opened(served)
+    browser = launched(playwright, profile)
+    try:
+        with visiting(browser, served.server.urls["control"]) as page:
+            page.wait_for_function(DRAWN)
+            assert max(settled(page)) > 0
+    finally:
+        browser.close()
 
 
 def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
@@ -345,16 +367,101 @@ def test_flying_on_visers_page_turns_the_head(drawer: Browser, served: pages.Pag
         assert math.dist(again["target"], after["target"]) < 0.01 * far
 
 
+def test_another_up_on_visers_page_keeps_place_and_target(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        settled(page)
+        looking = "() => window.lumigraph.eye.looking()"
+        before = page.evaluate(looking)
+        page.get_by_role("tab", name="Look").click()
+        page.get_by_label("Up", exact=True).click()
+        page.get_by_role("option", name="+x", exact=True).click()
+        page.wait_for_function("() => window.lumigraph.settings.up === 'x'")
+        page.wait_for_timeout(500)
+        after = page.evaluate(looking)
+        far = math.dist(before["position"], before["target"])
+        assert math.dist(after["position"], before["position"]) < 0.01 * far
+        assert math.dist(after["target"], before["target"]) < 0.01 * far
+        # The second row is the image's way down.
+        rows = page.evaluate("() => window.lumigraph.eye.view().matrix")
+        assert rows[4] < -0.5
+
+
+def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.Page):
+    served.board.choose("demo:tiny")
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_enabled(timeout=SECONDS)
+        expect(page.get_by_text(re.compile("Step .* of .*"))).to_be_visible(timeout=SECONDS)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=SECONDS)
+        # It is over now: to stop it once more cannot be, and is said here.
+        served.board.controls = lambda: [  # type: ignore[method-assign]
+            {**c, "enabled": True} for c in type(served.board).controls(served.board)
+        ]
+        try:
+            served.board.changed()
+            expect(page.get_by_role("button", name="Stop")).to_be_enabled(timeout=SECONDS)
+            page.get_by_role("button", name="Stop").click()
+            expect(page.get_by_text("Error", exact=True)).to_be_visible(timeout=SECONDS)
+        finally:
+            del served.board.controls
+
+
 def test_visers_page_can_be_dark(drawer: Browser, served: pages.Page):
     with visiting(drawer, served.server.urls["control"], path="/full") as page:
         page.get_by_role("tab", name="Look").click()
-        page.get_by_label("Dark").check(force=True)
+        page.get_by_role("checkbox", name="Dark", exact=True).check(force=True)
         page.wait_for_function(
             "() => document.documentElement.dataset.mantineColorScheme === 'dark'"
         )
 
 
+def test_frames_are_shown_in_their_order(browser: Browser, served: pages.Page):
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        settled(page)
+        shown = page.evaluate("""async () => {
+          const { screen } = window.lumigraph;
+          const picture = () => createImageBitmap(new ImageData(4, 4));
+          const first = screen.frame.number;
+          screen.take({ ...screen.frame, number: first + 2, picture: await picture() });
+          screen.take({ ...screen.frame, number: first + 1, picture: await picture() });
+          return screen.frame.number - first;
+        }""")
+        assert shown == 2
+
+
+def test_a_photo_and_its_picture_match_where_pixels_are_not_square(
+    browser: Browser, served: pages.Page
+):
+    camera = Camera(
+        torch.eye(4, dtype=torch.float64), (500.0, 550.0), (150.0, 90.0), width=320, height=200
+    )
+    shot = {**frusta_of([Shot("a.jpg", "train", camera)])[0]}
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        there = page.evaluate(
+            """async (shot) => {
+              const { onImage, standingAt } = await import("/static/screen.js");
+              const { view, box } = standingAt(shot, 800, 400);
+              return { view, box, place: onImage(view, [0.2, 0.1, 1], 800, 400) };
+            }""",
+            shot,
+        )
+    scale = 2.0  # 400 of 200 pixels
+    assert there["box"] == [80.0, 0.0, 640.0, 400.0]
+    expected = [80 + scale * (150 + 500 * 0.2), scale * (90 + 550 * 0.1)]
+    assert there["place"] == pytest.approx(expected)
+    wish = parse(json.dumps({"t": "camera", "id": 1, "width": 800, "height": 400, **there["view"]}))
+    assert isinstance(wish, Move)
+    seen = wish.view.camera(800, 400, 0.01)
+    assert seen.focal == pytest.approx((scale * 500, scale * 550))
+    assert seen.center == pytest.approx((80 + scale * 150, scale * 90))
+
+
 def test_another_scene_during_a_training_and_back(browser: Browser, served: pages.Page):
+    blobs = next(s["id"] for s in served.desk.sources() if s["name"].endswith("blobs.ply"))
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         source = page.locator('[data-id="source"]')
         source.select_option("demo:tiny")
@@ -368,7 +475,7 @@ def test_another_scene_during_a_training_and_back(browser: Browser, served: page
         page.wait_for_function(training)
         follow = page.locator('[data-id="follow"]')
         expect(follow).to_be_disabled()
-        source.select_option(label="blobs.ply")
+        source.select_option(blobs)
         page.locator('[data-id="open"]').click()
         page.wait_for_function("() => window.lumigraph.shown.name.endsWith('blobs.ply')")
         follow.click()
@@ -381,7 +488,7 @@ def test_another_scene_during_a_training_and_back(browser: Browser, served: page
         told = page.locator(".note.error", has_text="was ended by SIGKILL")
         expect(told).to_be_visible(timeout=SECONDS)
         expect(page.locator('[data-id="stop"]')).to_be_disabled()
-        source.select_option(label="blobs.ply")
+        source.select_option(blobs)
         page.locator('[data-id="open"]').click()
         page.wait_for_function("() => window.lumigraph.shown.name.endsWith('blobs.ply')")
         settled(page)

@@ -60,7 +60,7 @@ def frusta_of(shots: Sequence[Any]) -> list[dict[str, Any]]:
             "name": shot.name,
             "split": shot.split,
             "matrix": shot.camera.world_to_camera[:3].flatten().tolist(),
-            "focal": shot.camera.focal[1],
+            "focal": list(shot.camera.focal),
             "center": list(shot.camera.center),
             "width": shot.camera.width,
             "height": shot.camera.height,

@@ -12,6 +12,7 @@ from viser._messages import RunJavascriptMessage
 
 from lumigraph.app.viewer.controls import COMPARE, KEYS, LOOK, MAKE, Control
 from lumigraph.app.viewer.gate import Role
+from lumigraph.app.viewer.sentences import sentence_of
 
 SCRIPT = (
     "const s = document.createElement('script'); s.type = 'module'; s.src = '/static/full.js';"
@@ -105,10 +106,7 @@ class Panel:
         for note in state.get("notes", []):
             if note["id"] > self._noted:
                 self._noted = note["id"]
-                bad = note["kind"] == "error"
-                self.client.add_notification(
-                    "Error" if bad else "Note", note["text"], color="red" if bad else "blue"
-                )
+                self._tell(note["kind"], note["text"])
 
     def _draw(self, control: Control) -> None:
         """Makes the control's widget, or sets what has changed of it."""
@@ -161,6 +159,11 @@ class Panel:
         if why := control.get("why"):
             gui.add_markdown(f"*{why}*")
         return widget
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Shows a note, as text."""
+        title, color = ("Error", "red") if kind == "error" else ("Note", "blue")
+        self.client.add_notification(title, text, color=color)
 
     def _arrive(self, home: dict[str, Any] | None) -> None:
         """Shows what the page sets by itself when it comes to another scene."""
@@ -215,7 +218,10 @@ class Panel:
             arguments = json.dumps([control["id"], value])
             _run_script(self.client, f"window.lumigraph?.set(...{arguments});")
         elif self.role == "control":
-            self.desk.do(control["id"], value)
+            try:
+                self.desk.do(control["id"], value)
+            except Exception as error:
+                self._tell("error", sentence_of(error))
 
 
 def _run_script(client: viser.ClientHandle, source: str) -> None:

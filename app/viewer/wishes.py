@@ -44,6 +44,7 @@ class View:
         matrix: Upper three rows of world-to-camera, OpenCV axes, in the scene's frame.
         fov: Vertical field of view in radians.
         center: Principal point, in parts of the width and the height.
+        stretch: Horizontal over vertical focal length; 1 where pixels are square.
         width: Of the picture at full scale, in pixels.
         height: Of the picture at full scale, in pixels.
     """
@@ -53,6 +54,7 @@ class View:
     center: tuple[float, float]
     width: int
     height: int
+    stretch: float = 1.0
 
     def camera(self, width: int, height: int, near: float) -> Camera:
         """The camera for a picture of another size, which draws nothing nearer than `near`."""
@@ -60,7 +62,7 @@ class View:
         focal = height / 2 / math.tan(self.fov / 2)
         center = (self.center[0] * width, self.center[1] * height)
         # Sides are rounded: what is square on the client's screen is square at its size.
-        across = focal * (width / height) / (self.width / self.height)
+        across = focal * self.stretch * (width / height) / (self.width / self.height)
         return Camera(rows, (across, focal), center, width, height, near)
 
 
@@ -135,7 +137,8 @@ def _move(message: dict[str, Any]) -> Move:
     fov = _number(message["fov"], 0.01, 3.0)
     u, v = _numbers(message.get("center", [0.5, 0.5]), 2, -10, 10)
     width, height = (_whole(message[side], 1, SIDE) for side in ("width", "height"))
-    view = View(rows, fov, (u, v), width, height)
+    stretch = _number(message.get("stretch", 1.0), 0.1, 10)
+    view = View(rows, fov, (u, v), width, height, stretch)
     return Move(_whole(message["id"], 0, COUNT), view)
 
 

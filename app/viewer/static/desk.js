@@ -44,6 +44,7 @@ export class Viewing {
   }
 
   restart() {
+    this.screen.restart();
     this.sendLook();
     this.move();
   }

@@ -4,7 +4,7 @@
 
 import { add, cross, dot, forwardOf, length, positionOf, scaled, unit } from "./camera.js";
 import { Viewing } from "./desk.js";
-import { drawLegend, statsLine } from "./overlay.js";
+import { drawLegend, liveIn } from "./overlay.js";
 
 const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
 
@@ -147,7 +147,7 @@ async function start() {
   above.style.zIndex = 1;
   place.prepend(canvas);
   const hint = label(place, "left:50%;top:12px;transform:translateX(-50%)");
-  const live = label(place, "right:8px;bottom:8px");
+  const live = liveIn(label(place, "right:8px;bottom:8px"));
   const legend = legendIn(place);
   const say = (text) => {
     hint.textContent = text;
@@ -161,10 +161,7 @@ async function start() {
     status: ({ connected, text }) => say(connected ? "" : text),
     sending: (text) => say(text),
     legend: (colors) => drawLegend(legend, colors),
-    stats: (stats) => {
-      live.textContent = statsLine(stats);
-      live.hidden = false;
-    },
+    stats: live,
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
   });
   window.lumigraph = viewing;

@@ -2,7 +2,7 @@
 
 import { add, forwardOf, positionOf, steer } from "./camera.js";
 import { OrbitEye, Viewing } from "./desk.js";
-import { drawLegend, Keys, statsLine } from "./overlay.js";
+import { drawLegend, Keys, liveIn } from "./overlay.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -26,7 +26,7 @@ const viewing = new Viewing(canvas, eye, {
   },
   state: drawState,
   legend: (colors) => drawLegend(legend, colors),
-  stats: (stats) => ($("live").textContent = statsLine(stats)),
+  stats: liveIn($("live")),
   note: ({ kind, text }) => note(kind, text),
   sending: (text) => hint(text),
   arrived: () => {

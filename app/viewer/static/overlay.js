@@ -12,8 +12,21 @@ export function drawLegend(box, legend) {
   context.putImageData(row, 0, 0);
 }
 
+const FRESH = 1500; // milliseconds; numbers come once a second while pictures do
+
+// Shows in an element how fast pictures come; what is returned is told the numbers.
+export function liveIn(element) {
+  let timer;
+  return (stats) => {
+    element.textContent = statsLine(stats);
+    element.hidden = false;
+    clearTimeout(timer);
+    timer = setTimeout(() => (element.textContent = `${stats.width} x ${stats.height}`), FRESH);
+  };
+}
+
 // Frames a second, latency and size, in a line.
-export function statsLine(stats) {
+function statsLine(stats) {
   const parts = [`${stats.fps.toFixed(0)} fps`];
   if (stats.latency_ms !== null) parts.push(`${stats.latency_ms.toFixed(0)} ms`);
   const scale = stats.scale < 1 ? ` (scale ${stats.scale})` : "";

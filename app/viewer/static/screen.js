@@ -14,17 +14,19 @@ export function onImage(view, point, width, height) {
   if (depth <= 1e-6) return null;
   const focal = height / 2 / Math.tan(view.fov / 2);
   const [u, v] = view.center ?? [0.5, 0.5];
-  return [u * width + (focal * row(0)) / depth, v * height + (focal * row(1)) / depth];
+  const across = focal * (view.stretch ?? 1);
+  return [u * width + (across * row(0)) / depth, v * height + (focal * row(1)) / depth];
 }
 
 // The view through a camera of the capture that shows all of its photo on a canvas, and where.
 export function standingAt(shot, width, height) {
   const scale = Math.min(width / shot.width, height / shot.height);
-  const focal = shot.focal * scale;
+  const focal = shot.focal[1] * scale;
   const left = (width - shot.width * scale) / 2;
   const top = (height - shot.height * scale) / 2;
   const center = [(left + shot.center[0] * scale) / width, (top + shot.center[1] * scale) / height];
-  const view = { matrix: shot.matrix, fov: 2 * Math.atan(height / 2 / focal), center };
+  const fov = 2 * Math.atan(height / 2 / focal);
+  const view = { matrix: shot.matrix, fov, center, stretch: shot.focal[0] / shot.focal[1] };
   return { view, box: [left, top, shot.width * scale, shot.height * scale] };
 }
 
@@ -56,15 +58,28 @@ export class Screen {
 
   asked(number, view) {
     this.views.set(number, view);
-    // Frames of older views than these will not come.
-    for (const old of this.views.keys()) if (this.views.size > 64) this.views.delete(old);
   }
 
+  // Shows a frame, unless a later one was quicker to decode.
   take(frame) {
+    if (frame.number < this.frame?.number) {
+      frame.picture.close();
+      return;
+    }
     this.frame?.picture.close();
     this.frame = frame;
+    // Views that are older will not come.
+    for (const old of this.views.has(frame.camera) ? this.views.keys() : []) {
+      if (old === frame.camera) break;
+      this.views.delete(old);
+    }
     this.drawn += 1;
     this.draw();
+  }
+
+  // From here on frames are counted from the first again.
+  restart() {
+    if (this.frame) this.frame.number = 0;
   }
 
   takePhoto(photo) {
@@ -181,7 +196,7 @@ export class Screen {
 function cornersOf(shot, size) {
   const m = shot.matrix;
   const apex = positionOf(m);
-  const [w, h] = [shot.width / 2 / shot.focal, shot.height / 2 / shot.focal];
+  const [w, h] = [shot.width / 2 / shot.focal[0], shot.height / 2 / shot.focal[1]];
   return [[-w, -h], [w, -h], [w, h], [-w, h]].map(([x, y]) =>
     [0, 1, 2].map((i) => apex[i] + size * (x * m[i] + y * m[4 + i] + m[8 + i])),
   );

@@ -60,6 +60,7 @@ export class Stream {
       step: view.getUint32(16, true),
       scale: view.getFloat32(20, true),
     };
+    const { socket } = this;
     const began = performance.now();
     const blob = new Blob([new Uint8Array(data, HEADER)], { type: "image/jpeg" });
     let picture;
@@ -68,7 +69,8 @@ export class Stream {
     } catch {
       this.tell("note", { kind: "error", text: "A picture from the server could not be read." });
     }
-    if (picture) this.tell(header.kind, { ...header, picture });
+    if (socket !== this.socket) picture?.close(); // from before it came back
+    else if (picture) this.tell(header.kind, { ...header, picture });
     if (header.kind !== "frame") return;
     // The next frame may come when this one is on its way to the screen, and not before.
     const done = () =>
