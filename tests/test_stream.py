@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from lumigraph.app.viewer import painter
+from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.look import Look, Picture, picture
 from lumigraph.app.viewer.pace import SILENCE
 from lumigraph.app.viewer.painter import FRAME, HEADER, PHOTO, Client
@@ -66,17 +67,44 @@ class File:
     size: int
     data: bytes = b""
     dropped: bool = False
+    finished: bool = False
+    calls: list[str] = field(default_factory=list)
+    adding: threading.Event = field(default_factory=threading.Event)
+    finishing: threading.Event = field(default_factory=threading.Event)
+    may_add: threading.Event = field(default_factory=threading.Event)
+    may_finish: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("slow "):
+            self.may_add.set()
+            self.may_finish.set()
 
     def add(self, data: bytes) -> bool:
         """See `Upload.add`."""
+        self.calls.append("add")
+        self.adding.set()
+        assert self.may_add.wait(PATIENCE)
+        self.calls.append("added")
         self.data += data
         if len(self.data) > self.size:
             raise ValueError(f"{self.name} is larger than announced")
         return len(self.data) == self.size
 
+    def finish(self) -> None:
+        """See `Upload.finish`."""
+        self.finishing.set()
+        assert self.may_finish.wait(PATIENCE)
+        if self.name.endswith("broken.zip"):
+            self.finished = True
+            raise ValueError(f"{self.name} is broken")
+        self.finished = True
+
     def drop(self) -> None:
         """See `Upload.drop`."""
+        if len(self.data) == self.size:
+            return
+        self.calls.append("drop")
         self.dropped = True
         self.gone.set()
 
@@ -232,6 +260,10 @@ class Page:
             lambda: next((s for s in self.shots if s.final and s.view == view), None)
         )
 
+    def answers(self) -> list[tuple[str, bool]]:
+        """Which of the files that were announced are taken."""
+        return [(t["name"], t["taken"]) for t in self.texts if t["t"] == "upload"]
+
     def notes(self, kind: str = "error") -> list[str]:
         """What it was told."""
         return [t["text"] for t in self.texts if t["t"] == "note" and t["kind"] == kind]
@@ -316,7 +348,7 @@ def test_a_client_is_greeted_and_told_what_there_is():
         await page.until(lambda: len(page.texts) >= 4)
         assert page.texts[0] == {"t": "hello", "version": 1, "role": "view"}
         assert page.texts[1] == {"t": "state", "jobs": []}
-        assert page.texts[2] == {"t": "controls", "items": [{"id": "start"}]}
+        assert page.texts[2] == {"t": "controls", "items": [{"id": "start"}], "keys": KEYS}
         assert page.texts[3] == {"t": "cameras", "items": [{"number": 0}]}
 
     visit(scenario)
@@ -726,6 +758,8 @@ def test_a_file_comes_in_pieces():
         assert (file.name, file.size, file.data) == ("a.ply", 7, b"ply\nend")
         assert not file.dropped
         assert page.notes() == ["b.exe is not taken"]
+        await page.until(lambda: len(page.answers()) == 2)
+        assert page.answers() == [("a.ply", True), ("b.exe", False)]
 
     visit(scenario)
 
@@ -758,6 +792,88 @@ def test_a_file_that_is_not_finished_is_dropped(then: str):
         else:
             there.served[0].cancel()
         assert await asyncio.to_thread(there.desk.files[0].gone.wait, PATIENCE)
+
+    visit(scenario)
+
+
+def test_a_client_is_served_while_its_file_is_unpacked():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow broken.zip", size=3)
+        await page.until(page.answers)
+        there.desk.files[0].may_add.set()
+        page.give(b"zip")
+        page.say(t="upload", name="b.ply", size=6)
+        page.give(b"ply")
+        await page.until(lambda: len(page.answers()) == 2)
+        archive, scene = there.desk.files
+        assert await asyncio.to_thread(archive.finishing.wait, PATIENCE)
+        for n in range(3):
+            await page.final(page.look(0.1 * n))
+        page.give(b"end")
+        await page.settled()
+        assert scene.data == b"plyend"
+        assert not scene.finished  # they are finished one after the other
+        archive.may_finish.set()
+        await page.until(lambda: page.notes())
+        assert page.notes() == ["slow broken.zip is broken"]
+        assert await asyncio.to_thread(scene.finishing.wait, PATIENCE)
+        assert not archive.dropped
+
+    visit(scenario)
+
+
+@pytest.mark.parametrize("end", ["leaves", "is cut off", "the page is closed"])
+def test_a_file_that_is_whole_is_received_though_its_client_goes(end: str):
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow a.zip", size=3)
+        page.give(b"zip")
+        await page.until(page.answers)
+        (file,) = there.desk.files
+        assert await asyncio.to_thread(file.adding.wait, PATIENCE)
+        if end == "leaves":
+            page.leave()
+        elif end == "is cut off":
+            there.served[0].cancel()
+        else:
+            closing = asyncio.create_task(asyncio.to_thread(there.streams.close))
+        file.may_add.set()
+        assert await asyncio.to_thread(file.finishing.wait, PATIENCE)
+        if end != "the page is closed":
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*there.served, return_exceptions=True)
+        assert not file.finished
+        file.may_finish.set()
+        if end == "the page is closed":
+            await closing
+            page.say(t="upload", name="late.ply", size=6)
+            page.give(b"ply")
+            page.leave()
+            await there.gone()
+            assert there.desk.files[1].calls == ["drop"]
+
+    desk = Desk()
+    visit(scenario, desk)
+    assert desk.files[0].finished
+    assert not desk.files[0].dropped
+
+
+def test_a_file_is_dropped_after_its_last_piece_is_written():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow a.zip", size=30)
+        page.give(b"zip")
+        await page.until(page.answers)
+        (file,) = there.desk.files
+        assert await asyncio.to_thread(file.adding.wait, PATIENCE)
+        there.served[0].cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*there.served, return_exceptions=True)
+        assert not file.dropped
+        file.may_add.set()
+        assert await asyncio.to_thread(file.gone.wait, PATIENCE)
+        assert file.calls == ["add", "added", "drop"]
 
     visit(scenario)
 

@@ -208,14 +208,13 @@ class Incoming:
         self._upload, self._received = upload, received
 
     def add(self, data: bytes) -> bool:
-        """Takes the next piece; True if it was the last, and what is to follow it is done."""
-        if not self._upload.add(data):
-            return False
-        self._upload.file.close()
+        """Takes the next piece; True if it was the last."""
+        return self._upload.add(data)
+
+    def finish(self) -> None:
+        """Does what is to follow when all of it has come."""
         self._received(self._upload.path)
-        return True
 
     def drop(self) -> None:
         """Forgets it, unless it is whole."""
-        if self._upload.received < self._upload.size:
-            self._upload.drop()
+        self._upload.drop()

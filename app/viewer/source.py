@@ -39,17 +39,24 @@ class Shown(Protocol):
 
 
 class Upload(Protocol):
-    """A file on its way. Both are called in threads, never two at a time."""
+    """A file on its way. All are called in threads, never two at a time."""
 
     def add(self, data: bytes) -> bool:
-        """Takes the next piece; True if it was the last, and what is to follow it is done.
+        """Takes the next piece; True if it was the last.
 
         Raises ValueError or OSError, whose text is for the client.
         """
         ...
 
+    def finish(self) -> None:
+        """Does what is to follow when all of it has come, which may take minutes.
+
+        Raises ValueError or OSError as `add` does.
+        """
+        ...
+
     def drop(self) -> None:
-        """Forgets it: the rest will not come."""
+        """Forgets it, unless it is whole: the rest will not come."""
         ...
 
 

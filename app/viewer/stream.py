@@ -1,6 +1,11 @@
 """The stream: a coroutine for each client, which reads its wishes and sends what is ready.
 
 Wishes go into a mailbox that holds the newest of each kind; the `painter` makes the pictures.
+
+Files are written in one thread, for all clients in the order in which their pieces come. What
+follows a file that is whole may take minutes, such as unpacking a zip: that is done in another
+thread, one file after the other, while its client is served on, and to its end even if the client
+goes. A client may send its next file meanwhile.
 """
 
 import asyncio
@@ -8,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Protocol
@@ -70,6 +76,8 @@ class Streams:
         """
         self._source, self._clock = source, clock
         self._painter = Painter(source, threads=threads, busy=busy, clock=clock)
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._finisher = ThreadPoolExecutor(1, "finisher")
 
     @property
     def count(self) -> int:
@@ -85,8 +93,13 @@ class Streams:
             self._painter.stir()
 
     def close(self) -> None:
-        """Ends the thread that draws; clients that there are get no more pictures."""
+        """Ends the threads; clients that there are get no more pictures, their files no end.
+
+        Files that are whole are received to the end.
+        """
         self._painter.close()
+        self._writer.shutdown()
+        self._finisher.shutdown()
 
     async def handle(self, socket: Socket) -> None:
         """Serves a client; returns when it has gone or is given up."""
@@ -120,16 +133,14 @@ class Streams:
                     continue
                 match parse(message):
                     case SendFile(name, size) if socket.role == "control":
-                        if upload is not None:
-                            await asyncio.to_thread(upload.drop)
+                        self._drop(upload)
                         upload = self._begin(client, name, size)
                     case Do(id, value) if socket.role == "control":
                         self._do(client, id, value)
                     case wish:
                         self._take(client, wish)
         finally:
-            if upload is not None:
-                upload.drop()
+            self._drop(upload)
 
     def _take(self, client: Client, wish: object) -> None:
         """Puts a wish into the mailbox, in the place of the last one of its kind."""
@@ -162,12 +173,20 @@ class Streams:
         except Exception as error:
             self._painter.note(client, "error", sentence_of(error))
 
+    # Files.
+
     def _begin(self, client: Client, name: str, size: int) -> Upload | None:
+        """The upload of a file that was announced, if it is taken; the client is told whether."""
+        upload = None
         try:
-            return self._source.upload(name, size)
+            upload = self._source.upload(name, size)
         except Exception as error:
             self._painter.note(client, "error", sentence_of(error))
-            return None
+        answer = {"t": "upload", "name": name, "taken": upload is not None}
+        with self._painter.lock:
+            client.out.append(json.dumps(answer))
+        client.wake.set()
+        return upload
 
     async def _piece(self, client: Client, upload: Upload | None, data: bytes) -> Upload | None:
         """Passes a piece of a file on; the upload, if more of it is to come."""
@@ -175,11 +194,40 @@ class Streams:
             client.dropped += 1
             return None
         try:
-            return None if await asyncio.to_thread(upload.add, data) else upload
+            added = asyncio.wrap_future(self._writer.submit(self._add, client, upload, data))
+        except RuntimeError:  # closed
+            self._drop(upload)
+            return None
+        # What has come is written, also for a client that goes meanwhile.
+        return upload if await asyncio.shield(added) else None
+
+    def _add(self, client: Client, upload: Upload, data: bytes) -> bool:
+        """Writes a piece, in the writer's thread; whether more is to come."""
+        try:
+            whole = upload.add(data)
         except Exception as error:
             self._painter.note(client, "error", sentence_of(error))
-            await asyncio.to_thread(upload.drop)
-            return None
+            upload.drop()
+            return False
+        if whole:
+            self._finisher.submit(self._finish, client, upload)
+        return not whole
+
+    def _finish(self, client: Client, upload: Upload) -> None:
+        """Does what follows a file that is whole, in the finisher's thread."""
+        try:
+            upload.finish()
+        except Exception as error:
+            self._painter.note(client, "error", sentence_of(error))
+
+    def _drop(self, upload: Upload | None) -> None:
+        """Has an upload forgotten, unless it is whole, once what came of it before is written."""
+        if upload is None:
+            return
+        try:
+            self._writer.submit(upload.drop)
+        except RuntimeError:  # closed: nothing is being written any more
+            upload.drop()
 
     # What goes out.
 

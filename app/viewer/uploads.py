@@ -42,21 +42,26 @@ class Upload:
     received: int = 0
 
     def add(self, data: bytes) -> bool:
-        """Writes the next piece; True when it was the last.
+        """Writes the next piece; True when it was the last, and the file is closed.
 
         Raises:
             ValueError: More came than was announced.
+            OSError: It cannot be written.
         """
         if self.received + len(data) > self.size:
             raise ValueError(f"{self.path.name} is larger than the {self.size} bytes announced")
         self.file.write(data)
         self.received += len(data)
-        return self.received == self.size
+        if self.received < self.size:
+            return False
+        self.file.close()
+        return True
 
     def drop(self) -> None:
-        """Lets go of it, unfinished."""
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        """Lets go of it, unless it is whole or was let go of before."""
+        if not self.file.closed:
+            self.file.close()
+            self.path.unlink(missing_ok=True)
 
 
 def begin_upload(folder: Path, name: str, size: int) -> Upload:
