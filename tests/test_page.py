@@ -252,11 +252,14 @@ def test_standing_at_a_camera_brings_its_photo(browser: Browser, served: pages.P
         page.wait_for_function("() => window.lumigraph.screen.photo !== null")
         page.wait_for_timeout(300)
         settled(page)
+        at_first = page.evaluate(PIXELS)
         pictures = {}
         for name in ("slider", "blend", "error", "off"):
             page.locator('[data-id="compare"]').select_option(name)
             page.wait_for_timeout(200)
             pictures[name] = page.evaluate(PIXELS)
+        assert difference(pictures["slider"], at_first) < 1  # as the control says from the start
+        assert difference(pictures["slider"], pictures["off"]) > 0.1
         assert difference(pictures["off"], pictures["error"]) > 5
         # The photo and its reconstruction are alike: even four times their difference is darker.
         assert sum(pictures["error"]) < sum(pictures["off"])

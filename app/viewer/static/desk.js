@@ -15,12 +15,12 @@ export class Viewing {
   constructor(canvas, eye, handlers) {
     this.eye = eye;
     this.handlers = handlers;
-    this.screen = new Screen(canvas);
     this.settings = {
       mode: "color", map: "turbo", auto_range: true, low: 0, high: 1, background: "#000000",
       resolution: 1, up: "scene", fov: 50, fly: false, cameras: true, compare: "slider",
       amount: 0.5,
     };
+    this.screen = new Screen(canvas, this.settings);
     this.shown = null;
     this.stream = new Stream({
       ...handlers,
@@ -122,7 +122,6 @@ export class Viewing {
     const { settings, screen } = this;
     if (id in settings) settings[id] = value;
     if (["mode", "map", "auto_range", "low", "high", "background"].includes(id)) this.sendLook();
-    else if (["cameras", "compare", "amount"].includes(id)) screen.show[id] = value;
     else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
     else if (id === "up") this.eye.setUp(this.upOf(value));
     else if (id === "fly") this.eye.setFlying(value);
@@ -160,11 +159,12 @@ export class Viewing {
   }
 
   async takePicture() {
-    const cameras = this.screen.show.cameras;
-    this.screen.show.cameras = false;
-    this.screen.draw();
-    const blob = await this.screen.saved();
-    this.screen.show.cameras = cameras;
+    const { settings, screen } = this;
+    const { cameras } = settings;
+    settings.cameras = false;
+    screen.draw();
+    const blob = await screen.saved();
+    settings.cameras = cameras;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${this.shown?.name ?? "lumigraph"}-${this.shown?.step ?? 0}.png`;

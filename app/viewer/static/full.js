@@ -147,6 +147,7 @@ async function start() {
   above.style.zIndex = 1;
   place.prepend(canvas);
   const hint = label(place, "left:50%;top:12px;transform:translateX(-50%)");
+  const told = label(place, "left:50%;bottom:44px;transform:translateX(-50%)");
   const live = liveIn(label(place, "right:8px;bottom:8px"));
   const legend = legendIn(place);
   const say = (text) => {
@@ -162,6 +163,12 @@ async function start() {
     sending: (text) => say(text),
     legend: (colors) => drawLegend(legend, colors),
     stats: live,
+    note: ({ text }) => {
+      told.textContent = text;
+      told.hidden = false;
+      clearTimeout(told.timer);
+      told.timer = setTimeout(() => (told.hidden = true), 8000);
+    },
     standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
   });
   window.lumigraph = viewing;

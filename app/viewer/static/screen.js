@@ -31,8 +31,10 @@ export function standingAt(shot, width, height) {
 }
 
 export class Screen {
-  constructor(canvas) {
+  // `show` says whether `cameras` are drawn, and how (`compare`, `amount`) a photo is.
+  constructor(canvas, show) {
     this.canvas = canvas;
+    this.show = show;
     this.context = canvas.getContext("2d", { alpha: false });
     this.views = new Map(); // by the number under which each was asked for
     this.frame = null;
@@ -40,7 +42,6 @@ export class Screen {
     this.box = null; // of the photo, in parts of the canvas
     this.cameras = [];
     this.standing = null; // the number of the camera that is stood at
-    this.show = { cameras: true, compare: "off", amount: 0.5 };
     this.drawn = 0;
   }
 
