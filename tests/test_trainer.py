@@ -7,10 +7,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,9 +25,9 @@ from lumigraph.app.viewer import snapshots
 from lumigraph.app.viewer.child import Child
 from lumigraph.app.viewer.sentences import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.viewer.snapshots import Buffers, Writer
-from lumigraph.app.viewer.trainer import of_demo
+from lumigraph.app.viewer.trainer import Outbox, Trainer, of_demo
 from lumigraph.datasets.demo import make_demo
-from lumigraph.recon import load_checkpoint
+from lumigraph.recon import SplatFit, load_checkpoint
 from lumigraph.render import Splats
 
 CHANGES = {"steps": 60, "splat_limit": 2000}
@@ -184,6 +186,7 @@ def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path
                 assert os.getpriority(os.PRIO_PROCESS, child.pid) == os.nice(0) + 5
                 child.do("change", values={"ssim_weight": 7})
                 child.do("nonsense")
+            case {"t": "trouble"} if sum(each["t"] == "trouble" for each in told) == 2:
                 child.do("threads", count=1)
                 child.do("change", values={"ssim_weight": 0.5})
             case {"t": "changed"}:
@@ -199,6 +202,75 @@ def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path
     run = open_run(tmp_path / "pavilion" / "001")
     assert run.record["changes"][0]["name"] == "ssim_weight"
     assert len(checkpoints(run)) == 1
+
+
+def test_a_scene_that_cannot_be_written_is_told():
+    reading, writing = os.pipe()
+    outbox = Outbox(writing)
+    trainer = Trainer({"buffers": [reading]}, outbox)  # a pipe is no memory to share
+    trainer._show(0, 1 << 20, cast(SplatFit, SimpleNamespace(splats=splats(10), step=7)))
+    outbox.finish()
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = json.loads(pipe.readline())
+    assert (told["t"], told["step"]) == ("snapshot", 7)
+    assert told["trouble"]
+
+
+STUBBORN = """
+import os, sys
+os.read(int(sys.argv[1]), 1)
+sys.stdout.buffer.write(sys.stdin.buffer.read())
+"""
+"""Reads nothing of what it is told until it may, and says it all again."""
+
+
+def test_nobody_waits_for_a_trainer_that_does_not_read(monkeypatch):
+    reading, writing = os.pipe()
+    monkeypatch.setattr(
+        "lumigraph.app.viewer.child.COMMAND", (sys.executable, "-Pc", STUBBORN, str(reading))
+    )
+    child = Child({"more": "x" * (1 << 20)}, [reading])  # than a pipe holds
+
+    def steer() -> None:
+        for count in (1, 2):
+            child.do("threads", count=count)
+            child.do("change", values={"degree": count})
+            child.do("change", values={"splat_limit" if count == 1 else "ssim_weight": count})
+            child.do("pause")
+            child.do("resume")
+        child.do("checkpoint")
+        child.leave()
+
+    steering = threading.Thread(target=steer)
+    steering.start()
+    steering.join(60)
+    waited = steering.is_alive()
+    os.write(writing, b".")
+    told = list(child.messages())
+    steering.join()
+    assert child.wait() == 0
+    os.close(reading)
+    os.close(writing)
+    assert not waited
+    assert told[0]["buffers"] == [reading]
+    assert told[1:] == [
+        {"do": "threads", "count": 2},
+        {"do": "change", "values": {"degree": 2, "splat_limit": 1, "ssim_weight": 2}},
+        {"do": "resume"},
+        {"do": "checkpoint"},
+    ], "of each kind the newest, and of changes all"
+
+
+def test_a_trainer_that_is_stopped_can_be_ended(monkeypatch):
+    command = (sys.executable, "-Pc", "import signal; signal.pause()")
+    monkeypatch.setattr("lumigraph.app.viewer.child.COMMAND", command)
+    child = Child({"more": "x" * (1 << 20)}, [])
+    os.kill(child.pid, signal.SIGSTOP)
+    child.leave()
+    child.kill()
+    assert list(child.messages()) == []
+    assert child.wait() == -signal.SIGKILL
 
 
 PARENT = """

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,11 @@ COMMAND = (sys.executable, "-P", "-m", "lumigraph.app.viewer.trainer")
 
 
 class Child:
-    """A trainer at work in a process of its own."""
+    """A trainer at work in a process of its own.
+
+    A thread writes what it is told, so that nobody waits for one that does not read: a stopped
+    process, or a machine that swaps.
+    """
 
     def __init__(self, order: dict[str, Any], descriptors: Sequence[int]) -> None:
         """Starts it; OSError if that cannot be.
@@ -30,7 +35,10 @@ class Child:
             # Threads that spin while they wait would take the page its core.
             env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
-        self._tell({**order, "buffers": list(descriptors)})
+        self._waiting: dict[str, dict[str, Any]] = {"order": {**order, "buffers": [*descriptors]}}
+        self._told, self._left = threading.Condition(), False
+        self._writer = threading.Thread(target=self._write, name="commands", daemon=True)
+        self._writer.start()
 
     @property
     def pid(self) -> int:
@@ -38,8 +46,17 @@ class Child:
         return self._process.pid
 
     def do(self, name: str, **values: Any) -> None:
-        """Gives a command; one that is gone hears nothing."""
-        self._tell({"do": name, **values})
+        """Gives a command, and never waits; one that is gone or told to leave hears nothing.
+
+        Of commands that wait to be written the newest of a kind counts, and so do the latest
+        `values` of all changes.
+        """
+        with self._told:
+            kind = "hold" if name in ("pause", "resume") else name
+            if name == "change" and (before := self._waiting.get(kind)):
+                values = {"values": {**before["values"], **values["values"]}}
+            self._waiting[kind] = {"do": name, **values}
+            self._told.notify()
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What it says, as it comes, until it ends."""
@@ -50,9 +67,9 @@ class Child:
 
     def leave(self) -> None:
         """Tells it to end with a checkpoint, and that nobody will speak to it again."""
-        assert self._process.stdin
-        with suppress(OSError):
-            self._process.stdin.close()
+        with self._told:
+            self._left = True
+            self._told.notify()
 
     def kill(self) -> None:
         """Ends it at once; what it did since its last checkpoint is lost."""
@@ -62,12 +79,21 @@ class Child:
         """Its exit code once it has ended, or minus the signal that ended it; all is freed then."""
         code = self._process.wait()
         self.leave()
+        self._writer.join()
         assert self._process.stdout
         self._process.stdout.close()
         return code
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _write(self) -> None:
+        """Writes what waits until it is told to leave, or gone."""
         assert self._process.stdin
-        with suppress(OSError, ValueError):  # it is gone, or was told to leave
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+        with suppress(OSError), self._process.stdin as pipe:
+            while True:
+                with self._told:
+                    self._told.wait_for(lambda: self._waiting or self._left)
+                    waiting, self._waiting = [*self._waiting.values()], {}
+                    if not waiting:
+                        return
+                for message in waiting:
+                    pipe.write(json.dumps(message).encode() + b"\n")
+                pipe.flush()

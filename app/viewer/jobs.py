@@ -1,6 +1,7 @@
 """A training as the page knows it: its state and its numbers, kept up to date by its messages."""
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +69,6 @@ class Job:
         sentence: Why it failed or was never begun.
         plan: The fit's, as it is now.
         folder: Of its run, once there is one.
-        threads: It trains with, if that was asked for.
         numbers: What a page shows of it.
         losses: Seconds, loss and splats.
         scores: Seconds and PSNR.
@@ -84,7 +84,6 @@ class Job:
     sentence: str = ""
     plan: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
-    threads: int | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
     losses: Curve = field(default_factory=Curve)
     scores: Curve = field(default_factory=Curve)
@@ -111,7 +110,7 @@ class Job:
         """All that is known of it, as the job in work."""
         plan = {name: self.plan.get(name) for name in ("splat_limit", "degree", "ssim_weight")}
         plan = plan if self.plan else {}
-        return {**self.plain(), "plan": plan, "threads": self.threads, **self.numbers}
+        return {**self.plain(), "plan": plan, **self.numbers}
 
     def history(self) -> dict[str, list[float]]:
         """Its curves: loss and splats over `seconds`, PSNR over `psnr_seconds`."""
@@ -131,8 +130,9 @@ class Job:
             case {"t": "progress"}:
                 self._progress(message)
             case {"t": "probed"}:
-                self.numbers["psnr"] = message["psnr"]
-                self.scores.add(message["seconds"], message["psnr"])
+                if is_number(message["psnr"]):  # null: of a scene that has gone astray
+                    self.numbers["psnr"] = message["psnr"]
+                    self.scores.add(message["seconds"], message["psnr"])
             case {"t": "changed"}:
                 self.plan[message["name"]] = message["now"]
             case {"t": "scored"}:
@@ -147,7 +147,10 @@ class Job:
 
     def _remember(self) -> None:
         """Begins the curves of a run that goes on with what was noted of it before."""
-        for entry in read_log(Path(self.folder) / LOG):
+        entries: list[dict[str, Any]] = []
+        with suppress(OSError):  # its curves begin here then
+            entries = read_log(Path(self.folder) / LOG)
+        for entry in entries:
             seconds, loss, splats, psnr = (
                 entry.get(name) for name in ("seconds", "loss", "splats", "psnr")
             )
@@ -158,8 +161,6 @@ class Job:
 
     def _progress(self, message: dict[str, Any]) -> None:
         step, steps, seconds = message["step"], message["steps"], message["seconds"]
-        last = self.numbers.get("loss", message["loss"])
-        loss = last + SMOOTHING * (message["loss"] - last)
         self._recent.append((seconds, step))
         while len(self._recent) > 2 and seconds - self._recent[0][0] > RATE_SECONDS:
             self._recent.popleft()
@@ -168,13 +169,15 @@ class Job:
         self.numbers |= {
             "step": step,
             "steps": steps,
-            "loss": loss,
             "splats": message["splats"],
             "degree": message["degree"],
             "seconds": seconds,
             "steps_per_second": rate,
             "seconds_left": (steps - step) / rate if rate else None,
         }
-        self.losses.add(seconds, loss, message["splats"])
+        if is_number(message["loss"]):  # null: of a scene that has gone astray
+            last = self.numbers.get("loss", message["loss"])
+            self.numbers["loss"] = loss = last + SMOOTHING * (message["loss"] - last)
+            self.losses.add(seconds, loss, message["splats"])
         if step == steps and not self.pausing:
             self.state = "evaluating"

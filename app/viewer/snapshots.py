@@ -93,14 +93,25 @@ class Buffers:
         return free[0], self._sizes[free[0]]
 
     def grow(self, size: int) -> tuple[int, int]:
-        """The number and size of the lent buffer, which holds so many bytes now and some more."""
+        """The number and size of the lent buffer, which holds so many bytes now and some more.
+
+        Raises OSError if there is no such memory.
+        """
         assert self._lent is not None
-        self._sizes[self._lent] = int(size * SPARE) // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
-        os.ftruncate(self._files[self._lent].fileno(), self._sizes[self._lent])
-        return self._lent, self._sizes[self._lent]
+        larger = int(size * SPARE) // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
+        os.ftruncate(self._files[self._lent].fileno(), larger)
+        self._sizes[self._lent] = larger
+        return self._lent, larger
+
+    def give_back(self) -> None:
+        """Takes back what is lent, with no scene in it."""
+        self._lent = None
 
     def take(self, count: int, degree: int, filter: Filter) -> Splats:
-        """The scene in the lent buffer, which is not free before the last tensor of it is gone."""
+        """The scene in the lent buffer, which is not free before the last tensor of it is gone.
+
+        Raises OSError if it cannot be mapped; the buffer is free then.
+        """
         assert self._lent is not None
         number, self._lent = self._lent, None
         array = _mapped(self._files[number].fileno(), self._sizes[number])

@@ -66,15 +66,17 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
     """What there is in the folders, or at them if they are sources themselves; each once.
 
     Links are followed as long as they stay inside. Hidden folders are left out, and so is what
-    lies inside captures and runs.
+    lies inside captures and runs, and whatever cannot be read.
     """
     found: dict[str, Source] = {}
     for folder in folders:
-        for path in _walk(folder, folders):
-            if len(found) >= MOST_SOURCES:
-                break
-            if source := _source(path, folder):
-                found.setdefault(source.id, source)
+        with suppress(OSError):  # the folder this process works in is gone
+            for path in _walk(folder, folders):
+                if len(found) >= MOST_SOURCES:
+                    break
+                with suppress(OSError):  # it is gone, nobody's to read, or on a dead network disk
+                    if source := _source(path, folder):
+                        found.setdefault(source.id, source)
     order = {"capture": 0, "run": 1, "ply": 2}
     return sorted(found.values(), key=lambda source: (order[source.kind], source.name))
 
@@ -119,8 +121,8 @@ def _walk(top: Path, folders: Sequence[Path]) -> Iterator[Path]:
                 continue
             seen.add(real)
             yield path
-            if path.is_dir() and _kind(path) is None:
-                with suppress(OSError):
+            with suppress(OSError):
+                if path.is_dir() and _kind(path) is None:
                     entries = sorted(os.scandir(path), key=lambda entry: entry.name)
                     below += [Path(e.path) for e in entries if _promising(e)]
         level = below

@@ -206,7 +206,10 @@ class Trainer:
                 plain[name]()
 
     def _show(self, buffer: int, size: int, fit: SplatFit) -> None:
-        told = self.writer.write(fit.splats, buffer, size)
+        try:
+            told = self.writer.write(fit.splats, buffer, size)
+        except Exception as error:  # as where memory is short: the next one may fit
+            told = {"trouble": sentence_of(error)}
         self.outbox.say("snapshot", step=fit.step, **told)
 
 

@@ -20,6 +20,9 @@ SNAPSHOT_SECONDS, SNAPSHOT_SHARE = 0.1, 20
 """Between two snapshots: at least so long, and so many times what copying one took, so that the
 training loses a twentieth at most."""
 
+FAILED_SECONDS = 5.0
+"""After a snapshot that failed until the next is asked for: what was short may be there by then."""
+
 CLOSE_SECONDS = 120.0
 """A training may take so long to write its last checkpoint; then it is ended without."""
 
@@ -151,7 +154,10 @@ class Trainings:
                 self._conduct(job)
             except Exception as error:  # whatever it was, the next one is to have its turn
                 self._fail(job, sentence_of(error))
-            self._ears.over(job)
+            try:
+                self._ears.over(job)
+            except Exception as error:
+                self._ears.note("error", sentence_of(error))
 
     def _next(self) -> Job | None:
         """The next job, waited for; None once the queue is closed."""
@@ -176,8 +182,7 @@ class Trainings:
                 if self._closed:
                     child.leave()
             try:
-                for message in child.messages():
-                    self._hear(job, message)
+                self._listen(job, child)
             finally:
                 with self._lock:
                     self._child = self._buffers = None
@@ -193,6 +198,18 @@ class Trainings:
             job.hear({"t": "failed", "sentence": sentence})
             self._changed()
         self._ears.note("error", f"{job.name}: {sentence}")
+
+    def _listen(self, job: Job, child: Child) -> None:
+        """Hears all that a process says; what cannot be made use of is noted, each thing once."""
+        noted: set[str] = set()
+        for message in child.messages():
+            try:
+                self._hear(job, message)
+            except Exception as error:  # the training itself is sound
+                sentence = sentence_of(error)
+                if sentence not in noted:
+                    noted.add(sentence)
+                    self._ears.note("error", f"{job.name}: {sentence}")
 
     def _hear(self, job: Job, message: dict[str, Any]) -> None:
         """Takes note of what the process says."""
@@ -213,15 +230,23 @@ class Trainings:
                     self._ears.loaded(job)
 
     def _take(self, job: Job, message: dict[str, Any]) -> None:
-        """Takes the scene that was written, or lends more memory for it."""
+        """Takes the scene that was written, or lends more memory for it; OSError if it cannot."""
         with self._lock:
-            if self._child is None or self._buffers is None:
+            child, buffers = self._child, self._buffers
+            if child is None or buffers is None:
                 return
-            if "needs" in message:
-                buffer, size = self._buffers.grow(message["needs"])
-                self._child.do("snapshot", buffer=buffer, size=size)
-                return
-            scene = self._buffers.take(message["splats"], message["degree"], message["filter"])
+            try:
+                if "trouble" in message:
+                    raise OSError(f"The scene cannot be shown now: {message['trouble']}")
+                if "needs" in message:
+                    buffer, size = buffers.grow(message["needs"])
+                    child.do("snapshot", buffer=buffer, size=size)
+                    return
+                scene = buffers.take(message["splats"], message["degree"], message["filter"])
+            except Exception:
+                buffers.give_back()
+                self._asked, self._next_ask = False, time.monotonic() + FAILED_SECONDS
+                raise
             # The first copy into new memory takes longest, so that of two the shorter one counts.
             took, self._took = min(self._took, message["took"]), message["took"]
             pause = max(SNAPSHOT_SECONDS, SNAPSHOT_SHARE * took)
