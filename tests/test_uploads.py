@@ -1,12 +1,28 @@
-"""Uploads: what is taken, what is refused, and that nothing leads outside."""
+"""Uploads: what is taken, what is refused, and that nothing leads outside or stays behind."""
 
+import os
+import shutil
+import struct
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lumigraph.app.viewer import uploads
-from lumigraph.app.viewer.uploads import begin_upload, safe_name, unpack
+from lumigraph.app.viewer.uploads import Sitting, safe_name, unpack
+
+
+@pytest.fixture
+def sitting(tmp_path: Path) -> Iterator[Sitting]:
+    """In whose folder nothing lies yet; what a test leaves on its way is dropped."""
+    begun = Sitting(tmp_path / "up")
+    yield begun
+    for upload in begun._coming:
+        begun.drop(upload)
+
 
 NAMES = {
     "a.jpg": "a.jpg",
@@ -20,9 +36,15 @@ NAMES = {
     "fox <img onerror=x>.jpg": "fox _img onerror_x_.jpg",
     "e\u0301.jpg": "\u00e9.jpg",
     "x" * 300 + ".jpg": "x" * 80 + ".jpg",
+    "\U00020000" * 80 + ".jpg": "\U00020000" * 20 + ".jpg",
+    "a." + "\U00020000" * 80: "a.\U00020000",
+    "\ud800.jpg": "_.jpg",
     "": "file_",
     "..": "file_",
 }
+
+
+ROOM = 1 << 30
 
 
 @pytest.mark.parametrize(("name", "safe"), NAMES.items())
@@ -31,36 +53,141 @@ def test_names_are_cleaned(name: str, safe: str):
 
 
 def test_a_file_comes_in_pieces(tmp_path: Path):
-    upload = begin_upload(tmp_path / "up", "../a.ply", 6)
+    sitting = Sitting(tmp_path / "up")
+    upload = sitting.begin("../a.ply", 6)
     assert not upload.add(b"abc")
     assert upload.add(b"def")
-    upload.file.close()
+    sitting.drop(upload)  # it is whole
     assert upload.path == tmp_path / "up" / "a.ply"
     assert upload.path.read_bytes() == b"abcdef"
-    again = begin_upload(tmp_path / "up", "a.ply", 1)
+    again = sitting.begin("a.ply", 1)
     assert again.path.name == "a_2.ply"
-    again.drop()
+    sitting.drop(again)
     assert [p.name for p in (tmp_path / "up").iterdir()] == ["a.ply"]
 
 
+def test_what_was_dropped_harms_nothing_that_comes_after_it(tmp_path: Path):
+    sitting = Sitting(tmp_path)
+    first = sitting.begin("a.ply", 2)
+    sitting.drop(first)
+    second = sitting.begin("a.ply", 2)
+    sitting.drop(first)
+    assert second.path.exists()
+    assert second.add(b"ab")
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path):
+    upload = Sitting(tmp_path).begin("\U00020000" * 80 + ".jpg", 1)
+    assert upload.add(b"x")
+
+
 def test_more_than_was_announced_is_refused(tmp_path: Path):
-    upload = begin_upload(tmp_path, "a.ply", 2)
+    sitting = Sitting(tmp_path)
+    upload = sitting.begin("a.ply", 2)
     with pytest.raises(ValueError, match="larger than the 2 bytes"):
         upload.add(b"abc")
-    upload.drop()
+    sitting.drop(upload)
 
 
-@pytest.mark.parametrize("name", ["a.exe", "a", "a.html", "a.jpg.sh", ".htaccess"])
+@pytest.mark.parametrize(
+    "name", ["a.exe", "a", "a.html", "a.jpg.sh", ".htaccess", "notes.txt", "cameras.json", "a.bin"]
+)
 def test_other_kinds_are_refused(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match="is not taken"):
-        begin_upload(tmp_path, name, 1)
+        Sitting(tmp_path).begin(name, 1)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [0, -1, uploads.FILE_BYTES + 1])
 def test_sizes_are_checked(tmp_path: Path, size: int):
     with pytest.raises(ValueError, match="bytes, expected 1 to"):
-        begin_upload(tmp_path, "a.jpg", size)
+        Sitting(tmp_path).begin("a.jpg", size)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A disk of a size that a test sets."""
+    space = SimpleNamespace(free=1 << 50)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: space)
+    return space
+
+
+def test_all_that_is_sent_has_a_limit(sitting: Sitting, disk: SimpleNamespace):
+    """30 files of 4 GB were all accepted."""
+    size = uploads.FILE_BYTES
+    coming = [sitting.begin("a.zip", size) for _ in range(uploads.SITTING_BYTES // size)]
+    with pytest.raises(ValueError, match="more than 16 GB"):
+        sitting.begin("b.jpg", 1)
+    sitting.drop(coming[0])
+    sitting.drop(coming[0])
+    sitting.begin("c.zip", size)
+    with pytest.raises(ValueError, match="more than 16 GB"):
+        sitting.begin("b.jpg", 1)
+
+
+def test_files_on_their_way_need_room_too(sitting: Sitting, disk: SimpleNamespace):
+    disk.free = 1000
+    first = sitting.begin("a.ply", 500)
+    with pytest.raises(ValueError, match=r"no room for .* b\.ply"):
+        sitting.begin("b.ply", 251)
+    first.add(bytes(250))
+    disk.free = 750
+    sitting.begin("b.ply", 250)
+
+
+def test_a_zip_is_gone_once_it_is_unpacked_and_so_is_its_share(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(uploads, "SITTING_BYTES", 10_000)
+    path = zipped(tmp_path / "c.zip", {"a.jpg": os.urandom(3000), "b.json": b"{}"})
+    sitting = Sitting(tmp_path / "up")
+
+    def sent() -> Path:
+        upload = sitting.begin("c.zip", path.stat().st_size)
+        assert upload.add(path.read_bytes())
+        return upload.path
+
+    kept = [sitting.unpack(sent()) for _ in range(2)]
+    assert [(each.folder.name, each.files, each.size) for each in kept] == [
+        ("c", 2, 3002),
+        ("c_2", 2, 3002),
+    ]
+    assert sorted(p.name for p in (tmp_path / "up").iterdir()) == ["c", "c_2"]
+    third = sent()
+    sitting.remove(kept[0].folder)
+    assert sitting.unpack(third).files == 2
+    sent()  # has no room to be unpacked into, but itself
+    with pytest.raises(ValueError, match="more than 0 GB"):
+        sent()
+
+
+def test_a_zip_that_has_no_room_or_is_broken_is_deleted(tmp_path: Path, disk: SimpleNamespace):
+    sitting = Sitting(tmp_path / "up")
+    whole = zipped(tmp_path / "c.zip", {"a.jpg": bytes(30_000)}).read_bytes()
+    for data, wrong in ((whole, "would grow to 0 MB, and there is room for"), (b"PK", "no zip")):
+        disk.free = 1 << 50
+        upload = sitting.begin("c.zip", len(data))
+        upload.add(data)
+        disk.free = 29_999
+        with pytest.raises(ValueError, match=wrong):
+            sitting.unpack(upload.path)
+        assert not list((tmp_path / "up").iterdir())
+
+
+def test_photos_and_their_cameras_make_one_capture(sitting: Sitting, tmp_path: Path):
+    names = ["b.JPG", "transforms.json", "a.png", "cameras.bin", "points3D.txt"]
+    paths = [sitting.begin(name, 1).path for name in names]
+    places = [str(path.relative_to(tmp_path / "up")) for path in paths]
+    assert places == [
+        "photos/images/b.JPG",
+        "photos/transforms.json",
+        "photos/images/a.png",
+        "photos/sparse/0/cameras.bin",
+        "photos/sparse/0/points3D.txt",
+    ]
+    assert {sitting.capture_of(path) for path in paths} == {tmp_path / "up" / "photos"}
+    again = sitting.begin("a.png", 1).path
+    assert again == tmp_path / "up" / "photos_2" / "images" / "a.png"
+    sitting.end_capture()
+    assert sitting.begin("c.png", 1).path.parents[1].name == "photos_3"
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
@@ -72,7 +199,8 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
 
 def test_a_zip_gives_photos_and_cameras_only(tmp_path: Path):
     members = {"c/images/a.jpg": b"1", "c/transforms.json": b"{}", "c/run.sh": b"x", "c/x": b""}
-    assert unpack(zipped(tmp_path / "c.zip", members), tmp_path / "out") == 2
+    made = unpack(zipped(tmp_path / "c.zip", members), tmp_path / "out", ROOM)
+    assert (made.folder, made.files, made.size) == (tmp_path / "out", 2, 3)
     files = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert files == ["c/images/a.jpg", "c/transforms.json"]
 
@@ -83,7 +211,7 @@ def test_a_zip_gives_photos_and_cameras_only(tmp_path: Path):
 def test_a_zip_cannot_lead_outside(tmp_path: Path, name: str):
     path = zipped(tmp_path / "c.zip", {"good.jpg": b"1", name: b"2"})
     with pytest.raises(ValueError, match="leads out"):
-        unpack(path, tmp_path / "out")
+        unpack(path, tmp_path / "out", ROOM)
     assert [p.name for p in tmp_path.iterdir()] == ["c.zip"]
 
 
@@ -94,18 +222,18 @@ def test_links_in_a_zip_are_refused(tmp_path: Path):
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(ValueError, match="leads out"):
-        unpack(path, tmp_path / "out")
+        unpack(path, tmp_path / "out", ROOM)
 
 
 def test_bombs_and_broken_zips_are_refused(tmp_path: Path):
     bomb = zipped(tmp_path / "bomb.zip", {"a.jpg": bytes(64 << 20)})
     with pytest.raises(ValueError, match="would grow to 64 MB"):
-        unpack(bomb, tmp_path / "out")
+        unpack(bomb, tmp_path / "out", ROOM)
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(ValueError, match="not a zip"):
-        unpack(tmp_path / "broken.zip", tmp_path / "out")
+    with pytest.raises(ValueError, match="no zip"):
+        unpack(tmp_path / "broken.zip", tmp_path / "out", ROOM)
     with pytest.raises(ValueError, match="no photos"):
-        unpack(zipped(tmp_path / "empty.zip", {"a.sh": b""}), tmp_path / "out")
+        unpack(zipped(tmp_path / "empty.zip", {"a.sh": b""}), tmp_path / "out", ROOM)
     assert not (tmp_path / "out").exists()
 
 
@@ -114,5 +242,104 @@ def test_a_zip_cut_off_anywhere_is_refused(tmp_path: Path):
     for length in range(0, len(whole), 7):
         (tmp_path / "cut.zip").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cut\.zip"):
-            unpack(tmp_path / "cut.zip", tmp_path / "out")
+            unpack(tmp_path / "cut.zip", tmp_path / "out", ROOM)
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_zip_with_any_byte_changed_is_unpacked_or_refused(tmp_path: Path, method: int):
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.jpg", bytes(range(64)))
+        archive.writestr("c/b.json", b"{}" * 8)
+    whole, refused = path.read_bytes(), []
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            unpack(path, tmp_path / "out", ROOM)
+            shutil.rmtree(tmp_path / "out")
+        except ValueError as error:
+            refused.append(str(error))
+        assert [p.name for p in tmp_path.iterdir()] == ["c.zip"]
+    assert len(refused) > len(whole) // 3
+    assert all(sentence.startswith(("c.zip ", "a.jpg ", "b.json ")) for sentence in refused)
+
+
+def test_nobodys_folder_is_touched(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    (tmp_path / "out_2").symlink_to(tmp_path / "nowhere")
+    path = zipped(tmp_path / "c.zip", {"a.jpg": b"1"})
+    assert unpack(path, tmp_path / "out", ROOM).folder == tmp_path / "out_3"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a.jpg") + 5] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is damaged"):
+        unpack(path, tmp_path / "out", ROOM)
+    left = {"out", "out_2", "out_3", "c.zip"}
+    assert {p.name for p in tmp_path.iterdir()} == left
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_two_that_want_one_name_get_two(tmp_path: Path):
+    path = zipped(tmp_path / "c.zip", {"a.jpg": b"1"})
+    made: list[str] = []
+    begin = threading.Barrier(8)
+
+    def one() -> None:
+        begin.wait(30)
+        made.append(unpack(path, tmp_path / "out", ROOM).folder.name)
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(made) == ["out", *(f"out_{n}" for n in range(2, 9))]
+
+
+def test_the_directory_of_a_zip_is_not_read_if_it_is_too_large(tmp_path: Path, monkeypatch):
+    def read(*_: object) -> None:
+        pytest.fail("it was read")
+
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(uploads.MEMBERS + 1):
+            archive.writestr(f"{number}.jpg", b"")
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", read)
+    with pytest.raises(ValueError, match=f"holds {uploads.MEMBERS + 1} files, more than"):
+        unpack(path, tmp_path / "out", ROOM)
+    whole = path.read_bytes()
+    end = len(whole) - 22
+    # Its count is not true, or the record of a larger zip has it.
+    path.write_bytes(whole[: end + 8] + struct.pack("<2H", 1, 1) + whole[end + 12 :])
+    monkeypatch.setattr(uploads, "DIRECTORY_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="has a directory of"):
+        unpack(path, tmp_path / "out", ROOM)
+    long = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 70_000, 70_000, 1, 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+    path.write_bytes(whole[:end] + long + locator + whole[end:])
+    with pytest.raises(ValueError, match="holds 70000 files"):
+        unpack(path, tmp_path / "out", ROOM)
+    path.write_bytes(whole[:end] + locator + whole[end:])
+    with pytest.raises(ValueError, match="Zip64 record"):
+        unpack(path, tmp_path / "out", ROOM)
+    path.write_bytes(whole + b"more")
+    with pytest.raises(ValueError, match="behind its end"):
+        unpack(path, tmp_path / "out", ROOM)
+
+
+def test_a_zip64_and_one_with_a_comment_are_unpacked(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+    path = zipped(tmp_path / "c.zip", {"a.jpg": b"1"})
+    assert b"PK\6\6" in path.read_bytes()
+    monkeypatch.undo()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"from the garden"
+    assert unpack(path, tmp_path / "out", ROOM).files == 1
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+    assert unpack(zipped(path, {"a.jpg": b"1"}), tmp_path / "out", ROOM).files == 1

@@ -1,5 +1,6 @@
 """What the pages see of the desk: controls as data, the form of the next run, uploads."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,12 +15,9 @@ from lumigraph.app.viewer.controls import Control, desk_controls, page_controls
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.home import frusta_of, home_of
 from lumigraph.app.viewer.shown import Setting, Shown
-from lumigraph.app.viewer.uploads import PHOTOS, Upload, begin_upload, free_path, unpack
+from lumigraph.app.viewer.uploads import IMAGES, Sitting, Upload
 from lumigraph.app.viewer.wishes import Scalar
 from lumigraph.recon import PRESETS
-
-NUMBERS = {"minutes": (0, 1440), "downscale": (0, 64)}
-"""Fields of the form, with the least and the most; 0 leaves the choice to us."""
 
 
 class Board:
@@ -39,7 +37,9 @@ class Board:
         """
         self._desk, self._lock = desk, threading.Lock()
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        self._uploads = uploads / stamp
+        self._sitting = Sitting(uploads / stamp)
+        self._gathered = ""  # source of the capture that was last sent in parts
+        self._told: dict[Path, str] = {}  # what was said of each capture that was sent in parts
         self._form: dict[str, Any] = {
             "source": "demo:small",
             "preset": "quick",
@@ -115,9 +115,7 @@ class Board:
                 raise ValueError("The degree of the harmonics is 0, 1, 2 or 3")
             desk.change(degree=int(str(value)))
         elif id == "splat_limit":
-            if not isinstance(value, int | float) or value != int(value):
-                raise ValueError("The limit of splats is a whole number")
-            desk.change(splat_limit=int(value))
+            desk.change(splat_limit=_whole("The limit of splats", value))
         elif id == "ssim_weight":
             desk.change(ssim_weight=value)
         else:
@@ -125,35 +123,58 @@ class Board:
 
     def upload(self, name: str, size: int) -> "Incoming":
         """A file of so many bytes is to come; ValueError or OSError says why it is not taken."""
-        return Incoming(begin_upload(self._uploads, name, size), self._received)
+        return Incoming(self._sitting, self._sitting.begin(name, size), self._received)
 
     def _received(self, path: Path) -> None:
         """A file has come: what it is decides what becomes of it."""
-        desk = self._desk
         if path.suffix.lower() == ".zip":
-            folder = free_path(path.with_suffix(""))
-            files = unpack(path, folder)
-            path.unlink()
-            desk.refresh()
-            inside = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]
-            for place in inside:
-                with suppress(ValueError):
-                    self.choose(desk.source_at(place))
-                    desk.note("info", f"{path.name}: {files} files, ready to start")
-                    return
-            raise ValueError(
-                f"{path.name} holds no cameras (a transforms.json or a COLMAP model) beside its "
-                "photos: finding them from photos alone is not built yet"
-            )
-        if path.suffix.lower() == ".ply":
-            source = desk.source_at(path)
+            self._unpack(path)
+        elif path.suffix.lower() == ".ply":
+            source = self._desk.source_at(path)
             self.choose(source)
-            desk.show(source)
-        elif path.suffix.lower() in PHOTOS:
-            raise ValueError(
-                f"{path.name} is here, but photos alone have no cameras yet: finding them is not "
-                "built yet, so send a zip with a transforms.json or a COLMAP model"
+            self._desk.show(source)
+        else:
+            self._gather(self._sitting.capture_of(path))
+
+    def _unpack(self, path: Path) -> None:
+        """Chooses the capture that is in a zip; nothing of one without cameras is kept."""
+        desk = self._desk
+        unpacked = self._sitting.unpack(path)
+        folder = unpacked.folder
+        desk.refresh()
+        for place in [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]:
+            with suppress(ValueError):
+                self.choose(desk.source_at(place))
+                desk.note("info", f"{path.name}: {unpacked.files} files, ready to start")
+                return
+        self._sitting.remove(folder)
+        raise ValueError(
+            f"{path.name} holds no cameras (a transforms.json or a COLMAP model) beside its "
+            "photos: finding them from photos alone is not built yet"
+        )
+
+    def _gather(self, capture: Path) -> None:
+        """Chooses a capture that is sent in parts once it has photos and cameras; says so once."""
+        images = capture / IMAGES
+        if not images.is_dir() or not any(images.iterdir()):
+            return
+        try:
+            source = self._desk.source_at(capture)
+            told = f"{capture.name} has photos and cameras: start it when all have come"
+        except ValueError:
+            source = None
+            told = (
+                f"{capture.name} has photos and no cameras yet: send their transforms.json or "
+                "COLMAP model (cameras, images and points3D) too, for finding cameras from photos "
+                "alone is not built yet"
             )
+        if self._told.get(capture) == told:
+            return
+        self._told[capture] = told
+        if source is not None:
+            self._gathered = source
+            self.choose(source)
+        self._desk.note("info", told)
 
     def _start(self) -> None:
         with self._lock:
@@ -166,6 +187,8 @@ class Board:
                 minutes=form["minutes"] or None,
             ),
         )
+        if form["source"] == self._gathered:
+            self._sitting.end_capture()
 
     def _fill(self, name: str, value: Scalar) -> None:
         """Sets a field of the form."""
@@ -175,12 +198,9 @@ class Board:
         elif name == "preset":
             if value not in PRESETS:
                 raise ValueError(f"The preset is one of {', '.join(PRESETS)}")
-        elif name in NUMBERS:
-            least, most = NUMBERS[name]
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or value != int(value) or not least <= value <= most:  # type: ignore[operator]
-                raise ValueError(f"{name} is a whole number from {least} to {most}")
-            value = int(value)  # type: ignore[arg-type]
+        elif name in self._form:
+            field = next(c for c in desk_controls(self._form, {}, ()) if c["id"] == name)
+            value = _whole(field["label"], value, field["low"], field["high"])
         else:
             raise ValueError("There is no such control")
         with self._lock:
@@ -203,9 +223,9 @@ class Board:
 class Incoming:
     """An upload, and what is done when it is whole."""
 
-    def __init__(self, upload: Upload, received: Callable[[Path], None]) -> None:
+    def __init__(self, sitting: Sitting, upload: Upload, received: Callable[[Path], None]) -> None:
         """Nothing has come yet."""
-        self._upload, self._received = upload, received
+        self._sitting, self._upload, self._received = sitting, upload, received
 
     def add(self, data: bytes) -> bool:
         """Takes the next piece; True if it was the last."""
@@ -217,4 +237,13 @@ class Incoming:
 
     def drop(self) -> None:
         """Forgets it, unless it is whole."""
-        self._upload.drop()
+        self._sitting.drop(self._upload)
+
+
+def _whole(name: str, value: Scalar, low: float = -math.inf, high: float = math.inf) -> int:
+    """The value as a whole number in that range; ValueError if it is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value != int(value) or not low <= value <= high:
+        limits = "" if low == -math.inf else f" from {low} to {high}"
+        raise ValueError(f"{name} is a whole number{limits}")
+    return int(value)
