@@ -120,6 +120,9 @@ class Desk:
     files: list[File] = field(default_factory=list)
     wanted: threading.Event = field(default_factory=threading.Event)
     broken: str = ""
+    asked: list[int] = field(default_factory=list)
+    reading: threading.Event = field(default_factory=threading.Event)
+    may_read: threading.Event | None = None
 
     def scene(self) -> Scene | None:
         """See `Source.scene`."""
@@ -145,6 +148,10 @@ class Desk:
 
     def photo(self, index: int) -> Tensor | None:
         """See `Source.photo`."""
+        self.asked.append(index)
+        self.reading.set()
+        if self.may_read is not None:
+            assert self.may_read.wait(PATIENCE)
         return self.photos.get(index)
 
     def do(self, id: str, value: Any) -> None:
@@ -200,6 +207,7 @@ class Page:
         self.reason: str | None = None
         self.stuck = False
         self.ids = 0
+        self.streams: Streams | None = None
         self._incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._came = asyncio.Condition()
 
@@ -272,17 +280,26 @@ class Page:
         """The newest message of a kind."""
         return [text for text in self.texts if text["t"] == kind][-1]
 
-    async def settled(self) -> None:
-        """Waits until the server has seen to all that was asked for.
+    async def photographed(self) -> None:
+        """Asks for a photo and waits for it: by then all that was said before it is known."""
+        before = sum(shot.kind == PHOTO for shot in self.shots)
+        self.say(t="photo", frame=0)
+        await self.until(lambda: sum(shot.kind == PHOTO for shot in self.shots) > before)
 
-        The thread looks through everything between one photo and the next.
-        """
-        for _ in range(2):
-            before = sum(shot.kind == PHOTO for shot in self.shots)
-            self.say(t="photo", frame=0)
-            await self.until(
-                lambda before=before: sum(shot.kind == PHOTO for shot in self.shots) > before
-            )
+    async def settled(self) -> None:
+        """Waits until all that was asked for is drawn and has come."""
+        await self.photographed()
+        assert self.streams is not None
+        await asyncio.to_thread(drawn, self.streams)
+        await self.photographed()
+
+
+def drawn(streams: Streams) -> None:
+    """Waits until the thread that draws has nothing to do."""
+    painter = streams._painter
+    with painter.lock:
+        rests = painter.lock.wait_for(lambda: painter.resting and not painter._stirred, PATIENCE)
+    assert rests
 
 
 @dataclass
@@ -305,6 +322,7 @@ class Visit:
 
     def open(self, page: Page) -> Page:
         """Has the page served."""
+        page.streams = self.streams
         self.served.append(asyncio.create_task(self.streams.handle(page)))
         return page
 
@@ -894,6 +912,30 @@ def test_a_photo_fits_the_canvas():
         await page.settled()
 
     visit(scenario, Desk(photos={3: photo}))
+
+
+def test_nobody_waits_for_a_photo_that_is_read():
+    """The first one loads its whole capture."""
+
+    async def scenario(there: Visit) -> None:
+        page, other = there.open(Page()), there.open(Page())
+        page.say(t="photo", frame=0)
+        assert await asyncio.to_thread(there.desk.reading.wait, PATIENCE)
+        for each in (page, other):
+            await each.final(each.look(0.1))
+            await each.final(each.look(0.2))
+        for number in range(20, 0, -1):
+            page.say(t="photo", frame=number)
+        await page.final(page.look(0.3))
+        assert all(shot.kind == FRAME for shot in page.shots)
+        may_read.set()
+        await page.until(lambda: [s.number for s in page.shots if s.kind == PHOTO] == [0, 1])
+        assert there.desk.asked == [0, 1]  # the newest wish alone
+
+    may_read = threading.Event()
+    photo = torch.zeros(4, 6, 3, dtype=torch.uint8)
+    desk = Desk(photos=dict.fromkeys(range(21), photo), may_read=may_read)
+    visit(scenario, desk)
 
 
 # The machine ------------------------------------------------------------------------------------

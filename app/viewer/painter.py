@@ -1,5 +1,7 @@
 """The thread that draws: one for all clients, whom it serves in turn.
 
+Photos are read in another thread, one after the other: the first one of a capture may take long.
+
 What to make for whom says `pace`. A client's wishes and what is to be sent to it lie in its
 `Client`, so that neither its coroutine nor the thread ever waits for the other.
 """
@@ -13,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +62,8 @@ class Client:
         view_id: Its own number for that.
         look: What it wants to see; None if it has not said.
         photo: Number of the camera whose photo it wants.
-        photo_waits: One is in work or waits to be sent.
+        photo_waits: One is being read or waits to be sent: the next one is not begun.
+        photo_read: It waits to be sent.
         frames: That were sent.
         final: The final picture in work, which `stop` gives up.
         stop: One byte.
@@ -79,6 +83,7 @@ class Client:
     look: Look | None = None
     photo: int | None = None
     photo_waits: bool = False
+    photo_read: bytes | None = None
     frames: int = 0
     final: Order | None = None
     stop: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.uint8))
@@ -105,15 +110,14 @@ class Client:
 
 @dataclass(frozen=True)
 class _Job:
-    """Something for the thread to do: a picture, or a photo where there is no order."""
+    """A picture to be made."""
 
     client: Client
-    view: View | None
-    view_id: int = 0
-    look: Look | None = None
-    order: Order | None = None
-    shown: Shown | None = None
-    photo: int = 0
+    view: View
+    view_id: int
+    look: Look
+    order: Order
+    shown: Shown
 
 
 class Painter:
@@ -122,6 +126,7 @@ class Painter:
     Attributes:
         lock: To be held by whoever touches a client, and to be notified by `stir`.
         clients: Those there are.
+        resting: Whether the thread that draws has nothing to do for now.
     """
 
     def __init__(
@@ -136,6 +141,8 @@ class Painter:
         self.lock = threading.Condition()
         self.clients: list[Client] = []
         self._source, self._threads, self._busy, self._clock = source, threads, busy, clock
+        self.resting = False
+        self._photos = ThreadPoolExecutor(1, "photos")
         self._next = 0  # whose turn it is
         self._stirred = False  # something happened since the thread last looked
         self._closed = False
@@ -161,7 +168,7 @@ class Painter:
             self.stir()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         with self.lock:
             self._closed = True
             for client in self.clients:
@@ -169,6 +176,7 @@ class Painter:
             self.stir()
         if self._thread is not None:
             self._thread.join()
+        self._photos.shutdown(cancel_futures=True)
 
     def stir(self) -> None:
         """Has the thread look for what is to be done; under the lock."""
@@ -208,6 +216,10 @@ class Painter:
         shown = self._source.scene()
         with self.lock:
             self._version = None if shown is None else shown.version
+            for client in self.clients:
+                if client.photo is not None and not client.photo_waits and not self._closed:
+                    self._photos.submit(self._fetch, client, client.photo)
+                    client.photo, client.photo_waits = None, True
             for _ in self.clients:
                 self._next = (self._next + 1) % len(self.clients)
                 if job := self._job(self.clients[self._next], shown, self._clock()):
@@ -217,12 +229,8 @@ class Painter:
 
     def _job(self, client: Client, shown: Shown | None, now: float) -> _Job | None:
         """What is to be made for a client; under the lock."""
-        if client.photo is not None and not client.photo_waits:
-            job = _Job(client, client.view, photo=client.photo)
-            client.photo, client.photo_waits = None, True
-            return job
         order = client.pace.next(None if shown is None else shown.version, now)
-        if order is None or shown is None:
+        if order is None or shown is None or client.view is None:
             return None
         if order.final:
             client.stop.zero_()
@@ -245,40 +253,49 @@ class Painter:
                 moments += [self._wants(now)]
                 moments += [self._moved + BUSY_SECONDS] if self._moving else []
                 until = min(moments)
+                self.resting = True
+                self.lock.notify_all()
                 self.lock.wait(None if until == math.inf else max(0.0, until - now))
+                self.resting = False
         if still:
             self._moving = False
             self._busy(False)
 
     def _make(self, job: _Job) -> None:
-        """Makes a picture or fetches a photo, and hands it to the client."""
+        """Makes a picture, and hands it to the client."""
         client, order = job.client, job.order
+        made: list[str | bytes] = []
         try:
-            made = self._photo(job) if order is None else self._frame(job, order)
+            made = self._frame(job)
         except Stopped:
-            made = []
+            pass
         except Exception as error:
             self._trouble(client, error)
-            made = []
-            if order is not None:
-                with self.lock:
-                    client.pace.failed(order)
+            with self.lock:
+                client.pace.failed(order)
         with self.lock:
             client.final = None
-            if order is None and not made:
-                client.photo_waits = False
-            if order is not None and made:
+            if made:
                 client.frames += 1
                 client.pace.sent(order, client.frames, len(made[-1]), self._clock())
             client.out.extend(made)
         client.stir()
 
-    def _frame(self, job: _Job, order: Order) -> list[str | bytes]:
+    def _fetch(self, client: Client, number: int) -> None:
+        """Reads a photo, and hands it to the client; in the thread for that."""
+        made = None
+        try:
+            made = self._photo(client, number)
+        except Exception as error:
+            self._trouble(client, error)
+        with self.lock:
+            client.photo_read, client.photo_waits = made, made is not None
+            self.stir()
+        client.stir()
+
+    def _frame(self, job: _Job) -> list[str | bytes]:
         """A picture as it is sent, after the legend that belongs to it if that is another one."""
-        client, view, look, shown = job.client, job.view, job.look, job.shown
-        assert view is not None
-        assert look is not None
-        assert shown is not None
+        client, look, shown, order = job.client, job.look, job.shown, job.order
         if not order.final:
             self._moved = order.begun
             if not self._moving:
@@ -287,7 +304,7 @@ class Painter:
         threads = self._threads()
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        camera = view.camera(order.width, order.height, shown.near)
+        camera = job.view.camera(order.width, order.height, shown.near)
         made = picture(shown.scene, camera, look, client.stop if order.final else None)
         image = Image.fromarray(made.pixels.numpy())
         flags = order.final | order.whole << 1
@@ -301,18 +318,18 @@ class Painter:
         legend["colors"] = color_table(look.color_map).tolist() if ranged else None
         return [*client.saying("legend", legend), header + _jpeg(image, **order.jpeg)]
 
-    def _photo(self, job: _Job) -> list[str | bytes]:
+    def _photo(self, client: Client, number: int) -> bytes | None:
         """A photo as it is sent, no larger than the client's canvas."""
-        photo = self._source.photo(job.photo)
+        photo, view = self._source.photo(number), client.view
         if photo is None:
-            self.note(job.client, "info", "The photo of this camera is not at hand.")
-            return []
+            self.note(client, "info", "The photo of this camera is not at hand.")
+            return None
         image = Image.fromarray(photo.numpy())
-        size = PHOTO_SIZE if job.view is None else (job.view.width, job.view.height)
+        size = PHOTO_SIZE if view is None else (view.width, view.height)
         image.thumbnail(size, Image.Resampling.BOX)
         scale = image.width / photo.shape[1]
-        header = HEADER.pack(MAGIC, PHOTO, 3, job.photo, 0, image.width, image.height, 0, scale)
-        return [header + _jpeg(image, quality=88, subsampling=0)]
+        header = HEADER.pack(MAGIC, PHOTO, 3, number, 0, image.width, image.height, 0, scale)
+        return header + _jpeg(image, quality=88, subsampling=0)
 
     def _trouble(self, client: Client, error: Exception) -> None:
         """Tells a client of an error, once."""

@@ -268,8 +268,9 @@ class Streams:
             messages = [*client.notes, *client.out]
             client.notes.clear()
             client.out.clear()
-            client.photo_waits = False
-            if client.photo is not None:
+            if client.photo_read is not None:
+                messages.append(client.photo_read)
+                client.photo_read, client.photo_waits = None, False
                 self._painter.stir()
         return messages
 
