@@ -17,7 +17,7 @@ from torch import Tensor
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from lumigraph.app.viewer import painter
+from lumigraph.app.viewer import painter, stream
 from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.look import Look, Picture, picture
 from lumigraph.app.viewer.pace import SILENCE
@@ -120,6 +120,7 @@ class Desk:
     files: list[File] = field(default_factory=list)
     wanted: threading.Event = field(default_factory=threading.Event)
     broken: str = ""
+    shots: list[dict[str, Any]] = field(default_factory=lambda: [{"number": 0}])
     asked: list[int] = field(default_factory=list)
     reading: threading.Event = field(default_factory=threading.Event)
     may_read: threading.Event | None = None
@@ -144,7 +145,7 @@ class Desk:
 
     def cameras(self) -> list[dict[str, Any]]:
         """See `Source.cameras`."""
-        return [{"number": 0}]
+        return self.shots
 
     def photo(self, index: int) -> Tensor | None:
         """See `Source.photo`."""
@@ -365,7 +366,7 @@ def test_a_client_is_greeted_and_told_what_there_is():
         page = there.open(Page("view"))
         await page.until(lambda: len(page.texts) >= 4)
         assert page.texts[0] == {"t": "hello", "version": 1, "role": "view"}
-        assert page.texts[1] == {"t": "state", "jobs": []}
+        assert page.texts[1] == {"t": "state", "jobs": [], "notes": [], "history": {}}
         assert page.texts[2] == {"t": "controls", "items": [{"id": "start"}], "keys": KEYS}
         assert page.texts[3] == {"t": "cameras", "items": [{"number": 0}]}
 
@@ -761,6 +762,99 @@ def test_news_come_when_there_are_some():
             assert [text["t"] for text in each.texts].count("controls") == 1
 
     visit(scenario)
+
+
+def curves(count: int, start: int = 0) -> dict[str, list[float]]:
+    """A history of so many points."""
+    return {
+        "seconds": [float(n) for n in range(start, count)],
+        "loss": [1 / (1 + n) for n in range(start, count)],
+        "psnr": [float(n) for n in range(start, count, 10)],
+    }
+
+
+def test_curves_and_notes_are_sent_once():
+    def states(page: Page) -> list[dict[str, Any]]:
+        return [text for text in page.texts if text["t"] == "state"]
+
+    def followed(page: Page) -> tuple[dict[str, Any], list[str]]:
+        """The curves and notes of a page that adds what comes to what it has."""
+        history: dict[str, Any] = {}
+        notes: list[str] = []
+        for state in states(page):
+            assert ("history" in state) != ("more" in state)
+            history = dict(state.get("history", history))
+            for name, points in state.get("more", {}).items():
+                history[name] = history[name] + points
+            notes += [note["text"] for note in state["notes"]]
+        return history, notes
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        numbered = [{"id": n, "kind": "info", "text": f"note {n}"} for n in range(1, 9)]
+        for count, told, start in (
+            (0, 0, 0),
+            (20, 1, 0),
+            (25, 1, 0),
+            (25, 3, 0),
+            (30, 8, 0),
+            (31, 8, 1),  # another job, or every other point was dropped
+            (32, 8, 1),
+        ):
+            heard = len(states(page))
+            history = curves(count, start)
+            there.desk.news = {"step": 7, "history": history, "notes": numbered[:told]}
+            there.streams.changed()
+            await page.until(lambda heard=heard: len(states(page)) > heard)
+            assert followed(page) == (history, [note["text"] for note in numbered[:told]])
+            late = there.open(Page())
+            await late.until(lambda late=late: states(late))
+            assert followed(late)[0] == history
+            late.leave()
+        sent = states(page)
+        assert [len(s["more"]["seconds"]) for s in sent if "more" in s][-4:] == [5, 0, 5, 1]
+        assert sum("history" in state for state in sent) <= 3
+        there.streams.changed()
+        await page.settled()
+        assert states(page) == sent
+
+    visit(scenario)
+
+
+def test_cameras_are_written_once_for_all_and_sent_when_they_are_others(monkeypatch):
+    written: list[Any] = []
+    genuine = json.dumps
+
+    def counting(value: Any) -> str:
+        if isinstance(value, dict) and value.get("t") == "cameras":
+            written.append(value["items"])
+        return genuine(value)
+
+    async def scenario(there: Visit) -> None:
+        pages = [there.open(Page()) for _ in range(3)]
+
+        async def told(count: int) -> None:
+            for page in pages:
+                await page.until(
+                    lambda page=page: [t["t"] for t in page.texts].count("cameras") == count
+                )
+
+        await told(1)
+        for step in range(3):
+            there.desk.news = {"step": step}
+            there.streams.changed()
+            await pages[0].until(lambda step=step: pages[0].last("state").get("step") == step)
+        there.desk.shots = list(there.desk.shots)  # the same, made anew
+        there.streams.changed()
+        await pages[0].settled()
+        there.desk.shots = [{"number": 1}]
+        there.streams.changed()
+        await told(2)
+        assert pages[2].last("cameras") == {"t": "cameras", "items": [{"number": 1}]}
+
+    monkeypatch.setattr(stream.json, "dumps", counting)
+    visit(scenario)
+    assert [items[0]["number"] for items in written] in ([0, 0, 1], [0, 1])
 
 
 def test_a_file_comes_in_pieces():

@@ -71,7 +71,10 @@ class Client:
         notes: Wait to be sent, before that.
         told: Errors it knows of.
         news: The source may have changed since it was told.
-        said: The last message of each kind.
+        said: The last message of each kind; of the state without its notes and curves.
+        noted: The last of the desk's notes that it was sent.
+        history: The curves that it was sent.
+        cameras: That it was sent.
         dropped: Messages that were no wishes.
     """
 
@@ -92,6 +95,9 @@ class Client:
     told: set[str] = field(default_factory=set)
     news: bool = True
     said: dict[str, str] = field(default_factory=dict)
+    noted: int = 0
+    history: dict[str, list[float]] | None = None
+    cameras: object = None
     dropped: int = 0
 
     def saying(self, kind: str, content: dict[str, Any]) -> list[str]:

@@ -76,6 +76,7 @@ class Streams:
         """
         self._source, self._clock = source, clock
         self._painter = Painter(source, threads=threads, busy=busy, clock=clock)
+        self._cameras: tuple[object, str] = (None, "")  # what the source said, and its message
         self._writer = ThreadPoolExecutor(1, "writer")
         self._finisher = ThreadPoolExecutor(1, "finisher")
 
@@ -276,12 +277,50 @@ class Streams:
 
     def _news(self, client: Client) -> Iterator[str]:
         """What has changed since the client was told."""
-        yield from client.saying("state", self._source.state())
+        yield from self._state(client)
         yield from client.saying("controls", {"items": self._source.controls(), "keys": KEYS})
-        yield from client.saying("cameras", {"items": self._source.cameras()})
+        cameras = self._source.cameras()
+        if cameras is client.cameras:  # as nearly always: they are many, and stay the same
+            return
+        client.cameras = cameras
+        if cameras is not self._cameras[0]:
+            self._cameras = (cameras, json.dumps({"items": cameras, "t": "cameras"}))
+        if client.said.get("cameras") != self._cameras[1]:
+            client.said["cameras"] = self._cameras[1]
+            yield self._cameras[1]
+
+    def _state(self, client: Client) -> Iterator[str]:
+        """The desk's state, if it is another one, without what the client was sent before.
+
+        `notes` are those with a larger `id` than the last. In place of `history` stands `more`,
+        what has been added to each curve, as long as the client has all that was there before.
+        """
+        state = {"notes": (), "history": {}, **self._source.state()}
+        notes = [note for note in state.pop("notes") if note["id"] > client.noted]
+        history = state.pop("history")
+        more = _tails(client.history, history)
+        text = json.dumps(state)
+        same = client.said.get("state") == text and not notes
+        if same and more is not None and not any(more.values()):
+            return
+        client.said["state"], client.history = text, history
+        client.noted = notes[-1]["id"] if notes else client.noted
+        curves = {"history": history} if more is None else {"more": more}
+        yield json.dumps({**state, **curves, "notes": notes, "t": "state"})
 
     def _stats(self, client: Client, now: float) -> Iterator[str]:
         with self._painter.lock:
             stats = client.pace.stats(now)
         if stats is not None:
             yield json.dumps({"t": "stats", **asdict(stats)})
+
+
+def _tails(
+    had: dict[str, list[float]] | None, now: dict[str, list[float]]
+) -> dict[str, list[float]] | None:
+    """What was added to each curve; None if these are others than they had been."""
+    if had is None or had.keys() != now.keys():
+        return None
+    if any(now[name][: len(points)] != points for name, points in had.items()):
+        return None
+    return {name: points[len(had[name]) :] for name, points in now.items()}
