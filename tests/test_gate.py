@@ -30,9 +30,17 @@ from websockets.sync.connection import Connection
 
 from lumigraph.app.viewer import ports, server
 from lumigraph.app.viewer.gate import Role, Visit, enter, make_gate
-from lumigraph.app.viewer.messages import PIXELS, checked, fits
+from lumigraph.app.viewer.messages import checked, fits
 from lumigraph.app.viewer.server import Server, open_server, ssh_line
-from lumigraph.app.viewer.sockets import PIECE_LIMIT, TEXT_LIMIT, Allowance, Closed, Socket
+from lumigraph.app.viewer.sockets import (
+    PIECE_LIMIT,
+    TEXT_BURST,
+    VIEW_LIMIT,
+    Allowance,
+    Closed,
+    Socket,
+)
+from lumigraph.app.viewer.wishes import SIDE, TEXT_LIMIT
 
 PATIENCE = 30.0
 """Seconds after which something that ought to happen is taken not to; nothing waits that long."""
@@ -368,11 +376,11 @@ def test_an_upgrade_is_a_socket_however_it_is_spelled(opened: Server):
 
 
 def test_the_stream_knows_the_role(opened: Server):
-    for role in ("control", "view"):
+    for role, limit in (("control", TEXT_LIMIT), ("view", VIEW_LIMIT)):
         with dial(opened, role=role) as line:
             assert line.recv(PATIENCE) == role
-            line.send("x" * TEXT_LIMIT)
-            assert line.recv(PATIENCE) == "x" * TEXT_LIMIT
+            line.send("x" * limit)
+            assert line.recv(PATIENCE) == "x" * limit
 
 
 def test_only_those_in_control_send_pieces_of_files(opened: Server):
@@ -406,6 +414,28 @@ def test_too_long_a_message_ends_the_connection(opened: Server, path: str):
 
 
 @pytest.mark.parametrize("path", ["/stream", "/full"])
+def test_who_only_looks_has_little_to_say(opened: Server, path: str):
+    for message in ("x" * (VIEW_LIMIT + 1), bytes(VIEW_LIMIT + 1)):
+        with dial(opened, path, "view") as line:
+            line.send(message)
+            assert ended(line) == (1008, "Too long a message")
+        emptied(opened)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/full"])
+@pytest.mark.parametrize(("role", "size"), [("control", TEXT_LIMIT), ("view", VIEW_LIMIT)])
+def test_long_messages_are_a_flood_sooner(opened: Server, path: str, role: Role, size: int):
+    """500 of 64 KiB a second would keep the server busy with reading JSON."""
+    sent = 0
+    with dial(opened, path, role, max_queue=None) as line:
+        with suppress(ConnectionClosed):
+            while sent < 100 * TEXT_BURST:
+                line.send("x" * size)
+                sent += size
+        assert line.close_reason == "Too many messages"
+
+
+@pytest.mark.parametrize("path", ["/stream", "/full"])
 def test_a_flood_ends_the_connection(opened: Server, path: str):
     with dial(opened, path, max_queue=None) as line:
         with suppress(ConnectionClosed):
@@ -423,6 +453,8 @@ def test_the_allowance_grows_with_time_up_to_a_burst():
     assert [allowance.take() for _ in range(2)] == pytest.approx([0, 0.1])
     now = 1000.0
     assert [allowance.take() for _ in range(4)] == pytest.approx([0, 0, 0, 0.1])
+    now = 2000.0
+    assert [allowance.take(2) for _ in range(3)] == pytest.approx([0, 0.1, 0.3])
 
 
 @pytest.mark.parametrize("path", ["/stream", "/full"])
@@ -450,24 +482,58 @@ def test_a_crowd_is_turned_away(opened: Server):
         line.close()
 
 
-def test_connections_that_say_nothing_are_limited_too(
-    opened: Server, monkeypatch: pytest.MonkeyPatch
-):
+def silent(opened: Server, source: str = "127.0.0.1") -> socket.socket:
+    """A connection from an address of this machine that says nothing."""
+    return socket.create_connection(("127.0.0.1", opened.port), PATIENCE, (source, 0))
+
+
+def cut(line: socket.socket) -> bool:
+    """Whether a connection ends before our patience does."""
+    try:
+        return line.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_that_say_nothing_make_room(opened: Server, monkeypatch: pytest.MonkeyPatch):
     """They take no place, but each takes one of the files that a process may have open."""
     assert opened._door.serving is not None
     handlers = opened._door.serving[0].handlers
     until(opened, lambda: not handlers)
-    monkeypatch.setattr(server, "CONNECTIONS", 5)
-    with ExitStack() as silent:
-        lines = [
-            silent.enter_context(socket.create_connection(("127.0.0.1", opened.port), PATIENCE))
-            for _ in range(6)
-        ]
-        with suppress(ConnectionResetError):
-            assert lines[-1].recv(1) == b""
-        until(opened, lambda: len(handlers) == 5)
+    monkeypatch.setattr(server, "CONNECTIONS", 6)
+    with ExitStack() as lines:
+        other = lines.enter_context(silent(opened, "127.0.0.2"))
+        crowd = [lines.enter_context(silent(opened)) for _ in range(5)]
+        assert cut(crowd[0])  # an address has half of the places
+        assert cut(crowd[1])
+        until(opened, lambda: len(handlers) == 4)
+        assert ask(opened)[0] == 401  # the oldest goes for it
+        assert cut(crowd[2])
+        lines.enter_context(dial(opened))
+        assert cut(crowd[3])
+        for number in range(3, 8):
+            lines.enter_context(silent(opened, f"127.0.0.{number}"))
+        assert cut(other)  # the oldest of all that are silent, where there is no place at all
+        assert cut(crowd[4])
+        assert opened._door.taken["/stream"] == 1
+        until(opened, lambda: len(handlers) == 6)
     until(opened, lambda: not handlers)
     assert ask(opened)[0] == 401
+
+
+def test_who_says_nothing_at_all_is_cut_off_soon(opened: Server, monkeypatch: pytest.MonkeyPatch):
+    assert opened._door.serving is not None
+    handlers = opened._door.serving[0].handlers
+    until(opened, lambda: not handlers)
+    with silent(opened) as slow:
+        slow.sendall(b"GET / HT")
+        until(opened, lambda: [c._silence.cancelled() for c in handlers] == [True])  # type: ignore[attr-defined]
+        monkeypatch.setattr(server, "SILENT_SECONDS", 0.01)
+        with silent(opened) as mute:
+            mute.settimeout(server.HANDSHAKE_SECONDS / 2)
+            assert cut(mute)
+        slow.sendall(f"TP/1.1\r\nHost: 127.0.0.1:{opened.port}\r\n\r\n".encode())
+        assert slow.recv(12) == b"HTTP/1.1 401"
 
 
 # What may be said to viser
@@ -642,7 +708,7 @@ def test_a_camera_passes_in_both_roles():
         for value in ([0.0, 0.0], [float("inf"), 0, 0], [0, 0, 1e300], ["0", 0, 0], None, 3)
     ]
     + [{"fov": value} for value in (0.0, -1.0, 3.2, float("nan"), "1", True)]
-    + [{side: v} for side in ("image_width", "image_height") for v in (0, -5, PIXELS + 1, 2**60)]
+    + [{side: v} for side in ("image_width", "image_height") for v in (0, -5, SIDE + 1, 2**60)]
     + [{"near": -1.0}, {"far": float("inf")}, {"wxyz": [1.0, 0.0, 0.0]}],
     ids=str,
 )
@@ -744,7 +810,6 @@ def test_a_stream_learns_that_its_client_is_gone(opened: Server, monkeypatch: py
     told = threading.Event()
 
     async def listening(client: Socket) -> None:
-        assert client.waiting == 0
         try:
             await client.recv()
         except Closed as end:

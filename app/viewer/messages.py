@@ -13,9 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from lumigraph.app.viewer.gate import Role
-
-PIXELS = 8192
-"""The largest side of a picture that is asked for; a wall of four 4K screens has it."""
+from lumigraph.app.viewer.wishes import SIDE
 
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
 """A finite number; its square fits into 32 bits of float."""
@@ -23,7 +21,7 @@ Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Word = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
-Side = Annotated[float, Meta(ge=1, le=PIXELS)]
+Side = Annotated[float, Meta(ge=1, le=SIDE)]
 Point = tuple[Real, Real, Real]
 Item = bool | Whole | Real | Text | None
 Items = Annotated[list[Item], Meta(max_length=16)]

@@ -18,14 +18,22 @@ from websockets.frames import CloseCode
 
 from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.messages import checked
+from lumigraph.app.viewer.wishes import TEXT_LIMIT
 
 RATE, BURST = 500.0, 1000.0
 """Messages per second, and at once. A page on the fastest screens sends 300 a second while its
 camera moves and every frame is acknowledged.
 """
 
-TEXT_LIMIT = 64 << 10
-"""Characters, or bytes, of a message other than a piece of a file; a camera has 400."""
+TEXT_RATE, TEXT_BURST = 128 << 10, 256 << 10
+"""Characters per second, and at once, of messages other than pieces of files: such a page sends 60
+KiB a second. They are read in the thread that serves everybody.
+"""
+
+VIEW_LIMIT = 4 << 10
+"""Characters, or bytes, of a message of somebody who only looks: a camera has 400, and nothing else
+is longer. Those in control may send `TEXT_LIMIT`.
+"""
 
 PIECE_LIMIT = 1 << 20
 """Bytes of a piece of a file. websockets itself ends a connection over a longer message, with close
@@ -55,13 +63,8 @@ class Socket(Protocol):
         """What the client may do."""
         ...
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that were sent and that the network has not taken yet."""
-        ...
-
     async def recv(self) -> str | bytes:
-        """The next message: text of at most 64 KiB, or from those in control a piece of a file.
+        """The next message: text, or from those in control a piece of a file.
 
         Raises Closed at the end.
         """
@@ -81,7 +84,7 @@ class Socket(Protocol):
 
 @dataclass
 class Allowance:
-    """How many messages somebody may send now; it grows by `rate` a second, up to `burst`."""
+    """How much somebody may send now; it grows by `rate` a second, up to `burst`."""
 
     rate: float = RATE
     burst: float = BURST
@@ -92,13 +95,33 @@ class Allowance:
     def __post_init__(self) -> None:
         self.left, self.seen = self.burst, self.clock()
 
-    def take(self) -> float:
-        """Takes one; seconds until there is one again, 0.0 if there was."""
+    def take(self, count: int = 1) -> float:
+        """Takes so many; seconds until there are as many again, 0.0 if there were."""
         now = self.clock()
         self.left = min(self.burst, self.left + (now - self.seen) * self.rate)
         self.seen = now
-        self.left -= 1
+        self.left -= count
         return max(0.0, -self.left / self.rate)
+
+
+@dataclass
+class Intake:
+    """What a client has sent lately.
+
+    Attributes:
+        messages: Of any kind.
+        text: Characters, or bytes, of those that are no pieces of files.
+    """
+
+    messages: Allowance = field(default_factory=Allowance)
+    text: Allowance = field(default_factory=lambda: Allowance(TEXT_RATE, TEXT_BURST))
+
+    def fault(self, message: str | bytes, role: Role) -> str | None:
+        """Why a message, which is no piece of a file, ends the connection; None if it does not."""
+        if len(message) > (TEXT_LIMIT if role == "control" else VIEW_LIMIT):
+            return "Too long a message"
+        late = max(self.messages.take(), self.text.take(len(message)))
+        return "Too many messages" if late else None
 
 
 @dataclass(eq=False)
@@ -112,28 +135,21 @@ class StreamSocket:
     connection: ServerConnection
     role: Role
     refused: Counter[str]
-    allowance: Allowance = field(default_factory=Allowance)
-
-    @property
-    def waiting(self) -> int:
-        """See `Socket`."""
-        return self.connection.transport.get_write_buffer_size()
+    intake: Intake = field(default_factory=Intake)
 
     async def recv(self) -> str | bytes:
         """See `Socket`. Pieces of files that come too fast are held up, anything else ends it."""
         while True:
             message = await _received(self.connection)
-            piece = isinstance(message, bytes) and self.role == "control"
-            late = self.allowance.take()
-            if late and not piece:
-                await _end(self.connection, self.refused, "Too many messages")
-            elif len(message) > TEXT_LIMIT and not piece:
-                await _end(self.connection, self.refused, "Too long a message")
-            elif isinstance(message, bytes) and not piece:
+            if isinstance(message, bytes) and self.role == "control":
+                if late := self.intake.messages.take():
+                    await asyncio.sleep(late)
+                return message
+            if fault := self.intake.fault(message, self.role):
+                await _end(self.connection, self.refused, fault)
+            elif isinstance(message, bytes):
                 self.refused["Only those in control send files"] += 1
             else:
-                if late:
-                    await asyncio.sleep(late)
                 return message
 
     async def send(self, message: str | bytes) -> None:
@@ -165,7 +181,7 @@ class ViserSocket:
     role: Role
     refused: Counter[str]
     control_of: Callable[[str], Any | None]
-    allowance: Allowance = field(default_factory=Allowance)
+    intake: Intake = field(default_factory=Intake)
 
     @property
     def subprotocol(self) -> str | None:
@@ -176,10 +192,8 @@ class ViserSocket:
         """The next message that is allowed; websockets' ConnectionClosed, as viser expects."""
         while True:
             message = await self.connection.recv()
-            if self.allowance.take():
-                await _end(self.connection, self.refused, "Too many messages")
-            elif len(message) > TEXT_LIMIT:
-                await _end(self.connection, self.refused, "Too long a message")
+            if fault := self.intake.fault(message, self.role):
+                await _end(self.connection, self.refused, fault)
             elif (allowed := checked(message, self.role, self.control_of)) is None:
                 self.refused["Not a message that may be sent to viser"] += 1
             else:

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Protocol
 
 from lumigraph.app.viewer.controls import KEYS
-from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.look import Look
 from lumigraph.app.viewer.pace import SILENCE
 from lumigraph.app.viewer.painter import Client, Painter
 from lumigraph.app.viewer.sentences import sentence_of
+from lumigraph.app.viewer.sockets import Socket
 from lumigraph.app.viewer.source import Source, Upload
 from lumigraph.app.viewer.wishes import Ack, Do, Move, Scalar, SeePhoto, SendFile, parse
 
@@ -32,27 +31,6 @@ VERSION = 1
 
 NEWS_SECONDS = 0.2
 """From one message of the desk's state to the next: the eye reads no numbers faster."""
-
-
-class Socket(Protocol):
-    """A client's connection, already let in. Whatever its methods raise means that it has ended."""
-
-    @property
-    def role(self) -> Role:
-        """What the client may do: those in control may use controls and send files."""
-        ...
-
-    async def recv(self) -> str | bytes:
-        """The next message."""
-        ...
-
-    async def send(self, message: str | bytes) -> None:
-        """Sends a message; waits while the network does not take it."""
-        ...
-
-    async def close(self, reason: str) -> None:
-        """Ends it; the reason is for people."""
-        ...
 
 
 class Streams:
