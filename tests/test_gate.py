@@ -28,7 +28,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-from lumigraph.app.viewer import ports, server
+from lumigraph.app.viewer import ports, server, sockets
 from lumigraph.app.viewer.gate import Role, Visit, enter, make_gate
 from lumigraph.app.viewer.messages import checked, fits
 from lumigraph.app.viewer.server import Server, open_server, ssh_line
@@ -376,7 +376,8 @@ def test_an_upgrade_is_a_socket_however_it_is_spelled(opened: Server):
 
 
 def test_the_stream_knows_the_role(opened: Server):
-    for role, limit in (("control", TEXT_LIMIT), ("view", VIEW_LIMIT)):
+    limits: dict[Role, int] = {"control": TEXT_LIMIT, "view": VIEW_LIMIT}
+    for role, limit in limits.items():
         with dial(opened, role=role) as line:
             assert line.recv(PATIENCE) == role
             line.send("x" * limit)
@@ -500,7 +501,7 @@ def test_connections_that_say_nothing_make_room(opened: Server, monkeypatch: pyt
     assert opened._door.serving is not None
     handlers = opened._door.serving[0].handlers
     until(opened, lambda: not handlers)
-    monkeypatch.setattr(server, "CONNECTIONS", 6)
+    monkeypatch.setattr(sockets, "CONNECTIONS", 6)
     with ExitStack() as lines:
         other = lines.enter_context(silent(opened, "127.0.0.2"))
         crowd = [lines.enter_context(silent(opened)) for _ in range(5)]
@@ -528,7 +529,7 @@ def test_who_says_nothing_at_all_is_cut_off_soon(opened: Server, monkeypatch: py
     with silent(opened) as slow:
         slow.sendall(b"GET / HT")
         until(opened, lambda: [c._silence.cancelled() for c in handlers] == [True])  # type: ignore[attr-defined]
-        monkeypatch.setattr(server, "SILENT_SECONDS", 0.01)
+        monkeypatch.setattr(sockets, "SILENT_SECONDS", 0.01)
         with silent(opened) as mute:
             mute.settimeout(server.HANDSHAKE_SECONDS / 2)
             assert cut(mute)

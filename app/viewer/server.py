@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from lumigraph.app.viewer.sockets import (
     GRACE_SECONDS,
     PIECE_LIMIT,
     Closed,
+    Connection,
     Socket,
     StreamSocket,
     ViserSocket,
@@ -60,16 +60,6 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-
-CONNECTIONS = 128
-"""Open at a time, those included that have not yet said what they want."""
-
-SHARES = 2, 4
-"""What part of them one address may have: a half for this machine itself, from which tunnels and
-proxies come, and a quarter for any other. A page that loads has six."""
-
-SILENT_SECONDS = 5.0
-"""For the first byte of a request: who connects has one to send."""
 
 HANDSHAKE_SECONDS = 30.0
 """For one request and its answer: viser's page has 820 kB, and the network may be slow."""
@@ -277,39 +267,6 @@ def _files() -> dict[str, tuple[str, bytes]]:
     return files
 
 
-class _Connection(ServerConnection):
-    """A connection that must say something soon, and makes room while it has asked for nothing."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
-        super().connection_made(transport)
-        self._silence = self.loop.call_later(SILENT_SECONDS, self.transport.abort)
-        everybody = [c for c in self.server.handlers if not c.transport.is_closing()]
-        host = _host(self)
-        neighbours = [c for c in everybody if _host(c) == host]
-        share = CONNECTIONS // SHARES[0 if host and ip_address(host).is_loopback else 1]
-        for crowd, most in ((neighbours, share), (everybody, CONNECTIONS)):
-            if len(crowd) > most:  # the oldest of those goes; it is this one, if all others asked
-                next(c for c in crowd if c.request is None).transport.abort()
-                return
-
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
-        self._silence.cancel()
-        super().data_received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by asyncio."""
-        self._silence.cancel()
-        super().connection_lost(exc)
-
-
-def _host(connection: ServerConnection) -> str:
-    """The address at its other end; empty if that is gone already."""
-    address = connection.remote_address
-    return address[0] if address else ""
-
-
 @contextmanager
 def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
     """Puts the door in front of the server that viser starts meanwhile, on the socket given."""
@@ -329,7 +286,7 @@ def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
             "close_timeout": HANDSHAKE_SECONDS,  # from the start of an answer to its end, too
             "server_header": None,
             "logger": _LOG,
-            "create_connection": _Connection,
+            "create_connection": Connection,
         }
         served = genuine(lambda connection: door.welcome(connection, handler), **options)
         door.serving = served.server, asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """What may come through a socket, and how fast: limits on size and rate, before anybody reads.
 
-`StreamSocket` is what our own protocol is spoken through, `ViserSocket` what viser is handed in
-place of the connection.
+`Connection` is any that comes to the port, `StreamSocket` what our own protocol is spoken through,
+`ViserSocket` what viser is handed in place of the connection.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
@@ -19,6 +20,16 @@ from websockets.frames import CloseCode
 from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.messages import checked
 from lumigraph.app.viewer.wishes import TEXT_LIMIT
+
+CONNECTIONS = 128
+"""Open at a time, those included that have not yet said what they want."""
+
+SHARES = 2, 4
+"""What part of them one address may have: a half for this machine itself, from which tunnels and
+proxies come, and a quarter for any other. A page that loads has six."""
+
+SILENT_SECONDS = 5.0
+"""For the first byte of a request: who connects has one to send."""
 
 RATE, BURST = 500.0, 1000.0
 """Messages per second, and at once. A page on the fastest screens sends 300 a second while its
@@ -53,6 +64,33 @@ class Closed(Exception):
 
     Its text is the reason.
     """
+
+
+class Connection(ServerConnection):
+    """A connection that must say something soon, and makes room while it has asked for nothing."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self._silence = self.loop.call_later(SILENT_SECONDS, self.transport.abort)
+        everybody = [c for c in self.server.handlers if not c.transport.is_closing()]
+        host = _host(self)
+        neighbours = [c for c in everybody if _host(c) == host]
+        share = CONNECTIONS // SHARES[0 if host and ip_address(host).is_loopback else 1]
+        for crowd, most in ((neighbours, share), (everybody, CONNECTIONS)):
+            if len(crowd) > most:  # the oldest of those goes; it is this one, if all others asked
+                next(c for c in crowd if c.request is None).transport.abort()
+                return
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._silence.cancel()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._silence.cancel()
+        super().connection_lost(exc)
 
 
 class Socket(Protocol):
@@ -233,3 +271,9 @@ async def _end(connection: ServerConnection, refused: Counter[str], reason: str)
 def _reason(end: ConnectionClosed) -> str:
     frame = end.rcvd or end.sent
     return frame.reason if frame is not None else "the connection was lost"
+
+
+def _host(connection: ServerConnection) -> str:
+    """The address at its other end; empty if that is gone already."""
+    address = connection.remote_address
+    return address[0] if address else ""
