@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,16 @@ def longest_side(capture: Capture) -> int:
     return max((max(f.camera.width, f.camera.height) for f in frames), default=1)
 
 
-def inputs_of(capture: Capture) -> dict[str, Any]:
-    """Hashes that tell whether two runs learned from the same, and what they are taken over."""
+def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Hashes that tell whether two runs learned from the same, and what they are taken over.
+
+    `heed` is called between photos, and ends it by what it raises.
+    """
     frames = (*capture.train, *capture.test)
     return {
         "cameras_sha256": _cameras_hash(capture),
         "cameras_hashed": "each frame's name, split and camera; the points and their colours",
-        "photos_blake2b": _photos_hash(frames),
+        "photos_blake2b": _photos_hash(frames, heed),
         "photos_hashed": "each photo's name, its file's size, and the first and last MiB of it",
         "photos": len(frames),
         "photo_bytes": sum(frame.path.stat().st_size for frame in frames if frame.path),
@@ -106,10 +109,11 @@ def _cameras_hash(capture: Capture) -> str:
     return digest.hexdigest()
 
 
-def _photos_hash(frames: Sequence[Frame]) -> str:
+def _photos_hash(frames: Sequence[Frame], heed: Callable[[], None]) -> str:
     """BLAKE2b over the files of the photos that are used."""
     digest = hashlib.blake2b(digest_size=32)
     for frame in frames:
+        heed()
         if frame.path is not None:
             size = frame.path.stat().st_size
             digest.update(repr((frame.name, size)).encode("utf-8", "replace"))

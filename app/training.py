@@ -6,13 +6,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from torch import Tensor
 
 from lumigraph.app.channel import Control
 from lumigraph.app.doctor import chosen_device
@@ -32,10 +35,14 @@ from lumigraph.app.run_folder import (
 )
 from lumigraph.app.session import Session, checkpoints, resume_session, run_session
 from lumigraph.app.terminal import notice, warn
+from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
 
 INTERRUPTED = "\nStopping after this step, and keeping what is done; once more to leave at once.\n"
 
+
+Heed = Callable[[], None]
+"""Called between photos and steps while a session is made; what it raises ends that."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what a machine sends before it shuts down, and what a lost connection sends."""
@@ -91,8 +98,11 @@ def start(
     *,
     overwrite: bool = False,
     runs: Path = Path("runs"),
+    heed: Heed = lambda: None,
 ) -> Session:
     """A session that begins a run in `folder`, or in a new one under `runs` if that is None.
+
+    What `heed` raises leaves nothing behind.
 
     Raises FileExistsError if the folder is taken and not to be overwritten, BlockingIOError if it
     is being trained, and what reading the capture raises.
@@ -106,14 +116,17 @@ def start(
         device, reason = chosen_device(order.device or "auto")
         seed = order.seed or 0
         began = time.monotonic()
+        heed()
         capture, selection = open_capture(path, order.selection)
         capture = replace(capture, name=order.name or capture.name or "capture")
+        heeding = _heeding(capture, heed)
         notice(reason)
         if order.minutes is not None:
-            plan = fitted_to(plan, order.preset or "standard", capture, order.minutes, device)
+            plan = fitted_to(plan, order.preset or "standard", heeding, order.minutes, device)
         fit = start_fit(capture, plan, seed=seed, device=device)
         if folder is None:
             folder = next_folder(runs / capture.name)
+            lock.callback(_clear_empty, folder)
             lock.enter_context(locked(folder))
         _check_space(folder)
         record = {
@@ -124,15 +137,15 @@ def start(
             "step": 0,
             "steps": plan.steps,
             "seconds": 0.0,
-            "inputs": inputs_of(capture),
+            "inputs": inputs_of(capture, heed),
             "versions": versions(),
             "timings": {"loading": time.monotonic() - began},
         }
-        run = create_run(folder, capture=capture, record=record, overwrite=overwrite)
+        run = create_run(folder, capture=heeding, record=record, overwrite=overwrite)
         return Session(run, capture, fit, lock=lock.pop_all())
 
 
-def go_on(path: Path, order: Order, folder: Path) -> Session:
+def go_on(path: Path, order: Order, folder: Path, heed: Heed = lambda: None) -> Session:
     """A session that goes on, to the bit, where the run in `folder` was stopped.
 
     Warns if the machine or a program changed since, as it is not to the bit then.
@@ -143,12 +156,12 @@ def go_on(path: Path, order: Order, folder: Path) -> Session:
     open_run(folder)  # nothing is locked where there is no run
     with ExitStack() as lock:
         lock.enter_context(locked(folder))
-        session = _gone_on(path, order, open_run(folder))
+        session = _gone_on(path, order, open_run(folder), heed)
         session.lock = lock.pop_all()
         return session
 
 
-def _gone_on(path: Path, order: Order, run: Run) -> Session:
+def _gone_on(path: Path, order: Order, run: Run, heed: Heed) -> Session:
     """What `go_on` returns, of a run that is locked."""
     if run.state == "finished":
         raise ValueError(
@@ -161,8 +174,9 @@ def _gone_on(path: Path, order: Order, run: Run) -> Session:
             f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
             "choose another folder with -o"
         )
+    heed()
     capture, _ = open_capture(path, run.selection())
-    if inputs_of(capture) != run.record["inputs"]:
+    if inputs_of(capture, heed) != run.record["inputs"]:
         raise ValueError(
             f"{path} is not what {run.folder} was started with (its cameras, points or photos "
             "differ): give the same capture, or train anew in another folder with -o"
@@ -249,6 +263,31 @@ def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
         ("report", run.folder / "report.html"),
         ("scene", scene if (scene := run.folder / "scene.ply").exists() else None),
     ]
+
+
+def _heeding(capture: Capture, heed: Heed) -> Capture:
+    """The capture, with `heed` called whenever a photo of it is asked for."""
+
+    def heeded(frame: Frame) -> Frame:
+        return replace(frame, image=partial(_after, heed, frame.image))
+
+    return replace(
+        capture,
+        train=tuple(heeded(frame) for frame in capture.train),
+        test=tuple(heeded(frame) for frame in capture.test),
+    )
+
+
+def _after(heed: Heed, image: Callable[[], Tensor]) -> Tensor:
+    heed()
+    return image()
+
+
+def _clear_empty(folder: Path) -> None:
+    """Removes the folder of a run that was not begun, and the one it is in if that is empty too."""
+    with suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[str, Any]:

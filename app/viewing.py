@@ -1,18 +1,26 @@
 """What `app`, `view` and `train --view` do: open the page, say where, and stay until Ctrl-C."""
 
+import html
+import os
 import signal
-import threading
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Literal
+
+import typer
 
 from lumigraph.app.run_folder import Run, open_run
+from lumigraph.app.session import checkpoints
 from lumigraph.app.terminal import notice
-from lumigraph.app.training import Order
+from lumigraph.app.training import SIGNALS, Order, resume_command
 from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.jobs import Job
 from lumigraph.app.viewer.page import Page, open_page
 from lumigraph.app.viewer.server import ssh_line
 
@@ -34,87 +42,159 @@ class Serving:
     token: bool = True
 
 
+News = SimpleQueue[Literal["end", "failed"]]
+"""What whoever waits is woken for. It takes news from a signal handler at any moment, which an
+Event does not: its lock may just be held by the thread that the handler interrupts."""
+
+REDIRECT = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={url}">
+<title>Lumigraph</title>
+<p><a href="{url}">To the page</a>
+"""
+
+
 def run_app(folders: Sequence[Path], runs: Path, serving: Serving) -> None:
     """Serves the page over the captures and runs in the folders."""
     for folder in folders:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} does not exist: give folders of captures or runs")
-    _stay(_opened(folders, runs, serving), serving)
+    with _serving(folders, runs, serving) as (page, news):
+        _stay(page, news, serving)
 
 
 def view(path: Path, runs: Path, serving: Serving) -> None:
     """Serves the page with a run or a PLY file open in it."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a .ply of splats")
-    page = _opened([path], runs, serving)
-    try:
+    with _serving([path], runs, serving) as (page, news):
         source = page.desk.source_at(path)
         page.board.choose(source)
         page.desk.show(source)
-    except BaseException:
-        page.close()
-        raise
-    _stay(page, serving)
+        _stay(page, news, serving)
 
 
 def train_viewed(
     capture: Path, order: Order, runs: Path, resume: Path | None, serving: Serving
 ) -> Run | None:
-    """Trains with the page open, and goes on serving it; the run, once Ctrl-C ends both."""
+    """Trains with the page open, and goes on serving it until Ctrl-C ends both; the run then.
+
+    None if the training failed, which is said at once, or was ended before it had done a step.
+    """
     allowed = [capture] if resume is None else [capture, resume]
-    page = _opened(allowed, runs, serving)
-    try:
-        source = page.desk.source_at(capture)
+    with _serving(allowed, runs, serving) as (page, news):
+        desk = page.desk
+        source = desk.source_at(capture)
         page.board.choose(source)
         if resume is None:
-            page.desk.start(source, order)
+            job = desk.job(desk.start(source, order))
         else:
-            page.desk.go_on(page.desk.source_at(resume))
-    except BaseException:
-        page.close()
-        raise
-    _stay(page, serving)
-    folder = page.desk.run_folder
-    with suppress(OSError, ValueError):  # it was stopped before it had done a step
-        return None if folder is None else open_run(folder)
+            job = desk.job(desk.go_on(desk.source_at(resume), source))
+        said = _stay(page, news, serving, job)
+    run = _run_of(job)
+    if job.state != "failed":
+        return run
+    if not said:
+        _say_failed(job)
+    if run is not None and run.state != "finished" and checkpoints(run):
+        notice("To go on from the last checkpoint:")
+        typer.echo(resume_command(capture, run.folder), err=True)
     return None
 
 
-def _opened(folders: Sequence[Path], runs: Path, serving: Serving) -> Page:
-    runs.mkdir(parents=True, exist_ok=True)
-    return open_page(
+def _run_of(job: Job) -> Run | None:
+    """What a job left behind, if anything."""
+    with suppress(OSError, ValueError):  # it was ended before it had done a step
+        return open_run(Path(job.folder)) if job.folder else None
+    return None
+
+
+@contextmanager
+def _serving(folders: Sequence[Path], runs: Path, serving: Serving) -> Iterator[tuple[Page, News]]:
+    """The page, and where news comes from that it is to end; closed in the end.
+
+    The first signal to end is news, the second ends a training in work without its checkpoint, and
+    a third this process. Signals that are ignored stay so.
+    """
+    page = open_page(
         Desk(folders, runs),
         runs / "uploads",
         host=serving.host,
         port=serving.port,
         token=serving.token,
     )
-
-
-def _stay(page: Page, serving: Serving) -> None:
-    """Says where the page is, and waits for a signal to end it."""
-    ended = threading.Event()
+    news: News = SimpleQueue()
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # None is a handler that Python knows nothing of and could not put back.
+    before = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
 
     def end(number: int, frame: FrameType | None) -> None:
-        ended.set()
+        received.append(number)
+        news.put("end")
+        if len(received) > 1:
+            for each in before:
+                signal.signal(each, signal.SIG_DFL)
+            page.desk.abandon()
 
-    before = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        server = page.server
-        url = server.urls["control"]
-        notice(f"The page: {url}")
-        if (looking := server.urls.get("view")) is not None:
-            notice(f"To look only: {looking}")
-        if server.port != serving.port and serving.port:
-            notice(f"Port {serving.port} is in use, so it is on {server.port}")
-        notice(f"From another machine, type there: {ssh_line(server)}")
-        notice("Ctrl-C ends it; a training in work keeps its checkpoint")
-        if serving.open:
-            webbrowser.open(url)
-        while not ended.wait(3600):
-            pass
-        notice("Closing")
+        for number in before:
+            signal.signal(number, end)
+        yield page, news
     finally:
         page.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stay(page: Page, news: News, serving: Serving, job: Job | None = None) -> bool:
+    """Says where the page is, and waits for a signal to end it.
+
+    True if the job failed meanwhile, which is said at once.
+    """
+    server = page.server
+    url = server.urls["control"]
+    notice(f"The page: {url}")
+    if (looking := server.urls.get("view")) is not None:
+        notice(f"To look only: {looking}")
+    if server.port != serving.port and serving.port:
+        notice(f"Port {serving.port} is in use, so it is on {server.port}")
+    notice(f"From another machine, type there: {ssh_line(server)}")
+    notice("Ctrl-C ends it; a training in work keeps its checkpoint")
+    failed = False
+    with ExitStack() as stack:
+        if serving.open:
+            with suppress(OSError, webbrowser.Error):  # its address is on the terminal
+                folder = TemporaryDirectory(prefix="lumigraph-", ignore_cleanup_errors=True)
+                _browse(url, Path(stack.enter_context(folder)))
+        if job is not None:
+            stack.callback(page.desk.subscribe(lambda: _watch(job, news)))
+            _watch(job, news)  # it may have failed already
+        while news.get() != "end":
+            if job is not None and not failed:
+                failed = True
+                _say_failed(job)
+    notice("Closing; once more to end a training in work without its checkpoint")
+    return failed
+
+
+def _watch(job: Job, news: News) -> None:
+    if job.state == "failed":
+        news.put("failed")
+
+
+def _say_failed(job: Job) -> None:
+    typer.secho(f"Error: {job.sentence}", fg=typer.colors.RED, err=True)
+
+
+def _browse(url: str, folder: Path) -> None:
+    """Opens a browser at the address, by a file in the folder, which nobody else may enter.
+
+    Other users of this machine can read with what arguments a program was started, and the address
+    has the token in it.
+    """
+    path = folder / "page.html"
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(REDIRECT.format(url=html.escape(url)))
+    webbrowser.open(path.as_uri())

@@ -183,6 +183,7 @@ def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path
         match message:
             case {"t": "loaded"}:
                 os.kill(child.pid, signal.SIGINT)
+                assert os.getpgid(child.pid) == child.pid, "a terminal's Ctrl-C is the parent's"
                 assert os.getpriority(os.PRIO_PROCESS, child.pid) == os.nice(0) + 5
                 child.do("change", values={"ssim_weight": 7})
                 child.do("nonsense")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lumigraph.app.machine import cores
 from lumigraph.app.viewer import trainings
 from lumigraph.app.viewer.jobs import Job
 from lumigraph.app.viewer.trainings import Ears, Trainings
@@ -142,9 +143,24 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
 def test_a_run_whose_log_cannot_be_read_has_its_curves_begin_now(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").mkdir()
     job = Job("job:1", "x", "x", "resume", {})
-    told = {"plan": {}, "folder": str(tmp_path), "step": 5, "steps": 9}
+    told = {"capture": "x", "plan": {}, "folder": str(tmp_path), "step": 5, "steps": 9}
     job.hear({"t": "loaded", **told})
     assert (job.state, job.numbers["step"]) == ("training", 5)
+
+
+def test_a_training_that_begins_while_somebody_moves_leaves_them_their_cores(audience):
+    queue = Trainings(audience.lock, audience.ears)
+    loaded = {"t": "loaded", "capture": "x", "plan": {}, "folder": "/x", "step": 0, "steps": 9}
+    queue.limit(1)
+    first = add(queue, "first", loaded, lambda: queue.limit(None), RESULT)
+    second = add(queue, "second", loaded, RESULT)
+    audience.until("first", "second")
+    queue.close()
+    counts = [
+        [told["count"] for told in job.order["told"] if told["do"] == "threads"]
+        for job in (first, second)
+    ]
+    assert counts == [[1, cores()], []]
 
 
 @pytest.mark.parametrize(

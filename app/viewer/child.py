@@ -24,7 +24,7 @@ class Child:
 
         Args:
             order: What it is to do: `capture`, `order` (as `Order` has it), `folder`, `runs` and
-                `resume`.
+                `resume`; for the latter also `others`, captures that may be meant as well.
             descriptors: Of the buffers that it writes scenes into.
         """
         self._process = subprocess.Popen(
@@ -33,6 +33,8 @@ class Child:
             stdout=subprocess.PIPE,
             pass_fds=descriptors,
             # Threads that spin while they wait would take the page its core.
+            # Ctrl-C is for the parent, which tells it, also while it still loads its libraries.
+            start_new_session=True,
             env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
         self._waiting: dict[str, dict[str, Any]] = {"order": {**order, "buffers": [*descriptors]}}

@@ -4,10 +4,8 @@ Any thread may call it. What it tells is plain data, and so is what is asked of 
 """
 
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lumigraph.app.run_folder import Run
+from lumigraph.app.files import printable
 from lumigraph.app.training import Order
 from lumigraph.app.viewer.jobs import Job
+from lumigraph.app.viewer.opener import Opener
+from lumigraph.app.viewer.origins import Origins, place_of
 from lumigraph.app.viewer.sentences import sentence_of
-from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_ply, open_setting
+from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_setting
 from lumigraph.app.viewer.sources import Source, built_in, find_sources, is_inside, source_at
 from lumigraph.app.viewer.trainings import Ears, NoteKind, Trainings
-from lumigraph.datasets.demo import SIZES, demo_folder
 from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
 from lumigraph.render import Splats
 
@@ -51,12 +50,11 @@ class Desk:
         self._scenes = 0
         self._setting: Setting | None = None
         self._follows, self._stale = True, False
-        self._opening, self._tickets = "", 0
-        self._origins: dict[Path, str] = {}
-        self._photos = Photos(self._folder_of)
+        self._origins = Origins(self._found)
+        self._photos = Photos(self._origins.capture)
         self._closed = False
         self.refresh()
-        self._opener = ThreadPoolExecutor(1, "opener")
+        self._opener = Opener(self._lock, self._allowed, self.note, self._opened)
         ears = Ears(self.note, self._loaded, self._arrived, self._over, self._changed)
         self._trainings = Trainings(self._lock, ears)
 
@@ -99,7 +97,7 @@ class Desk:
                 "current": None if job is None else job.facts(),
                 "history": {} if job is None else job.history(),
                 "notes": list(self._notes),
-                "opening": self._opening,
+                "opening": self._opener.name,
                 "shown": None if shown is None else self._plain(shown),
             }
 
@@ -145,23 +143,36 @@ class Desk:
         except (TypeError, KeyError) as error:
             raise ValueError(f"There is no such setting: {error}") from None
         fields = {**asdict(order), "test": order.test and str(order.test)}
-        return self._queue("train", source, capture=_place(source), order=fields, resume=None)
+        return self._queue("train", source, [place_of(source)], order=fields, resume=None)
 
-    def go_on(self, source_id: str) -> str:
+    def go_on(self, source_id: str, capture_id: str | None = None) -> str:
         """Puts a run that was stopped in the queue, to go on; returns the id of its job.
 
-        Raises ValueError if there is no such run, or its capture is not to be found.
+        Its capture is looked for among those of its name, unless it is given. Raises ValueError if
+        there is no such run, or its capture is not to be found.
         """
         source = self._source(source_id, "run")
         assert source.path
         run = open_setting(source.path, source.id, source.name, self._allowed).run
-        capture = run and self._place_of(run)
-        if not capture:
+        assert run
+        if capture_id is None:
+            captures = self._origins.places(run)
+        else:
+            captures = [place_of(self._source(capture_id, "capture"))]
+        if not captures:
             raise ValueError(
                 f"The capture of {source.name} is in none of the folders that may be opened here: "
                 "give its folder to lumigraph as well"
             )
-        return self._queue("resume", source, capture=capture, order={}, resume=str(source.path))
+        return self._queue("resume", source, captures, order={}, resume=str(source.path))
+
+    def job(self, job_id: str) -> Job:
+        """The job of that id, which is kept up to date; ValueError if there is none."""
+        with self._lock:
+            job = next((job for job in self._trainings.jobs if job.id == job_id), None)
+        if job is None:
+            raise ValueError(f"There is no job {printable(job_id)[:40]} any more")
+        return job
 
     def cancel(self, job_id: str) -> None:
         """Takes a job out of the queue; ValueError if it is not waiting there."""
@@ -187,21 +198,15 @@ class Desk:
         """Changes `splat_limit`, `degree` or `ssim_weight`; ValueError if they cannot be that."""
         self._trainings.tell("change", values=checked_changes(values))
 
-    def threads(self, count: int) -> None:
-        """Lets the training in work use so many threads from its next step on."""
-        self._trainings.tell("threads", count=count)
+    def threads(self, count: int | None) -> None:
+        """Lets trainings use so many threads, this one from its next step on; None for all."""
+        self._trainings.limit(count)
 
     @property
     def training(self) -> bool:
         """Whether a training needs the processor just now."""
         job = self._trainings.job
         return job is not None and job.state in ("training", "evaluating")
-
-    @property
-    def run_folder(self) -> Path | None:
-        """Of the training in work, or the last that was; None before it has one."""
-        job = self._trainings.job
-        return None if job is None or not job.folder else Path(job.folder)
 
     # The scene shown.
 
@@ -219,8 +224,7 @@ class Desk:
         """Shows the training in work again, after something else was opened."""
         with self._lock:
             self._follows, self._stale = True, True
-            self._tickets += 1
-            self._opening = ""
+            self._opener.forget()
             self._changed()
 
     def scene(self) -> Shown | None:
@@ -254,13 +258,17 @@ class Desk:
             self.note("error", sentence_of(error))
             return None
 
+    def abandon(self) -> None:
+        """Ends the training in work at once, without a checkpoint; also in a signal handler."""
+        self._trainings.abandon()
+
     def close(self) -> None:
         """Ends the training in work with a checkpoint, forgets the queue, and lets go of all."""
         with self._lock:
             self._closed = True
-            self._changed()
+            self.note("info", "Lumigraph ends; a training in work keeps its checkpoint")
         self._trainings.close()
-        self._opener.shutdown(cancel_futures=True)
+        self._opener.close()
         with self._lock:
             self._shown = self._setting = None
 
@@ -273,6 +281,10 @@ class Desk:
         for listener in list(self._listeners):
             with suppress(Exception):  # a listener that fails is its own affair
                 listener()
+
+    def _found(self) -> list[Source]:
+        with self._lock:
+            return list(self._sources.values())
 
     def _plain(self, shown: Shown) -> dict[str, Any]:
         return {
@@ -298,8 +310,9 @@ class Desk:
             raise ValueError(f"{source.name} is a {source.kind}, not a {' or a '.join(kinds)}")
         return source
 
-    def _queue(self, what: Any, source: Source, **order: Any) -> str:
-        order = {**order, "folder": None, "runs": str(self._runs.absolute())}
+    def _queue(self, what: Any, source: Source, captures: list[str], **order: Any) -> str:
+        order |= {"capture": captures[0], "others": captures[1:]}
+        order |= {"folder": None, "runs": str(self._runs.absolute())}
         job = self._trainings.add(what, source.id, source.name, order)
         with self._lock:
             self._follows = True
@@ -309,7 +322,7 @@ class Desk:
         """A training has its run folder: what is in it will be around its scenes."""
         folder = Path(job.folder)
         with self._lock:
-            self._origins[folder] = job.order["capture"]
+            self._origins.learn(folder, job.order["capture"])
             self._setting = None
         try:
             source = source_at(folder, self._allowed)
@@ -343,37 +356,15 @@ class Desk:
         self._shown, self._stale = Shown(scene, self._scenes, step, setting), False
         self._changed()
 
+    def _opened(self, scene: Splats, setting: Setting) -> None:
+        """A run or a PLY file is open; under the lock."""
+        step = setting.run.record.get("step", 0) if setting.run else 0
+        self._present(scene, step, self._known(setting))
+
     def _open(self, source: Source) -> None:
         """Has a run or a PLY file loaded and shown, unless another one is asked for meanwhile."""
-        self._tickets += 1
-        self._opening = source.name
+        self._opener.open(source)
         self._changed()
-        self._opener.submit(self._load, source, self._tickets)
-
-    def _load(self, source: Source, ticket: int) -> None:
-        assert source.path
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                if source.kind == "ply":
-                    scene, setting = open_ply(source.path, source.id, source.name)
-                else:
-                    setting = open_setting(source.path, source.id, source.name, self._allowed)
-                    assert setting.run
-                    scene = setting.run.scene()
-        except Exception as error:  # a file that somebody else made may break anything
-            with self._lock:
-                if ticket == self._tickets:
-                    self._opening = ""
-            self.note("error", sentence_of(error))
-            return
-        for warning in caught:
-            self.note("info", str(warning.message))
-        with self._lock:
-            if ticket == self._tickets:
-                self._opening = ""
-                step = setting.run.record.get("step", 0) if setting.run else 0
-                self._present(scene, step, self._known(setting))
 
     def _known(self, setting: Setting) -> Setting:
         """The setting that is shown, if this one is the same: pages need not draw it anew."""
@@ -382,25 +373,3 @@ class Desk:
             return setting
         same = old.run.record["inputs"] == setting.run.record["inputs"]
         return old if same else setting
-
-    def _place_of(self, run: Run) -> str | None:
-        """The capture of a run, as a trainer takes it: known, or one of the same name."""
-        if known := self._origins.get(run.folder.absolute()):
-            return known
-        name = run.record["capture"]
-        if name in (f"demo_{size}" for size in SIZES):
-            return name.replace("demo_", "demo:")
-        with self._lock:
-            captures = [s.path for s in self._sources.values() if s.kind == "capture" and s.path]
-        return next((str(path) for path in captures if path.name == name), None)
-
-    def _folder_of(self, run: Run) -> Path | None:
-        """The folder of a run's capture."""
-        place = self._place_of(run)
-        demo = next((size for size in SIZES if place == f"demo:{size}"), None)
-        return demo_folder(demo) if demo else place and Path(place)
-
-
-def _place(source: Source) -> str:
-    """A capture, as a trainer takes it."""
-    return source.id if source.path is None else str(source.path)

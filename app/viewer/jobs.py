@@ -124,6 +124,7 @@ class Job:
         match message:
             case {"t": "loaded"}:
                 self.plan, self.folder = message["plan"], message["folder"]
+                self.order = {**self.order, "capture": message["capture"]}
                 self.state = "paused" if self.pausing else "training"
                 self.numbers |= {"step": message["step"], "steps": message["steps"]}
                 self._remember()

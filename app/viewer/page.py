@@ -1,6 +1,5 @@
 """The page, put together: the server, the stream, viser's panels, and the desk behind them."""
 
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import viser
 
+from lumigraph.app.machine import cores
 from lumigraph.app.viewer.board import Board
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.panel import Panel
@@ -39,23 +39,32 @@ class Page:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def close(self) -> None:
-        """Ends it all: the training in work with a checkpoint, then the server."""
+        """Ends it all: the training in work with a checkpoint, and then what tells pages of it."""
+        self.desk.close()
         self._leave()
         self._closed.set()
         self._stale.set()
-        self.desk.close()
         self._streams.close()
         self.server.stop()
 
     def _enter(self, client: viser.ClientHandle) -> None:
+        """Makes the panel of a client, which may leave, and be forgotten, before that is done."""
         panel = Panel(client, self.board, self.server.role_of(client.client_id))
         self._panels[client.client_id] = panel
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drops the panels of clients that are gone."""
+        here = self.server.viser.get_clients()
+        for client_id in [each for each in list(self._panels) if each not in here]:
+            self._panels.pop(client_id, None)
 
     def _refresh(self) -> None:
         """Brings viser's panels up to date, now and then."""
         while not self._closed.is_set():
             self._stale.wait()
             self._stale.clear()
+            self._sweep()
             for panel in list(self._panels.values()):
                 with suppress(Exception):  # its client may just be leaving
                     panel.refresh()
@@ -103,12 +112,14 @@ def open_page(
 
 def _threads(desk: Desk) -> int:
     """A picture's: all cores, or half of them while a training has the others."""
-    cores = os.cpu_count() or 1
-    return max(1, cores // 2) if desk.training else cores
+    return _half() if desk.training else cores()
 
 
 def _make_room(desk: Desk, moving: bool) -> None:
-    """Has the training leave half of the cores to somebody who moves."""
-    cores = os.cpu_count() or 1
-    with suppress(ValueError):  # nothing is being trained
-        desk.threads(max(1, cores // 2) if moving else cores)
+    """Has trainings leave half of the cores to somebody who moves."""
+    desk.threads(_half() if moving else None)
+
+
+def _half() -> int:
+    """Of the cores there are for us."""
+    return max(1, cores() // 2)

@@ -13,7 +13,7 @@ from lumigraph.app.cameras_file import Split
 from lumigraph.app.film import NEAR, PLY_UP, middle_of
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.viewer.sources import is_inside
-from lumigraph.datasets import Frame, ImageCache, load_capture
+from lumigraph.datasets import Capture, Frame, ImageCache
 from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
 from lumigraph.render.paths import up_of
@@ -136,8 +136,8 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
 class Photos:
     """The photos of one run at a time, read when they are asked for."""
 
-    def __init__(self, find: Callable[[Run], Path | None]) -> None:
-        """Photos whose capture `find` knows for a run."""
+    def __init__(self, find: Callable[[Run, ImageCache], Capture | None]) -> None:
+        """Photos of the captures that `find` returns for runs, with decoded photos in the cache."""
         self._find = find
         self._lock = Lock()
         self._frames: dict[str, Frame] = {}
@@ -167,15 +167,8 @@ class Photos:
         """The frames of the run's capture by their names; empty where it is not to be found."""
         with self._lock:
             if self._of != run.folder:
-                self._of, self._frames = run.folder, {}
-                if path := self._find(run):
-                    choice = run.selection()
-                    capture = load_capture(
-                        path,
-                        downscale=choice.downscale or 1,
-                        test=choice.test,
-                        test_every=choice.test_every,
-                        cache=ImageCache(PHOTO_BYTES),
-                    )
-                    self._frames = {frame.name: frame for frame in capture.train}
+                capture = self._find(run, ImageCache(PHOTO_BYTES))
+                frames = () if capture is None else capture.train
+                self._frames = {frame.name: frame for frame in frames}
+                self._of = run.folder  # not before: what went wrong is said for every photo
             return self._frames

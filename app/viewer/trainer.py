@@ -27,9 +27,10 @@ from lumigraph.app.files import finite
 from lumigraph.app.run_folder import clear_run
 from lumigraph.app.session import Session, run_session
 from lumigraph.app.training import Order, go_on, start
+from lumigraph.app.viewer.origins import folder_at, size_of
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.snapshots import Writer
-from lumigraph.datasets.demo import SIZES, DemoSize, demo_folder
+from lumigraph.datasets.demo import DemoSize
 from lumigraph.recon import SplatFit, plan_to_json
 
 NICENESS = 5
@@ -133,6 +134,7 @@ class Trainer:
         session = self._session()
         if self.control.stopped and session.fit.step == 0:  # nothing was done, so nothing is kept
             clear_run(session.run.folder)
+            session.lock.close()
             raise InterruptedError
         session.control, session.patient = self.control, True
         self.session = session
@@ -141,6 +143,7 @@ class Trainer:
         session.channel.attach(self.outbox)
         self.outbox.say(
             "loaded",
+            capture=self.order["capture"],
             folder=str(session.run.folder.absolute()),
             step=session.fit.step,
             steps=session.fit.plan.steps,
@@ -169,22 +172,38 @@ class Trainer:
         self.control.stop()
 
     def _session(self) -> Session:
-        fields = self.order["order"]
-        order = Order(**{**fields, "test": fields.get("test") and Path(fields["test"])})
-        path = self.order["capture"]
-        if size := next((size for size in SIZES if path == f"demo:{size}"), None):
-            path, order = demo_folder(size, progress=self._made), of_demo(order, size)
-        path = Path(path)
         if self.order["resume"] is not None:
-            return go_on(path, Order(), Path(self.order["resume"]))
+            return self._gone_on(Path(self.order["resume"]))
+        fields, place = self.order["order"], self.order["capture"]
+        order = Order(**{**fields, "test": fields.get("test") and Path(fields["test"])})
+        path = folder_at(place, self._made)
+        if size := size_of(place):
+            order = of_demo(order, size)
         folder = self.order["folder"] and Path(self.order["folder"])
-        return start(path, order, folder, runs=Path(self.order["runs"]))
+        return start(path, order, folder, runs=Path(self.order["runs"]), heed=self._heed)
+
+    def _gone_on(self, folder: Path) -> Session:
+        """The run that goes on, with the first of its possible captures that it was begun with."""
+        problems = []
+        for place in (self.order["capture"], *self.order.get("others", ())):
+            try:
+                session = go_on(folder_at(place, self._made), Order(), folder, self._heed)
+            except (ValueError, FileNotFoundError) as error:
+                problems.append(error)
+                continue
+            self.order["capture"] = place
+            return session
+        raise problems[0]
 
     def _made(self, done: int, pictures: int) -> None:
         """Hears how much of the built-in scene is made."""
         if done == 1:
             sentence = f"Making the built-in scene, {pictures} pictures, once"
             self.outbox.say("notice", message=sentence)
+        self._heed()
+
+    def _heed(self) -> None:
+        """Ends the loading if the training is to end; InterruptedError."""
         if self.control.stopped:
             raise InterruptedError
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import Any, Literal
 
+from lumigraph.app.machine import cores
 from lumigraph.app.viewer.child import Child
 from lumigraph.app.viewer.jobs import OVER, Job
 from lumigraph.app.viewer.sentences import sentence_of
@@ -64,7 +65,8 @@ class Trainings:
         self._child: Child | None = None
         self._buffers: Buffers | None = None
         self._asked, self._next_ask, self._took = False, 0.0, 0.0
-        self._made, self._closed = 0, False
+        self._threads: int | None = None
+        self._made, self._closed, self._abandoned = 0, False, False
         self._thread = threading.Thread(target=self._work, name="trainings", daemon=True)
         self._thread.start()
 
@@ -116,6 +118,13 @@ class Trainings:
                 job.state = "paused" if pausing else "training"
             self._changed()
 
+    def limit(self, threads: int | None) -> None:
+        """Lets the job in work, and those that follow, use so many threads; None for all."""
+        with self._lock:
+            self._threads = threads
+            if self._child is not None:
+                self._child.do("threads", count=threads or cores())
+
     def want_scene(self) -> None:
         """Asks the job in work for its scene, unless it was asked or gave one just now."""
         with self._lock:
@@ -126,6 +135,15 @@ class Trainings:
             if lent := buffers.lend():
                 self._asked = True
                 child.do("snapshot", buffer=lent[0], size=lent[1])
+
+    def abandon(self) -> None:
+        """Ends the job in work at once, without a checkpoint.
+
+        It takes no lock: a signal handler may call it while somebody waits in `close`.
+        """
+        self._abandoned = True
+        if (child := self._child) is not None:
+            child.kill()
 
     def close(self) -> None:
         """Ends the job in work with a checkpoint, and forgets those that wait."""
@@ -181,6 +199,8 @@ class Trainings:
                 self._asked, self._next_ask = False, 0.0
                 if self._closed:
                     child.leave()
+            if self._abandoned:
+                child.kill()
             try:
                 self._listen(job, child)
             finally:
@@ -226,6 +246,8 @@ class Trainings:
                 with self._lock:
                     job.hear(message)
                     self._changed()
+                    if message["t"] == "loaded" and self._threads and self._child:
+                        self._child.do("threads", count=self._threads)
                 if message["t"] == "loaded":
                     self._ears.loaded(job)
 
