@@ -1,1 +1,55 @@
-"""How far to trust a scene."""
+"""How far to trust a scene: metrics of an uncertainty map, and intervals that hold."""
+
+from lumigraph.uncertainty.conformal import (
+    Calibration,
+    best_level,
+    calibrate,
+    covers,
+    interval,
+    split_coverage,
+    view_score,
+    views_needed,
+)
+from lumigraph.uncertainty.metrics import (
+    Curve,
+    ViewMetrics,
+    aurc,
+    ause,
+    ause_published,
+    ece,
+    interval_coverage,
+    mean_of,
+    nll,
+    pearson,
+    risk_coverage,
+    sharpness,
+    sparsification,
+    spearman,
+    view_metrics,
+)
+
+__all__ = [
+    "Calibration",
+    "Curve",
+    "ViewMetrics",
+    "aurc",
+    "ause",
+    "ause_published",
+    "best_level",
+    "calibrate",
+    "covers",
+    "ece",
+    "interval",
+    "interval_coverage",
+    "mean_of",
+    "nll",
+    "pearson",
+    "risk_coverage",
+    "sharpness",
+    "sparsification",
+    "spearman",
+    "split_coverage",
+    "view_metrics",
+    "view_score",
+    "views_needed",
+]
