@@ -68,6 +68,17 @@ class Raster(NamedTuple):
     asked for. int32 [height, width]"""
 
 
+class RasterMoments(NamedTuple):
+    """Expectation and spread of blended footprints of which each may be missing."""
+
+    mean: Tensor
+    """Expectation of the blended features over all masks. [height, width, channels]"""
+    variance: Tensor
+    """Never negative. [height, width, channels]"""
+    transmittance: Tensor
+    """Expectation of what comes through from behind the last splat. [height, width]"""
+
+
 class Parameters(NamedTuple):
     """One tensor for each parameter of the splats, or of what belongs to it."""
 
@@ -151,7 +162,7 @@ class Stopped(Exception):
 class Backend(Protocol):
     """What a module must define to be a backend.
 
-    Everything but `paint`, `descend` and `adam` is differentiable.
+    Everything but `paint`, `paint_moments`, `descend` and `adam` is differentiable.
     """
 
     def project(
@@ -234,6 +245,53 @@ class Backend(Protocol):
         """
         ...
 
+    def rasterize_moments(
+        self,
+        footprints: Footprints,
+        features: Tensor,
+        *,
+        rate: float,
+        width: int,
+        height: int,
+        background: tuple[float, ...] | None = None,
+        origin: Tensor | None = None,
+        shares: Tensor | None = None,
+    ) -> RasterMoments:
+        """Mean and variance of the blended features where chance drops splats (PH-Dropout).
+
+        Each splat is missing with probability `rate`, independently of the others, and is not made
+        up for by those that are left (arXiv 2410.05468). The moments are exact: with p = 1 - rate
+        and alpha as `rasterize` has it, from the last splat to the first,
+
+            d = feature - mean
+            variance = (1 - 2 p alpha + p alpha^2) variance + p (1 - p) alpha^2 d^2
+            mean = mean + p alpha d
+
+        Differentiable to the means, conics and opacities of the footprints and to the features.
+        A pixel is finished when the expected transmittance falls to `TRANSMITTANCE_MIN`. Rate 0
+        gives the mean of `rasterize` and a variance of exactly zero.
+
+        Args:
+            footprints: From `project`.
+            features: What each splat shows; at least one channel. [splats, channels]
+            rate: Probability that a splat is missing, at least 0 and below 1.
+            width: Of the image, in pixels.
+            height: Of the image, in pixels.
+            background: One value for each channel. None stands for zeros, with an origin too: then
+                it is the sum of weight (feature - origin) over the splats that is measured.
+            origin: If given, what features and background are measured from, and the mean too: so
+                the variance of a small difference is found without subtracting large numbers. It
+                gets no gradient. [height, width, channels]
+            shares: If given, each splat's part of the variance is added to it, summed over pixels
+                and channels: its term p (1 - p) alpha^2 d^2 times the factors of the variance of
+                all splats in front of it. Parts are not negative and sum to the variance. They
+                are not differentiable. [splats]
+
+        Raises:
+            ValueError: The rate is not in [0, 1), or a tensor has another shape or type than said.
+        """
+        ...
+
     def paint(
         self,
         splats: Parameters,
@@ -257,6 +315,36 @@ class Backend(Protocol):
 
         Returns:
             The colours [height, width, 3] and the transmittance [height, width].
+        """
+        ...
+
+    def paint_moments(
+        self,
+        splats: Parameters,
+        *,
+        view: View,
+        degree: int,
+        filter: Filter = "classic",
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        rate: float,
+        shares: Tensor | None = None,
+        stop: Tensor | None = None,
+    ) -> RasterMoments:
+        """The moments of the image of one view: as `paint`, but by `rasterize_moments`.
+
+        Args:
+            splats: The scene.
+            view: The camera.
+            degree: The highest of the harmonics to use.
+            filter: How sub-pixel splats are drawn.
+            background: Colour behind all splats.
+            rate: Probability that a splat is missing, at least 0 and below 1.
+            shares: If given, each splat's part of the variance is added to it, unless the picture
+                is given up. [splats]
+            stop: As `paint` has it.
+
+        Returns:
+            Of the 3 colours.
         """
         ...
 

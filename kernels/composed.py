@@ -11,39 +11,29 @@ from lumigraph.kernels.backend import (
     Moments,
     Parameters,
     Pull,
-    Raster,
+    RasterMoments,
     Stopped,
     Target,
     View,
 )
 
 
-def _draw(
+def _look(
     backend: Backend,
     splats: Parameters,
     view: View,
     degree: int,
     filter: Filter,
-    background: tuple[float, float, float],
-    absolute: Tensor | None,
     stop: Tensor | None = None,
-) -> tuple[Footprints, Raster]:
+) -> tuple[Footprints, Tensor]:
+    """The splats as the view sees them, and their colours."""
     means, *shape, base, rest = splats
     _heed(stop)
     footprints = backend.project(means, *shape, view=view, filter=filter)
     seen = footprints.extents[:, 0] > 0
     colors = backend.harmonics(means, base, rest, view=view, degree=degree, visible=seen)
     _heed(stop)
-    raster = backend.rasterize(
-        footprints,
-        colors,
-        width=view.width,
-        height=view.height,
-        background=background,
-        absolute_gradients=absolute,
-        median=False,
-    )
-    return footprints, raster
+    return footprints, colors
 
 
 def _heed(stop: Tensor | None) -> None:
@@ -63,8 +53,38 @@ def paint(
     stop: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `Backend.paint`."""
-    _, raster = _draw(backend, splats, view, degree, filter, background, None, stop)
+    raster = backend.rasterize(
+        *_look(backend, splats, view, degree, filter, stop),
+        width=view.width,
+        height=view.height,
+        background=background,
+        median=False,
+    )
     return raster.features, raster.transmittance
+
+
+@torch.no_grad()
+def paint_moments(
+    backend: Backend,
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    rate: float,
+    shares: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> RasterMoments:
+    """See `Backend.paint_moments`."""
+    return backend.rasterize_moments(
+        *_look(backend, splats, view, degree, filter, stop),
+        rate=rate,
+        width=view.width,
+        height=view.height,
+        background=background,
+        shares=shares,
+    )
 
 
 @torch.enable_grad()
@@ -83,8 +103,16 @@ def descend(
     view, photo, background, ssim_weight = target
     leaves = Parameters(*(value.detach().requires_grad_() for value in splats))
     absolute = torch.zeros_like(leaves.means[:, :2]) if pull else None
-    footprints, raster = _draw(backend, leaves, view, degree, filter, background, absolute)
-    image = raster.features
+    footprints, colors = _look(backend, leaves, view, degree, filter)
+    image = backend.rasterize(
+        footprints,
+        colors,
+        width=view.width,
+        height=view.height,
+        background=background,
+        absolute_gradients=absolute,
+        median=False,
+    ).features
     photo = photo.to(image) / 255 if photo.dtype == torch.uint8 else photo
     loss = (1 - ssim_weight) * backend.l1(image, photo)
     loss = loss + ssim_weight * (1 - backend.ssim(image, photo))

@@ -19,10 +19,26 @@ from lumigraph.kernels.backend import (
     Parameters,
     Pull,
     Raster,
+    RasterMoments,
     Stopped,
     Target,
     View,
 )
+from lumigraph.kernels.checks import check_rate, check_shares
+from lumigraph.kernels.cpu_moments import chances, rasterize_moments
+
+__all__ = [
+    "adam",
+    "descend",
+    "harmonics",
+    "l1",
+    "paint",
+    "paint_moments",
+    "project",
+    "rasterize",
+    "rasterize_moments",
+    "ssim",
+]
 
 
 def _numbers(view: View) -> tuple[float, ...]:
@@ -229,6 +245,45 @@ def paint(
     if not finished:
         raise Stopped
     return image, transmittance
+
+
+@torch.no_grad()
+def paint_moments(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    rate: float,
+    shares: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> RasterMoments:
+    """See `Backend.paint_moments`."""
+    check_rate(rate)
+    if shares is not None:
+        check_shares(shares, len(splats.means), splats.means)
+    images = [splats.means.new_empty(view.height, view.width, 3) for _ in range(2)]
+    images.append(splats.means.new_empty(view.height, view.width))
+    finished = _native.paint_moments(
+        tuple(value.detach().contiguous() for value in splats),
+        _numbers(view),
+        (view.width, view.height),
+        filter == "antialiased",
+        _position(view),
+        degree,
+        background,
+        chances(rate),
+        images,
+        shares,
+        stop,
+        torch.get_num_threads(),
+    )
+    if not finished:
+        raise Stopped
+    if shares is not None:
+        _written((shares,))
+    return RasterMoments(*images)
 
 
 @torch.no_grad()

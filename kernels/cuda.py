@@ -25,8 +25,10 @@ from lumigraph.kernels.backend import (
     Filter,
     Footprints,
     Raster,
+    RasterMoments,
     View,
 )
+from lumigraph.kernels.checks import check_moments
 from lumigraph.kernels.reference import adam, l1
 
 __all__ = [
@@ -35,14 +37,19 @@ __all__ = [
     "harmonics",
     "l1",
     "paint",
+    "paint_moments",
     "probe",
     "project",
     "rasterize",
+    "rasterize_moments",
     "ssim",
 ]
 
 _TILE = 16
 """Side of a tile in pixels: gsplat gives each a block of 256 threads."""
+
+_PATCH = 64
+"""Side in pixels of the parts in which moments are found: a few hundred for a large image."""
 
 _STEP = 8
 """Splats tried at once for a pixel's median: about 400 MB for a million pixels."""
@@ -257,6 +264,58 @@ def _median(footprints: Footprints, transmittance: Tensor, starts: Tensor, order
     return median.view_as(transmittance)
 
 
+def rasterize_moments(
+    footprints: Footprints,
+    features: Tensor,
+    *,
+    rate: float,
+    width: int,
+    height: int,
+    background: tuple[float, ...] | None = None,
+    origin: Tensor | None = None,
+    shares: Tensor | None = None,
+) -> RasterMoments:
+    """See `Backend.rasterize_moments`: the reference, patch by patch, on the splats of each.
+
+    Alpha stops at `ALPHA_MAX` here, not where gsplat has it.
+    """
+    check_moments(features, rate, (width, height), background, origin, shares)
+    rows = []
+    for y in range(0, height, _PATCH):
+        row = []
+        for x in range(0, width, _PATCH):
+            size = min(_PATCH, width - x), min(_PATCH, height - y)
+            part, index = _part(footprints, (x, y), size)
+            portions = None if shares is None else shares.new_zeros(len(index))
+            patch = reference.rasterize_moments(
+                part,
+                features[index],
+                rate=rate,
+                width=size[0],
+                height=size[1],
+                background=background,
+                origin=None if origin is None else origin[y : y + size[1], x : x + size[0]],
+                shares=portions,
+            )
+            if shares is not None and portions is not None:
+                shares.index_add_(0, index, portions)
+            row.append(patch)
+        rows.append([torch.cat(images, 1) for images in zip(*row, strict=True)])
+    return RasterMoments(*(torch.cat(images) for images in zip(*rows, strict=True)))
+
+
+def _part(
+    footprints: Footprints, corner: tuple[int, int], size: tuple[int, int]
+) -> tuple[Footprints, Tensor]:
+    """The splats that a part of the image shows, measured from its corner, and their indices."""
+    means, extents = footprints.means.detach(), footprints.extents
+    first = means.new_tensor(corner)
+    meets = (means + extents > first) & (means - extents < first + means.new_tensor(size))
+    index = torch.nonzero(meets.all(1) & (extents[:, 0] > 0))[:, 0]
+    part = Footprints(*(tensor[index] for tensor in footprints))
+    return part._replace(means=part.means - first), index
+
+
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """See `Backend.ssim`."""
     return reference.ssim(image, target, blur=_Blur.apply)
@@ -306,6 +365,9 @@ def _warn_once(operation: str, reason: str) -> None:
 
 paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
 """See `Backend.paint`."""
+
+paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
+"""See `Backend.paint_moments`."""
 
 descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
 """See `Backend.descend`."""

@@ -25,8 +25,10 @@ from lumigraph.kernels.backend import (
     Filter,
     Footprints,
     Raster,
+    RasterMoments,
     View,
 )
+from lumigraph.kernels.checks import check_moments
 
 _PAIRS_PER_BLOCK = 1 << 22
 """Pixel-splat pairs held at once: about 25 tensors of 16 MB are alive in a block's backward."""
@@ -162,10 +164,8 @@ def rasterize(
     transmittance_min: float = TRANSMITTANCE_MIN,
 ) -> Raster:
     """See `Backend.rasterize`; the thresholds can be changed here, to make it smooth."""
-    seen = torch.nonzero(footprints.extents[:, 0] > 0)[:, 0]
-    order = seen[torch.sort(footprints.depths.detach()[seen], stable=True).indices]
-    means, conics = footprints.means[order], footprints.conics[order]
-    opacities, features = footprints.opacities[order], features[order]
+    order = _front_to_back(footprints)
+    splats = [tensor[order] for tensor in (*footprints[:3], features)]
 
     def add_absolute(gradient: Tensor) -> None:
         assert absolute_gradients is not None
@@ -175,10 +175,7 @@ def rasterize(
         offsets = pixels[:, None] - means
         if absolute_gradients is not None and offsets.requires_grad:
             offsets.register_hook(add_absolute)
-        dx, dy = offsets.unbind(-1)
-        xx, xy, yy = conics.unbind(-1)
-        alpha = opacities * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
-        alpha = torch.where(alpha >= alpha_min, alpha.clamp_max(alpha_max), 0)
+        alpha = _alpha(offsets, conics, opacities, alpha_min, alpha_max)
         # Transmittance before each splat; those behind a finished pixel do not count.
         log_after = torch.log1p(-alpha).cumsum(1)
         before = torch.exp(log_after - torch.log1p(-alpha))
@@ -189,11 +186,9 @@ def rasterize(
         index = (halves * torch.arange(halves.shape[1], device=halves.device)).sum(1)
         return (before * alpha) @ features, left, halves.any(1), index
 
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([columns, rows], -1).view(-1, 2).to(means) + 0.5
     parts = [
-        checkpoint(blend, block, means, conics, opacities, features, use_reentrant=False)
-        for block in pixels.split(max(1, _PAIRS_PER_BLOCK // max(1, len(order))))
+        checkpoint(blend, block, *splats, use_reentrant=False)
+        for block in _pixels(width, height, features).split(_block(len(order)))
     ]
     image, left, found, index = (torch.cat(column) for column in zip(*parts, strict=True))
     if background is not None:
@@ -204,6 +199,105 @@ def rasterize(
         left.view(height, width),
         halfway.view(height, width) if median else halfway.new_empty(0, 0),
     )
+
+
+def _front_to_back(footprints: Footprints) -> Tensor:
+    """Indices of the splats that are seen, the nearest first."""
+    seen = torch.nonzero(footprints.extents[:, 0] > 0)[:, 0]
+    return seen[torch.sort(footprints.depths.detach()[seen], stable=True).indices]
+
+
+def _pixels(width: int, height: int, like: Tensor) -> Tensor:
+    """The centres of an image's pixels, row by row. [pixels, 2]"""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([columns, rows], -1).view(-1, 2).to(like) + 0.5
+
+
+def _block(numbers: int) -> int:
+    """How many pixels are worked at once if each needs so many numbers."""
+    return max(1, _PAIRS_PER_BLOCK // max(1, numbers))
+
+
+def _alpha(
+    offsets: Tensor, conics: Tensor, opacities: Tensor, alpha_min: float, alpha_max: float
+) -> Tensor:
+    """What each splat stops of the light at offsets from its centre. [pixels, splats]"""
+    dx, dy = offsets.unbind(-1)
+    xx, xy, yy = conics.unbind(-1)
+    alpha = opacities * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+    return torch.where(alpha >= alpha_min, alpha.clamp_max(alpha_max), 0)
+
+
+def rasterize_moments(
+    footprints: Footprints,
+    features: Tensor,
+    *,
+    rate: float,
+    width: int,
+    height: int,
+    background: tuple[float, ...] | None = None,
+    origin: Tensor | None = None,
+    shares: Tensor | None = None,
+    alpha_min: float = ALPHA_MIN,
+    alpha_max: float = ALPHA_MAX,
+    transmittance_min: float = TRANSMITTANCE_MIN,
+) -> RasterMoments:
+    """See `Backend.rasterize_moments`; the thresholds can be changed here, to make it smooth."""
+    check_moments(features, rate, (width, height), background, origin, shares)
+    channels = features.shape[1]
+    order = _front_to_back(footprints)
+    splats = [tensor[order] for tensor in (*footprints[:3], features)]
+
+    def blend(pixels: Tensor, origins: Tensor, ends: Tensor, *splats: Tensor):
+        means, conics, opacities, features = splats
+        alpha = _alpha(pixels[:, None] - means, conics, opacities, alpha_min, alpha_max)
+        return _moments(alpha, features - origins[:, None], ends, rate, transmittance_min)
+
+    start = features.new_zeros(height, width, channels) if origin is None else origin.detach()
+    start = start.reshape(-1, channels)
+    end = torch.zeros_like(start) if background is None else start.new_tensor(background) - start
+    whole, size = (_pixels(width, height, start), start, end), _block(len(order) * channels)
+    blocks = zip(*(tensor.split(size) for tensor in whole), strict=True)
+    parts = [checkpoint(blend, *block, *splats, use_reentrant=False) for block in blocks]
+    mean, variance, left, portions = zip(*parts, strict=True)
+    if shares is not None:
+        shares.index_add_(0, order, torch.stack(portions).sum(0))
+    return RasterMoments(
+        torch.cat(mean).view(height, width, channels),
+        torch.cat(variance).view(height, width, channels),
+        torch.cat(left).view(height, width),
+    )
+
+
+def _moments(
+    alpha: Tensor, features: Tensor, ends: Tensor, rate: float, transmittance_min: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, variance and transmittance of some pixels, and each splat's part of their variance.
+
+    Args:
+        alpha: Of the splats, nearest first, where none is missing. [pixels, splats]
+        features: What each shows to each pixel. [pixels, splats, channels]
+        ends: What is behind them all. [pixels, channels]
+        rate: Probability that a splat is missing.
+        transmittance_min: At which a pixel is finished.
+    """
+    p = 1 - rate
+    log_through = torch.log1p(-p * alpha)
+    before = torch.exp(log_through.cumsum(1) - log_through)
+    alpha = torch.where(before > transmittance_min, alpha, 0)
+    after = torch.exp(torch.log1p(-p * alpha).cumsum(1))
+    left = functional.pad(after, (1, 0), value=1)[:, -1]
+
+    # The mean behind each splat is a sum from the back, over the light that gets there.
+    weighted = (before * p * alpha)[..., None] * features
+    sums = torch.cat([(left[:, None] * ends)[:, None], weighted.flip(1)], 1).cumsum(1).flip(1)
+    deviations = features - sums[:, 1:] / after[..., None]
+    # The recursion written out: a sum of terms, each times the factors of the splats in front.
+    spread = p * rate * alpha.square()
+    log_factors = torch.log((1 - p * alpha).square() + spread)
+    front = torch.exp(log_factors.cumsum(1) - log_factors)
+    terms = (front * spread)[..., None] * deviations.square()
+    return sums[:, 0], terms.sum(1), left, terms.detach().sum((0, 2))
 
 
 def gaussian_window(size: int = 11, sigma: float = 1.5) -> list[float]:
@@ -265,6 +359,9 @@ def adam(
 
 paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
 """See `Backend.paint`."""
+
+paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
+"""See `Backend.paint_moments`."""
 
 descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
 """See `Backend.descend`."""

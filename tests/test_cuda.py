@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Footprints, Raster, View, backend_for, cuda, reference
+from lumigraph.kernels import Backend, Footprints, Raster, View, backend_for, cuda, reference
 
 
 def scene(count: int, size: int) -> tuple[View, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -141,3 +141,50 @@ def test_the_median_is_that_of_the_reference(width: int, height: int):
     none = torch.zeros(0, dtype=torch.int32)
     empty = cuda._median(footprints, torch.ones(height, width), torch.zeros_like(starts), none)
     assert (empty == -1).all()
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(("width", "height"), [(130, 70), (64, 64), (5, 40)])
+def test_moments_by_patches_are_those_of_the_reference(device: str, width: int, height: int):
+    view, splats = scene(100, 64)
+    view = view._replace(width=width, height=height)
+    fixed = reference.project(*(t.double() for t in splats), view=view)
+    chance = torch.Generator().manual_seed(3)
+    origin = torch.rand(height, width, 2, generator=chance, dtype=torch.float64)
+    weights = torch.rand(2, height, width, 2, generator=chance, dtype=torch.float64)
+
+    def run(kernels: Backend, where: str) -> list[Tensor]:
+        inputs = [t.detach().to(where) for t in (*fixed[:3], splats[0][:, :2].double())]
+        leaves = [t.requires_grad_() for t in inputs]
+        footprints = Footprints(*leaves[:3], *(t.to(where) for t in fixed[3:]))
+        shares = torch.zeros(100, dtype=torch.float64, device=where)
+        moments = kernels.rasterize_moments(
+            footprints,
+            leaves[3],
+            rate=0.1,
+            width=width,
+            height=height,
+            background=(0.3, 0.6),
+            origin=origin.to(where),
+            shares=shares,
+        )
+        mean, variance = (t * w.to(where) for t, w in zip(moments[:2], weights, strict=True))
+        loss = mean.sum() + variance.sum() + moments.transmittance.square().sum()
+        values = [*moments, shares, *torch.autograd.grad(loss, leaves)]
+        return [tensor.detach().cpu() for tensor in values]
+
+    for one, other in zip(run(cuda, device), run(reference, "cpu"), strict=True):
+        torch.testing.assert_close(one, other)
+        assert other.any()

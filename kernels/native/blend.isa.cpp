@@ -3,39 +3,12 @@
 // Both directions walk a tile's list from the nearest splat on. Backward keeps one number for all
 // channels of a pixel, the loss that what lies behind the current splat accounts for: it starts
 // as the loss's product with the finished pixel and loses each splat's part as it is passed.
+#include "block.h"
 #include "levels.h"
-#include "simd.h"
 #include "slots.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
-
-// A block of 4 by 4 pixels is VECTORS vectors, each a few rows of it. Small splats meet few blocks
-// and large ones waste none, which rows as long as a vector would.
-constexpr int VECTORS = BLOCK * BLOCK / LANES;
-constexpr int ROWS = LANES / BLOCK;             // of a block in a vector
-constexpr int BLOCKS = TILE / BLOCK;            // along a tile's side
-constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
-
-inline Floats lane_x() {
-    Floats v;
-    for (int i = 0; i < LANES; ++i) v[i] = float(i % BLOCK);
-    return v;
-}
-inline Floats lane_y() {
-    Floats v;
-    for (int i = 0; i < LANES; ++i) v[i] = float(i / BLOCK);
-    return v;
-}
-
-// log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
-struct Rows {
-    Floats xy_dy, constant;
-};
-
-inline Rows rows_at(const Record &r, Floats dy) {
-    return {dy * r.xy, dy * r.yy * dy + r.log_opacity};
-}
 
 // Some blocks side by side, with the first pixel at (x, y) and the first bit at `shift`: all state
 // is in registers.

@@ -59,6 +59,7 @@ constexpr int LANES_MAX = 16;  // of any instruction set
 constexpr int TILE = 16;       // pixels along a tile's side
 constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right
                           // and from top to bottom
+constexpr int BLOCKS = TILE / BLOCK;          // along a tile's side
 constexpr int LIST_SCRATCH = 10 * LANES_MAX;  // numbers for each row of tiles
 constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
 
@@ -144,6 +145,38 @@ struct BlendGradient {
     bool absolute;                        // also sum the absolute gradients of the mean
 };
 
+// What a thread notes of a tile's entries in the blocks side by side that it works on: a list for
+// each block, of the entries that reach it, nearest first.
+struct Tape {
+    uint32_t items;     // that each list can hold: as many as the tile has entries
+    uint32_t *entries;  // [BLOCKS, items], places in the tile's list
+    float *alphas;      // [BLOCKS, items, BLOCK * BLOCK], zero where the entry does not count
+    float *fronts;      // the same, the variance's factors in front of it; if shares are wanted
+    float *behind;      // [items, 2 * channels, BLOCK * BLOCK]; on the way back
+    float *shares;      // [items], of the tile; if they are wanted
+};
+
+// Moments of blended features where each splat is missing by chance: see `rasterize_moments` in
+// kernels/backend.py.
+struct Moments {
+    const Tiles *tiles;
+    float keep, drop;         // probabilities that a splat is there, and that it is missing
+    int channels;             // in this group: 1 to 4
+    int stride, offset;       // channels of the images, and the first of this group
+    const float *background;  // [channels], or null: zeros, wherever the origin is
+    const float *origin;      // [height, width, stride], or null
+    float *mean, *variance;   // [height, width, stride]
+    float *transmittance;     // [height, width]; null when an earlier group wrote it
+    float *shares;            // [entries], by slot; or null
+};
+
+struct MomentsGradient {
+    Moments moments;               // without its images
+    const float *mean, *variance;  // gradients, [height, width, stride]
+    const float *transmittance;    // gradient, [height, width], or null in later groups
+    float *slots;                  // as in BlendGradient, without absolute sums
+};
+
 // Sums the slots of one chunk's records.
 struct GatherGradient {
     const Record *records;
@@ -215,6 +248,8 @@ struct Kernels {
     void (*blend)(const Blend &);
     void (*blend_backward)(const BlendGradient &);
     void (*gather)(const GatherGradient &);
+    void (*moments)(const Moments &, int tile, const Tape &);
+    void (*moments_backward)(const MomentsGradient &, int tile, const Tape &);
     // Moves the splats of one chunk's records along the gradient in its slots.
     void (*descend)(const Descent &, const Record *records, int count, const float *slots);
 

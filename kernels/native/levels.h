@@ -15,6 +15,8 @@ void list_cells(const Tiles &, const Collected &, int count, Cells &, uint32_t *
 void blend(const Blend &);
 void blend_backward(const BlendGradient &);
 void gather(const GatherGradient &);
+void moments(const Moments &, int tile, const Tape &);
+void moments_backward(const MomentsGradient &, int tile, const Tape &);
 void descend(const Descent &, const Record *records, int count, const float *slots);
 void loss(const Loss &);
 void adam(const Adam &);

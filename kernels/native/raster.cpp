@@ -1,7 +1,6 @@
 #include "raster.h"
 
 #include <omp.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
@@ -16,78 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "workspace.h"
+
 namespace lumigraph {
-namespace {
-
-constexpr int GROUP = 4;  // channels that the kernels blend in one pass
-
-constexpr size_t HUGE_PAGE = 2 << 20;  // bytes
-
-// An array that keeps its memory when it shrinks and is not cleared when it grows.
-template <typename T>
-class Buffer {
-  public:
-    T *resize(size_t count) {
-        if (count > capacity_) {
-            std::free(data_);
-            capacity_ = count + count / 4;
-            const size_t wanted = capacity_ * sizeof(T), page = wanted < HUGE_PAGE ? 64 : HUGE_PAGE;
-            const size_t bytes = (wanted + page - 1) / page * page;
-            data_ = static_cast<T *>(std::aligned_alloc(page, bytes));
-            if (!data_) {
-                capacity_ = 0;
-                throw std::bad_alloc();
-            }
-#if defined(MADV_HUGEPAGE)
-            // Records and slots are visited in the order of tiles: with small pages every visit
-            // would also have to look for its page. A hint; it is no matter if it is not taken.
-            if (page == HUGE_PAGE) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-        }
-        return data_;
-    }
-    T *data() { return data_; }
-    Buffer() = default;
-    ~Buffer() { std::free(data_); }
-    Buffer(const Buffer &) = delete;
-    Buffer &operator=(const Buffer &) = delete;
-
-  private:
-    T *data_ = nullptr;
-    size_t capacity_ = 0;
-};
-
-struct Chunk {
-    int count;       // records, of CHUNK places
-    uint32_t slots;  // the first of the chunk's slots
-    Cells cells{};
-
-    Chunk() {
-        cells.reserve = [](Cells &c, uint32_t capacity) {
-            void *data = std::realloc(c.data, capacity * sizeof(Cell));
-            if (!data) throw std::bad_alloc();
-            c.data = static_cast<Cell *>(data);
-            c.capacity = capacity;
-        };
-    }
-    ~Chunk() { std::free(cells.data); }
-    Chunk(Chunk &&other) noexcept : count(other.count), slots(other.slots), cells(other.cells) {
-        other.cells.data = nullptr;
-    }
-    Chunk &operator=(Chunk &&) = delete;
-};
-
-}  // namespace
-
-struct Workspace {
-    std::vector<Chunk> chunks;
-    Buffer<Record> record;
-    Buffer<uint32_t> depths, begin, counts, used;
-    Buffer<int32_t> scratch;
-    Buffer<Entry> entries, spares;
-    Buffer<float> slots, image, transmittance, gradient;
-};
-
 namespace {
 
 // A view in training and one being shown are alive at once; more would be hoarding.
@@ -190,7 +120,6 @@ TileLists::~TileLists() {
 }
 
 // Runs task(0) to task(count - 1); an exception is passed on when all have ended.
-template <typename Task>
 void TileLists::for_each(int64_t count, const Task &task) {
     std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic) num_threads(tiles_.threads) if (count > 1)
@@ -205,7 +134,6 @@ void TileLists::for_each(int64_t count, const Task &task) {
     if (failure) std::rethrow_exception(failure);
 }
 
-template <typename Task>
 void TileLists::for_each_chunk(const Task &task) {
     // A few chunks at a time: waking a thread takes as long as one.
     constexpr int64_t STRETCH = 4;

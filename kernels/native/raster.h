@@ -53,6 +53,26 @@ class TileLists {
     void blend_backward(const float *features, const float *conics, int channels,
                         const float *image, const float *transmittance, const Gradients &gradients);
 
+    struct Chance {
+        float keep, drop;         // that a splat is there, and that it is missing
+        const float *background;  // [channels], or null for zeros, wherever the origin is
+        const float *origin;      // [height, width, channels], or null for zeros
+    };
+    struct MomentImages {
+        float *mean, *variance;  // [height, width, channels]
+        float *transmittance;    // [height, width]
+        float *shares;           // added to, a number a splat; may be null
+    };
+    // Mean and variance of what blend makes where chance drops splats; features as in `blend`.
+    void moments(const float *features, int channels, const Chance &chance,
+                 const MomentImages &images);
+    struct MomentGradients {
+        const float *mean, *variance, *transmittance;    // of the loss by what moments made
+        float *centers, *conics, *opacities, *features;  // out; rows not seen are left alone
+    };
+    void moments_backward(const float *features, const float *conics, int channels,
+                          const Chance &chance, const MomentGradients &gradients);
+
     // One step of the scene that the lists were made of towards a photo: blends, compares, goes
     // back and moves the splats that are seen. Returns the loss and its parts, as `loss_of` does.
     std::array<double, 3> descend(const Descent &descent, const Target &target,
@@ -69,10 +89,10 @@ class TileLists {
     void prepare(const Collect &collect);
     void sort_into_tiles();
     void set_features(const float *features, int stride, int offset, int channels);
-    template <typename Task>
+    using Task = std::function<void(int64_t)>;
     void for_each(int64_t count, const Task &task);
-    template <typename Task>
     void for_each_chunk(const Task &task);
+    Tape tape_of(int64_t tile, int channels, bool shares);
     int64_t first_chunk(int64_t part) const { return chunks_ * part / parts_; }
 
     Tiles tiles_{};

@@ -1,0 +1,37 @@
+// Blocks of pixels as vectors, and the splats' alphas in them. Only for *.isa.cpp files.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+// A block of 4 by 4 pixels is VECTORS vectors, each a few rows of it. Small splats meet few blocks
+// and large ones waste none, which rows as long as a vector would.
+constexpr int VECTORS = BLOCK * BLOCK / LANES;
+constexpr int ROWS = LANES / BLOCK;             // of a block in a vector
+constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
+
+inline Floats lane_x() {
+    Floats v;
+    for (int i = 0; i < LANES; ++i) v[i] = float(i % BLOCK);
+    return v;
+}
+inline Floats lane_y() {
+    Floats v;
+    for (int i = 0; i < LANES; ++i) v[i] = float(i / BLOCK);
+    return v;
+}
+
+// log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
+struct Rows {
+    Floats xy_dy, constant;
+};
+
+inline Rows rows_at(const Record &r, Floats dy) {
+    return {dy * r.xy, dy * r.yy * dy + r.log_opacity};
+}
+
+}  // namespace
+}  // namespace lumigraph::LUMIGRAPH_ISA
