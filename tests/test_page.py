@@ -399,15 +399,15 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
         expect(page.get_by_text(re.compile("Step .* of .*"))).to_be_visible(timeout=SECONDS)
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=SECONDS)
-        # It is over now: to stop it once more cannot be, and is said here.
+        # A capture is no run that could go on, which is said here too.
         served.board.controls = lambda: [  # type: ignore[method-assign]
             {**c, "enabled": True} for c in type(served.board).controls(served.board)
         ]
         try:
             served.board.changed()
-            expect(page.get_by_role("button", name="Stop")).to_be_enabled(timeout=SECONDS)
-            page.get_by_role("button", name="Stop").click()
-            expect(page.get_by_text("Error", exact=True)).to_be_visible(timeout=SECONDS)
+            expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
+            page.get_by_role("button", name="Go on").click()
+            expect(page.get_by_text("is a capture, not a run")).to_be_visible(timeout=SECONDS)
         finally:
             del served.board.controls
 

@@ -15,7 +15,7 @@ eye.follow = (shot) => {
 
 const legend = { root: $("legend"), low: $("low"), high: $("high"), ramp: $("ramp") };
 const inputs = new Map();
-let role = "view", noted = 0;
+let role = "view", noted = 0, curves = {};
 
 const viewing = new Viewing(canvas, eye, {
   hello: (hello) => (role = hello.role),
@@ -203,10 +203,12 @@ function drawState(state) {
     Splats: count(job.splats ?? state.shown?.splats),
     "Steps per second": fixed(job.steps_per_second, 1),
   });
-  const history = state.history ?? {};
-  plot("Loss", history.seconds, history.loss, 4);
-  plot("PSNR, dB", history.psnr_seconds, history.psnr, 2);
-  plot("Splats", history.seconds, history.splats, 0);
+  // All curves at first, and of another training; else what was added to them.
+  if (state.history) curves = state.history;
+  for (const [name, points] of Object.entries(state.more ?? {})) curves[name].push(...points);
+  plot("Loss", curves.seconds, curves.loss, 4);
+  plot("PSNR, dB", curves.psnr_seconds, curves.psnr, 2);
+  plot("Splats", curves.seconds, curves.splats, 0);
 }
 
 function readouts(values) {

@@ -5,7 +5,8 @@ const KINDS = { 1: "frame", 2: "photo" };
 const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to come back
 
 // Calls the handlers given, by the name of what came: hello, state, controls, cameras, legend,
-// stats, note, status (connected or not, and why), frame and photo (pictures, with their header).
+// stats, note, upload (whether a file is taken), status (connected or not, and why), frame and photo
+// (pictures, with their header).
 export class Stream {
   constructor(handlers) {
     this.handlers = handlers;
@@ -29,6 +30,7 @@ export class Stream {
       else this.received(data);
     };
     this.socket.onclose = (event) => {
+      this.answered?.(false);
       const wait = RETRY[Math.min(this.attempts++, RETRY.length - 1)];
       const reason = event.reason || "The server does not answer";
       this.tell("status", { connected: false, text: `${reason}. Trying again.` });
@@ -42,6 +44,7 @@ export class Stream {
 
   heard(message) {
     const { t, ...rest } = message;
+    if (t === "upload") this.answered?.(rest.taken);
     this.tell(t, rest);
   }
 
@@ -93,13 +96,17 @@ export class Stream {
     return this.cameraId;
   }
 
-  // Sends a file in pieces; `progress` is told the part that is sent.
+  // Sends a file in pieces, if the server takes it; `progress` is told the part that is sent.
   async upload(file, progress) {
+    const { socket } = this;
+    if (socket.readyState !== WebSocket.OPEN) return;
+    const taken = new Promise((answered) => (this.answered = answered));
     this.send({ t: "upload", name: file.name, size: file.size });
+    if (!(await taken)) return;
     const PIECE = 1 << 19;
-    for (let at = 0; at < file.size; at += PIECE) {
-      this.socket.send(await file.slice(at, at + PIECE).arrayBuffer());
-      while (this.socket.bufferedAmount > 4 * PIECE)
+    for (let at = 0; at < file.size && socket.readyState === WebSocket.OPEN; at += PIECE) {
+      socket.send(await file.slice(at, at + PIECE).arrayBuffer());
+      while (socket.bufferedAmount > 4 * PIECE && socket.readyState === WebSocket.OPEN)
         await new Promise((resume) => setTimeout(resume, 10));
       progress(Math.min(1, (at + PIECE) / file.size));
     }
