@@ -1,0 +1,227 @@
+"""PH-Dropout: how much a picture changes when parts of the scene are left out by chance.
+
+A scene that many photos agree on is redundant: without one splat in fifty it looks the same. Where
+it does not, it rests on few splats that few photos have confirmed (PH-Dropout, arXiv 2410.05468).
+Nothing is trained for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lumigraph.kernels import Parameters, backend_for
+from lumigraph.render import Camera, Splats, render
+from lumigraph.render.render import project_splats
+
+Color = tuple[float, float, float]
+BLACK: Color = (0.0, 0.0, 0.0)
+
+SEEN = 1e-3
+"""Where less of a pixel than this is covered its depth would be noise: it is 0 there."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Expectation and standard deviation of a picture over all masks, or over some.
+
+    Attributes:
+        mean: Colours. [height, width, 3]
+        std: Of each channel. [height, width, 3]
+        opacity: Expected; what is not background. [height, width]
+        opacity_std: [height, width]
+        depth: Expected along the axis, over what is seen; 0 where nothing is. [height, width]
+        depth_std: [height, width]
+    """
+
+    mean: Tensor
+    std: Tensor
+    opacity: Tensor
+    opacity_std: Tensor
+    depth: Tensor
+    depth_std: Tensor
+
+
+def check_rate(rate: float) -> None:
+    """Raises ValueError unless the rate is in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"A drop rate is at least 0 and less than 1, but this is {rate}: it is the share of "
+            "the splats that is left out"
+        )
+
+
+def thin(scene: Splats, rate: float, generator: torch.Generator) -> Splats:
+    """The scene without a share `rate` of its splats, each left out by itself.
+
+    Opacities are not scaled up for it (PH-Dropout's own choice). From one state of the generator a
+    higher rate leaves out what a lower one does, and more: rates can be compared with the same
+    masks. It draws on the CPU, so that a scene is thinned alike on all devices.
+    """
+    check_rate(rate)
+    kept = torch.rand(len(scene), generator=generator) >= rate
+    return scene[kept.to(scene.means.device)]
+
+
+def sampled(
+    scene: Splats,
+    camera: Camera,
+    rate: float,
+    *,
+    trials: int,
+    generator: torch.Generator,
+    background: Color = BLACK,
+    thin: Callable[[Splats, float, torch.Generator], Splats] = thin,
+) -> Spread:
+    """PH-Dropout as published: the mean of `trials` thinned pictures and what they vary by.
+
+    The standard deviation is the unbiased one. It needs of a scene only that it can be rendered
+    and thinned.
+
+    Raises ValueError for a rate that is none, and for fewer than two trials.
+    """
+    check_rate(rate)
+    if trials < 2:
+        raise ValueError(f"A standard deviation takes at least 2 trials, but these are {trials}")
+    mean = squares = None
+    for trial in range(1, trials + 1):
+        seen = render(thin(scene, rate, generator), camera, background=background)
+        picture = torch.cat([seen.color, seen.opacity[..., None], seen.depth[..., None]], dim=-1)
+        if mean is None or squares is None:
+            mean, squares = torch.zeros_like(picture), torch.zeros_like(picture)
+        step = picture - mean
+        mean = mean + step / trial
+        squares = squares + step * (picture - mean)
+    assert mean is not None
+    assert squares is not None
+    std = (squares / (trials - 1)).sqrt()
+    return Spread(mean[..., :3], std[..., :3], mean[..., 3], std[..., 3], mean[..., 4], std[..., 4])
+
+
+def exact(
+    scene: Splats,
+    camera: Camera,
+    rate: float,
+    *,
+    background: Color = BLACK,
+    shares: Tensor | None = None,
+) -> Spread:
+    """What `sampled` tends to with more and more trials, in closed form and one pass.
+
+    Colours and opacity are exact. Depth is a quotient D / A of two sums, whose variance is that of
+    D - (E[D] / E[A]) A over E[A]^2 (the delta method); the expectation is E[D] / E[A].
+
+    Args:
+        scene: Of splats.
+        camera: It is seen by.
+        rate: Share of the splats that is left out.
+        background: Behind them.
+        shares: If given, each splat's part of the colours' variance is added to it, summed over
+            pixels and channels. float32 [splats]
+    """
+    check_rate(rate)
+    backend = backend_for(scene.means.device)
+    footprints, colors = project_splats(scene, camera)
+    size = {"width": camera.width, "height": camera.height, "rate": rate}
+    color = backend.rasterize_moments(
+        footprints, colors, background=background, shares=shares, **size
+    )
+    depths = footprints.depths[:, None]
+    opacity = backend.rasterize_moments(footprints, torch.ones_like(depths), **size)
+    depth_sum = backend.rasterize_moments(footprints, depths, **size).mean[..., 0]
+    covered = opacity.mean[..., 0]
+    depth = torch.where(covered > SEEN, depth_sum / covered.clamp_min(SEEN), 0)
+    around = backend.rasterize_moments(footprints, depths, origin=depth[..., None], **size)
+    depth_std = around.variance[..., 0].sqrt() / covered.clamp_min(SEEN)
+    return Spread(
+        color.mean,
+        color.variance.sqrt(),
+        covered,
+        opacity.variance[..., 0].sqrt(),
+        depth,
+        torch.where(covered > SEEN, depth_std, 0),
+    )
+
+
+def exact_color(
+    scene: Splats,
+    camera: Camera,
+    rate: float,
+    *,
+    background: Color = BLACK,
+    shares: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of `exact`, of the colours alone: the fastest way to them.
+
+    Args:
+        scene: Of splats.
+        camera: It is seen by.
+        rate: Share of the splats that is left out.
+        background: Behind them.
+        shares: As `exact` has it.
+        stop: As `render_color` has it.
+
+    Returns:
+        Both [height, width, 3], without gradients.
+    """
+    check_rate(rate)
+    moments = backend_for(scene.means.device).paint_moments(
+        Parameters(**scene.tensors),
+        view=camera.view,
+        degree=scene.degree,
+        filter=scene.filter,
+        background=background,
+        rate=rate,
+        shares=shares,
+        stop=stop,
+    )
+    return moments.mean, moments.variance.sqrt()
+
+
+def confidence(
+    scene: Splats, cameras: Sequence[Camera], rate: float, *, background: Color = BLACK
+) -> Tensor:
+    """How far each splat can be trusted, from 0 to 1, by what its absence changes in the views.
+
+    v, a splat's part of the variance in all views over the light that it sends into them, is how
+    much a unit of its light depends on it alone. Confidence is 1 / (1 + v / median v): a splat of
+    one half is as certain as the scene's middle one, and one that no view sees has 0.
+
+    Args:
+        scene: Of splats.
+        cameras: Of the photos that it was trained with.
+        rate: Share of the splats that is left out; not 0.
+        background: Behind them.
+
+    Returns:
+        float32 [splats]
+    """
+    check_rate(rate)
+    if rate == 0:
+        raise ValueError("At a drop rate of 0 nothing varies: confidence needs a rate above it")
+    shares = torch.zeros(len(scene), dtype=torch.float32, device=scene.means.device)
+    light = torch.zeros_like(shares)
+    for camera in cameras:
+        exact_color(scene, camera, rate, background=background, shares=shares)
+        light += light_of(scene, camera)
+    seen = light > 0
+    variance = shares / light.clamp_min(torch.finfo(light.dtype).tiny)
+    if not seen.any():
+        return torch.zeros_like(variance)
+    usual = variance[seen].median().clamp_min(torch.finfo(light.dtype).tiny)
+    return torch.where(seen, 1 / (1 + variance / usual), 0)
+
+
+def light_of(scene: Splats, camera: Camera) -> Tensor:
+    """What each splat covers of the picture, in pixels: its blending weights, summed. [splats]"""
+    with torch.no_grad():
+        footprints, _ = project_splats(scene, camera)
+    ones = torch.ones(len(scene), 1, device=scene.means.device, requires_grad=True)
+    raster = backend_for(ones.device).rasterize(
+        footprints, ones, width=camera.width, height=camera.height, median=False
+    )
+    raster.features.sum().backward()
+    assert ones.grad is not None
+    return ones.grad[:, 0]
