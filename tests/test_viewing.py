@@ -47,9 +47,10 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ply(tmp_path: Path) -> Path:
     """A file of splats."""
-    shapes = {"means": (9, 3), "quaternions": (9, 4), "log_scales": (9, 3), "base": (9, 3)}
-    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
-    scene = Splats(**tensors, opacity_logits=torch.randn(9), rest=torch.zeros(9, 0, 3))
+    means, quaternions, log_scales, base = (torch.randn(9, width) for width in (3, 4, 3, 3))
+    scene = Splats(
+        means, quaternions, log_scales, torch.randn(9), base=base, rest=torch.zeros(9, 0, 3)
+    )
     save_ply(scene, tmp_path / "splats.ply")
     return tmp_path / "splats.ply"
 
