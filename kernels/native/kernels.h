@@ -145,6 +145,8 @@ struct BlendGradient {
     bool absolute;                        // also sum the absolute gradients of the mean
 };
 
+constexpr int SHARES_AT_ONCE = 16;  // whose lanes are summed together
+
 // What a thread notes of a tile's entries in the blocks side by side that it works on: a list for
 // each block, of the entries that reach it, nearest first.
 struct Tape {
@@ -153,7 +155,7 @@ struct Tape {
     float *alphas;      // [BLOCKS, items, BLOCK * BLOCK], zero where the entry does not count
     float *fronts;      // the same, the variance's factors in front of it; if shares are wanted
     float *behind;      // [items, 2 * channels, BLOCK * BLOCK]; on the way back
-    float *shares;      // [items], of the tile; if they are wanted
+    float *shares;      // [items + SHARES_AT_ONCE, lanes], of the tile; if they are wanted
 };
 
 // Moments of blended features where each splat is missing by chance: see `rasterize_moments` in

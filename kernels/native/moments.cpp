@@ -17,7 +17,7 @@ Tape TileLists::tape_of(int64_t tile, int channels, bool shares) {
             memory.alphas.resize(all * PIXELS),
             shares ? memory.fronts.resize(all * PIXELS) : nullptr,
             memory.behind.resize(2 * channels * items * PIXELS),
-            shares ? memory.shares.resize(items) : nullptr};
+            shares ? memory.shares.resize((items + SHARES_AT_ONCE) * LANES_MAX) : nullptr};
 }
 
 // A group of channels, without images.

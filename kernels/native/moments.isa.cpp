@@ -11,16 +11,23 @@ namespace {
 
 constexpr int PIXELS = BLOCK * BLOCK;
 
+// Probabilities that a splat is there, and that it is missing.
+struct Odds {
+    Floats keep, drop;
+};
+
+inline Odds odds_of(const Moments &m) { return {fill(m.keep), fill(m.drop)}; }
+
 // What one splat does to the moments of what is behind it:
 //   variance = factor variance + spread d^2, mean = mean + kept d, d = feature - mean.
 struct Step {
     Floats kept, spread, through, factor;
 };
 
-inline Step step_of(const Moments &m, Floats alpha) {
+inline Step step_of(const Odds &odds, Floats alpha) {
     Step s;
-    s.kept = alpha * m.keep;
-    s.spread = s.kept * (alpha * m.drop);
+    s.kept = alpha * odds.keep;
+    s.spread = s.kept * (alpha * odds.drop);
     s.through = 1.0f - s.kept;
     // 1 - 2 p alpha + p alpha^2 without a difference of what may be alike.
     s.factor = s.through * s.through + s.spread;
@@ -70,6 +77,12 @@ template <bool SHARES>
 inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, int y, int shift,
                  const Tape &tape, Walked &walked) {
     const Tiles &t = *m.tiles;
+    // Copies, which no store can change.
+    const Odds odds = odds_of(m);
+    const Record *const records = t.record;
+    const size_t capacity = tape.items;
+    uint32_t *const places = tape.entries;
+    float *const alphas = tape.alphas, *const fronts = tape.fronts;
     const Floats finished = fill(TRANSMITTANCE_MIN);
     const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
     Floats left[HELD][VECTORS], front[HELD][VECTORS];
@@ -84,10 +97,10 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
         }
 
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
-        __builtin_prefetch(t.record + entries[n + AHEAD].record);
+        __builtin_prefetch(records + entries[n + AHEAD].record);
         const uint32_t met = entries[n].blocks >> shift & ((1u << HELD) - 1);
         if (!met) continue;
-        const Record &r = t.record[entries[n].record];
+        const Record &r = records[entries[n].record];
         const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
         Rows rows[VECTORS];
         for (int v = 0; v < VECTORS; ++v) rows[v] = rows_at(r, first_dy + float(v * ROWS));
@@ -95,7 +108,7 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
         for (int k = 0; k < HELD; ++k) {
             if (HELD > 1 && !(met >> k & 1)) continue;
             const Floats dx = first_dx + float(k * BLOCK);
-            const size_t item = size_t(k) * tape.items + items[k];
+            const size_t item = k * capacity + items[k];
             bool counts = false;
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) {
@@ -103,17 +116,17 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
                 const Floats alpha = keep(hit, smaller(exp2_fast(exponent), fill(ALPHA_MAX)));
-                store(tape.alphas + item * PIXELS + v * LANES, alpha);
+                store(alphas + item * PIXELS + v * LANES, alpha);
                 if (SHARES) {
-                    store(tape.fronts + item * PIXELS + v * LANES, front[k][v]);
-                    const Step step = step_of(m, alpha);
+                    store(fronts + item * PIXELS + v * LANES, front[k][v]);
+                    const Step step = step_of(odds, alpha);
                     front[k][v] = front[k][v] * step.factor;
                 }
-                left[k][v] -= alpha * m.keep * left[k][v];
+                left[k][v] -= alpha * odds.keep * left[k][v];
                 counts |= any(hit);
             }
             // Overwritten by the next one if no pixel counts it.
-            tape.entries[item] = n;
+            places[item] = n;
             items[k] += counts;
         }
         // As in blend: a look at the pixels every few splats.
@@ -172,9 +185,12 @@ inline State<CHANNELS> start_of(const Moments &m, const Strip &s) {
 
 template <int CHANNELS, bool SHARES, bool ORIGIN>
 inline void sweep(const Moments &m, const Strip &s, const Tape &tape, State<CHANNELS> &state) {
+    const Odds odds = odds_of(m);
+    const Record *const records = m.tiles->record;
+    float *const shares = tape.shares;
     for (uint32_t i = s.items; i-- > 0;) {
-        const Record &r = m.tiles->record[s.entry(i).record];
-        const Step step = step_of(m, load(s.alphas + size_t(i) * PIXELS));
+        const Record &r = records[s.entry(i).record];
+        const Step step = step_of(odds, load(s.alphas + size_t(i) * PIXELS));
         Floats squares{};
 #pragma GCC unroll 4
         for (int c = 0; c < CHANNELS; ++c) {
@@ -184,9 +200,23 @@ inline void sweep(const Moments &m, const Strip &s, const Tape &tape, State<CHAN
             state.variance[c] = step.factor * state.variance[c] + step.spread * square;
             state.mean[c] += step.kept * d;
         }
-        if (SHARES)
-            tape.shares[s.places[i]] +=
-                total(load(s.fronts + size_t(i) * PIXELS) * step.spread * squares);
+        if (!SHARES) continue;
+        float *const share = shares + size_t(s.places[i]) * LANES;
+        const Floats front = load(s.fronts + size_t(i) * PIXELS);
+        store(share, load(share) + front * step.spread * squares);
+    }
+}
+
+// The shares of a tile's entries: sums over the lanes, which are cheaper of many at once.
+inline void store_shares(const Moments &m, const Entry *entries, uint32_t count, const Tape &tape) {
+    for (uint32_t n = 0; n < count; n += SHARES_AT_ONCE) {
+        Floats lanes[SHARES_AT_ONCE];
+        float sums[SHARES_AT_ONCE];
+        for (int k = 0; k < SHARES_AT_ONCE; ++k)
+            lanes[k] = load(tape.shares + (size_t(n) + k) * LANES);
+        store_totals<SHARES_AT_ONCE>(lanes, sums);
+        for (int k = 0; k < SHARES_AT_ONCE && n + k < count; ++k)
+            m.shares[entries[n + k].slot] = sums[k];
     }
 }
 
@@ -196,7 +226,7 @@ void moments_of(const Moments &m, int tile, const Tape &tape) {
     const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
     const Entry *entries = t.entries + t.begin[tile];
     const uint32_t count = t.begin[tile + 1] - t.begin[tile];
-    if (SHARES && count) __builtin_memset(tape.shares, 0, 4 * size_t(count));
+    if (SHARES) __builtin_memset(tape.shares, 0, 4 * LANES * (size_t(count) + SHARES_AT_ONCE));
     for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
         const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
         if (at_x >= t.width || at_y >= t.height) continue;
@@ -216,8 +246,7 @@ void moments_of(const Moments &m, int tile, const Tape &tape) {
                                [&](int i, int64_t pixel) { m.transmittance[pixel] = left[i]; });
             }
     }
-    if (SHARES)
-        for (uint32_t n = 0; n < count; ++n) m.shares[entries[n].slot] = tape.shares[n];
+    if (SHARES) store_shares(m, entries, count, tape);
 }
 
 // The same sweep, which notes mean and variance behind each splat. PIXELS floats of each are kept,
@@ -225,9 +254,10 @@ void moments_of(const Moments &m, int tile, const Tape &tape) {
 template <int CHANNELS>
 inline void sweep_and_note(const Moments &m, const Strip &s, const Tape &tape,
                            State<CHANNELS> &state) {
+    const Odds odds = odds_of(m);
     for (uint32_t i = s.items; i-- > 0;) {
         const Record &r = m.tiles->record[s.entry(i).record];
-        const Step step = step_of(m, load(s.alphas + size_t(i) * PIXELS));
+        const Step step = step_of(odds, load(s.alphas + size_t(i) * PIXELS));
         float *note = tape.behind + size_t(i) * 2 * CHANNELS * PIXELS;
         for (int c = 0; c < CHANNELS; ++c) {
             store(note + (2 * c) * PIXELS, state.mean[c]);
@@ -261,18 +291,18 @@ inline Pull<CHANNELS> pull_of(const MomentsGradient &g, const Strip &s, Floats l
 // One splat on the way from the front to the back: what it adds to its slot. `pull` is by the
 // moments from it on, and becomes that by those behind it.
 template <int CHANNELS>
-inline void step_backward(const Moments &m, const Record &r, const State<CHANNELS> &state,
+inline void step_backward(const Odds &odds, const Record &r, const State<CHANNELS> &state,
                           const float *note, Floats alpha, Floats dx, Floats dy,
                           Pull<CHANNELS> &pull, float *slot) {
-    const Step step = step_of(m, alpha);
+    const Step step = step_of(odds, alpha);
     Floats sums[SLOT] = {};
-    Floats slope = pull.light * -m.keep * reciprocal(step.through);  // d loss / d alpha
+    Floats slope = -pull.light * odds.keep * reciprocal(step.through);  // d loss / d alpha
     for (int c = 0; c < CHANNELS; ++c) {
         const Floats d = r.features[c] - state.origin[c] - load(note + (2 * c) * PIXELS);
         const Floats variance = load(note + (2 * c + 1) * PIXELS);
         const Floats by_d = pull.mean[c] * step.kept + 2.0f * pull.variance[c] * step.spread * d;
-        const Floats rise = m.drop * alpha * (d * d) - (1.0f - alpha) * variance;
-        slope += m.keep * (pull.mean[c] * d + 2.0f * pull.variance[c] * rise);
+        const Floats rise = odds.drop * alpha * (d * d) - (1.0f - alpha) * variance;
+        slope += odds.keep * (pull.mean[c] * d + 2.0f * pull.variance[c] * rise);
         sums[6 + c] = by_d;
         pull.mean[c] -= by_d;
         pull.variance[c] *= step.factor;
@@ -297,11 +327,12 @@ void strip_backward(const MomentsGradient &g, const Strip &s, Floats left, const
     State<CHANNELS> state = start_of<CHANNELS>(m, s);
     sweep_and_note<CHANNELS>(m, s, tape, state);
     Pull<CHANNELS> pull = pull_of<CHANNELS>(g, s, left);
+    const Odds odds = odds_of(m);
     for (uint32_t i = 0; i < s.items; ++i) {
         const Entry &entry = s.entry(i);
         const Record &r = m.tiles->record[entry.record];
         const Floats dx = lane_x() + (float(s.x) - r.x), dy = lane_y() + (float(s.y) - r.y);
-        step_backward<CHANNELS>(m, r, state, tape.behind + size_t(i) * 2 * CHANNELS * PIXELS,
+        step_backward<CHANNELS>(odds, r, state, tape.behind + size_t(i) * 2 * CHANNELS * PIXELS,
                                 load(s.alphas + size_t(i) * PIXELS), dx, dy, pull,
                                 g.slots + int64_t(entry.slot) * SLOT);
     }

@@ -92,7 +92,11 @@ inline void store_totals(const Floats *v, float *out) {
     const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
     const __m512 sums = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
                                       _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    _mm512_mask_storeu_ps(out, __mmask16((1u << COUNT) - 1), sums);
+    // What a masked store has written is slow to load again at once, as few sums often are.
+    if constexpr (COUNT == 4)
+        _mm_storeu_ps(out, _mm512_castps512_ps128(sums));
+    else
+        _mm512_mask_storeu_ps(out, __mmask16((1u << COUNT) - 1), sums);
 }
 #else
 template <int COUNT>
