@@ -33,8 +33,9 @@ BUDGETS = ((0.2304, 1 / 30), (0.9216, 1 / 12))
 """Megapixels of a client's view, and the seconds that a frame of it may take: 30 a second look
 smooth at 640x360, and at 1280x720 and above 12 sharp ones are liked better than 30 blurred."""
 
-SLACK = 1.1
-"""So many times the budget must a frame take before a smaller scale is chosen ..."""
+SLACK = 1.25
+"""So many times the budget must a frame take before a smaller scale is chosen: frames come when a
+screen is drawn anew, 60 times a second, and this lies between two such times and three ..."""
 
 MARGIN = 0.8
 """... and less than this part of it before a larger one is, lest it change to and fro."""
@@ -76,9 +77,9 @@ WINDOW = 5
 SMOOTHING = 0.4
 """Weight of the newest frame in the estimate: it follows in a few frames."""
 
-FORGETTING = 0.997
+FORGETTING = 0.99
 """What is left of a slope after each frame. What once was taken for the price of pixels is tried
-anew within half a minute, even by who never stands still."""
+anew within ten seconds, even by who never stands still."""
 
 
 @dataclass(frozen=True)
