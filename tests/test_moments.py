@@ -160,6 +160,8 @@ def all_masks(
         torch.stack(lights),
         torch.tensor(chances, dtype=torch.float64),
     )
+    # No mask's pixel is finished, for that comes later where splats are only expected.
+    assert light.min() > 2 * TRANSMITTANCE_MIN
     mean = torch.einsum("m,mhwc->hwc", chance, image)
     deviation = torch.einsum("m,mhwc->hwc", chance, (image - mean).square()).sqrt()
     return mean, deviation, torch.einsum("m,mhw->hw", chance, light)
@@ -174,7 +176,6 @@ def test_moments_are_those_of_all_masks(
     features = features_of(scene, 2)
     smooth = SMOOTH if machine.kernels is reference else {}
     mean, deviation, left = all_masks(scene, features, rate, background=background, **smooth)
-    assert left.min() > 0.01 if not smooth else True, "the stop must not show"
     actual = machine.kernels.rasterize_moments(
         scene.at(machine.dtype),
         features.to(machine.dtype),
@@ -276,7 +277,7 @@ def test_each_splat_has_its_own_share(machine: Machine):
         scene.at(machine.dtype), features.to(machine.dtype), rate=0.1, shares=actual, **scene.size
     )
     torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-6)
-    # What remains if all others are certain: by that much the variance rises from zero.
+    # They differ, so that none can stand for another.
     assert expected.min() < 0.1 * expected.max()
 
 
