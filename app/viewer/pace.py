@@ -50,7 +50,7 @@ not go by pixels."""
 SETTLE = 0.15
 """Seconds without another view after which nobody moves: a hand on the mouse hesitates less."""
 
-REFRESH = 0.25
+REFRESH = 0.4
 """Seconds from one picture of a still view to the next, while the scene is in training."""
 
 WATCHING = 0.2
