@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lumigraph.app import page_commands
+from lumigraph.app import page_commands, trust_commands
 from lumigraph.app.endings import (
     fail,
     interruptible,
@@ -228,6 +228,7 @@ def train(
 
 app.command(name="app")(page_commands.open_app)
 app.command()(page_commands.view)
+app.command()(trust_commands.uncertainty)
 
 
 @app.command(name="eval")

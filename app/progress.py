@@ -3,10 +3,20 @@
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from lumigraph.app.channel import Ended, Event, Saved, Scored, Subscription, Trouble
@@ -98,6 +108,29 @@ class Drawing:
                     _say(f"Warning: {event.message}")
                 case _:
                     pass
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Draws how much of some work is done, with the time left, on standard error.
+
+    What it gives is told what is being done, how much of it is done, and of how much. Where the
+    output is no terminal each kind of work is said once.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    quiet = not console.is_terminal
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as bar:
+
+        def told(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+                if quiet:
+                    _say(what)
+            bar.update(tasks[what], completed=done)
+
+        yield told
 
 
 def _spacing(steps: int) -> int:

@@ -20,7 +20,7 @@ PICTURED, PICTURE_WIDTH = 24, 320
 ERROR_SCALE = 4.0
 """Errors are shown so many times brighter: a quarter of the full range is the brightest."""
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --paper: #fbfbf9; --card: #fff; --line: #dcdfe6;
   --soft: #646c7d; --mark: #2b6cb0; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --paper: #14171d; --card: #1b1f27;
@@ -72,10 +72,10 @@ def _page(run: Run) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - Lumigraph</title><style>{_STYLE}</style></head><body>
+<title>{title} - Lumigraph</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1><p class="under">Lumigraph {escape(str(record["versions"].get("lumigraph")))},
 {escape(subtitle)}</p>
-<div class="tiles">{"".join(_tile(*tile) for tile in _numbers(record, metrics))}</div>
+<div class="tiles">{"".join(tile(*each) for each in _numbers(record, metrics))}</div>
 <h2>Training</h2><div class="charts">{"".join(charts)}</div>
 <h2>Test views</h2>{_views(run, metrics)}
 <h2>How it was made</h2>{_facts(record)}
@@ -112,7 +112,8 @@ def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str,
     return [(text.format(v), noun) for v, text, noun in shown if is_number(v)]
 
 
-def _tile(value: str, noun: str) -> str:
+def tile(value: str, noun: str) -> str:
+    """A number in a box, with what it is."""
     return f'<div class="tile"><b>{escape(value)}</b><span>{escape(noun)}</span></div>'
 
 
@@ -188,10 +189,11 @@ def _pictures(run: Run, index: int, frame: Frame) -> str:
         return "<td>missing</td>" * 3
     error = (seen.float() - photo.float()).abs().mean(-1) / 255 * ERROR_SCALE
     cells = ((seen, "rendering"), (photo, "photo"), (colored(error), "error"))
-    return "".join(f"<td>{_image(pixels, alt)}</td>" for pixels, alt in cells)
+    return "".join(f"<td>{image_tag(pixels, alt)}</td>" for pixels, alt in cells)
 
 
-def _image(pixels: torch.Tensor, alt: str) -> str:
+def image_tag(pixels: torch.Tensor, alt: str) -> str:
+    """A picture that lies in the page itself."""
     data = base64.b64encode(thumbnail(pixels, PICTURE_WIDTH)).decode()
     return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'
 

@@ -8,6 +8,7 @@
     metrics.jsonl       loss, splats and, now and then, PSNR, one line per entry
     eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
     renders/            what `lumigraph render` made
+    uncertainty/        estimate.json, maps/, means/, report.html: what `lumigraph uncertainty` made
     report.html         all of it on one page
     .lock               while it is trained: the process that does
 
@@ -48,7 +49,7 @@ State = Literal["running", "stopped", "finished"]
 OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
 """Counts that are there once they are known."""
 
-PARTS = ("checkpoints", "eval", "renders")
+PARTS = ("checkpoints", "eval", "renders", "uncertainty")
 FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
 
 LOCK = ".lock"
@@ -155,7 +156,7 @@ def create_run(
     run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
     try:
         run = run.with_record()
-        for name in PARTS:
+        for name in PARTS[:3]:
             run.part(name)
         write_json(folder / "cameras.json", cameras_json(capture))
         photos = run.part("eval/photos")

@@ -1,4 +1,4 @@
-"""How far to trust a scene: metrics of an uncertainty map, and intervals that hold."""
+"""How far to trust a scene: PH-Dropout, exact and sampled, metrics of its maps, and intervals."""
 
 from lumigraph.uncertainty.conformal import (
     Calibration,
@@ -9,6 +9,15 @@ from lumigraph.uncertainty.conformal import (
     split_coverage,
     view_score,
     views_needed,
+)
+from lumigraph.uncertainty.dropout import (
+    Spread,
+    check_rate,
+    confidence,
+    exact,
+    exact_color,
+    sampled,
+    thin,
 )
 from lumigraph.uncertainty.metrics import (
     Curve,
@@ -27,28 +36,41 @@ from lumigraph.uncertainty.metrics import (
     spearman,
     view_metrics,
 )
+from lumigraph.uncertainty.rate import MARGIN, PASSES, RateSearch, find_rate, published_rate
 
 __all__ = [
+    "MARGIN",
+    "PASSES",
     "Calibration",
     "Curve",
+    "RateSearch",
+    "Spread",
     "ViewMetrics",
     "aurc",
     "ause",
     "ause_published",
     "best_level",
     "calibrate",
+    "check_rate",
+    "confidence",
     "covers",
     "ece",
+    "exact",
+    "exact_color",
+    "find_rate",
     "interval",
     "interval_coverage",
     "mean_of",
     "nll",
     "pearson",
+    "published_rate",
     "risk_coverage",
+    "sampled",
     "sharpness",
     "sparsification",
     "spearman",
     "split_coverage",
+    "thin",
     "view_metrics",
     "view_score",
     "views_needed",

@@ -1,0 +1,240 @@
+"""What `uncertainty` does with a run: how far to trust it, as maps, numbers, curves and a page.
+
+uncertainty/estimate.json   the rate, where it comes from, the numbers of each view
+uncertainty/maps/           the standard deviation of each test view, as colours
+uncertainty/means/          the mean picture of each
+uncertainty/report.html     all of it on one page
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lumigraph.app.files import is_number, read_json, shown, write_json
+from lumigraph.app.pictures import colored, picture_name, write_picture
+from lumigraph.app.run_folder import Run
+from lumigraph.app.uncertainty_report import write_uncertainty_report
+from lumigraph.datasets import Capture, Frame
+from lumigraph.render import Camera, Splats, quantize, to_bytes
+from lumigraph.uncertainty import (
+    MARGIN,
+    PASSES,
+    Curve,
+    check_rate,
+    exact_color,
+    find_rate,
+    sampled,
+    sparsification,
+    view_metrics,
+)
+
+FOLDER = "uncertainty"
+
+Origin = Literal["searched", "given", "stored"]
+Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `uncertainty` is asked for.
+
+    Attributes:
+        data: The capture of the run, whose training photos tell the rate.
+        rate: Share of the splats that is left out; None has it searched for.
+        margin: How much of the training views' SSIM may be lost.
+        trials: Sampled masks; None takes the exact moments.
+        seed: Of the masks.
+    """
+
+    data: Path | None = None
+    rate: float | None = None
+    margin: float = MARGIN
+    trials: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A drop rate and where it comes from.
+
+    Attributes:
+        value: Share of the splats that is left out.
+        origin: Whether it was searched for now, given now, or searched for before.
+        margin: Of the search, if there was one.
+        base: Mean SSIM of the training views with all splats, if there was a search.
+    """
+
+    value: float
+    origin: Origin
+    margin: float | None = None
+    base: float | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the training photos say that the scene allows it."""
+        return self.base is not None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found of a test view, for the report."""
+
+    name: str
+    file: str
+    metrics: dict[str, float]
+
+
+def estimate_run(
+    run: Run, asked: Asked, told: Callable[[str, int, int], None] = lambda what, done, of: None
+) -> dict[str, Any]:
+    """The uncertainty of a run's test views; writes all of `uncertainty/`.
+
+    Args:
+        run: An open run.
+        asked: How.
+        told: Called with what is being done, how much of it is done, and of how much.
+
+    Raises:
+        ValueError: The rate is none, or there is no way to one; or the capture is another.
+    """
+    scene, views = run.scene(), run.views()
+    rate = rate_of(run, scene, views, asked, told)
+    estimator = _estimator(scene, views.background, rate.value, asked)
+    folders = (run.part(f"{FOLDER}/maps"), run.part(f"{FOLDER}/means"))
+    found, curves = [], []
+    for index, frame in enumerate(views.test):
+        mean, std = estimator(frame.camera)
+        seen, curve = _assess(frame, index, mean, std, folders)
+        found.append(seen)
+        curves.append(curve)
+        told("Comparing with the test photos", index + 1, len(views.test))
+    estimate = {
+        "rate": rate.value,
+        "origin": rate.origin,
+        "calibrated": rate.calibrated,
+        "margin": rate.margin,
+        "base_ssim": rate.base,
+        "trials": asked.trials,
+        "splats": len(scene),
+        "mean": _means(found),
+        "per_image": [asdict(seen) for seen in found],
+        "sparsification": _mean_curve(curves),
+    }
+    write_json(run.part(FOLDER) / "estimate.json", estimate)
+    write_uncertainty_report(run, estimate)
+    return estimate
+
+
+def rate_of(
+    run: Run,
+    scene: Splats,
+    views: Capture,
+    asked: Asked,
+    told: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> Rate:
+    """The drop rate to use: as given, or searched for on the training photos, or stored before."""
+    if asked.rate is not None:
+        check_rate(asked.rate)
+        return Rate(asked.rate, "given")
+    if asked.data is None:
+        stored = stored_rate(run)
+        if stored is None:
+            raise ValueError(
+                f"The drop rate of {run.folder} is found on its training photos, which are not in "
+                "it: give their capture with --data, or a rate with --rate"
+            )
+        return stored
+    frames = _with_photos(run, views.train, asked.data)
+    search = find_rate(
+        scene,
+        frames,
+        margin=asked.margin,
+        seed=asked.seed,
+        background=views.background,
+        told=lambda done: told("Searching for the drop rate", done, PASSES),
+    )
+    return Rate(search.rate, "searched", search.margin, search.base)
+
+
+def stored_rate(run: Run) -> Rate | None:
+    """The rate that was found before, if any; ValueError if what is stored is malformed."""
+    path = run.folder / FOLDER / "estimate.json"
+    if not path.exists():
+        return None
+    estimate = read_json(path)
+    value = estimate.get("rate") if isinstance(estimate, dict) else None
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{path} has {shown(value)} as its rate: run `lumigraph uncertainty` anew")
+    numbers = [estimate.get(name) for name in ("margin", "base_ssim")]
+    margin, base = (float(n) if is_number(n) else None for n in numbers)
+    return Rate(float(value), "stored", margin, base)
+
+
+def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
+    """The frames of the run, with the photos of its capture."""
+    capture = run.selection().load(data)
+    images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
+    missing = [frame.name for frame in frames if frame.name not in images]
+    if missing:
+        raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
+    return [replace(frame, image=images[frame.name]) for frame in frames]
+
+
+def _estimator(
+    scene: Splats, background: tuple[float, float, float], rate: float, asked: Asked
+) -> Estimator:
+    """Mean and standard deviation of what a camera sees."""
+    if asked.trials is None:
+        return lambda camera: exact_color(scene, camera, rate, background=background)
+    trials, generator = asked.trials, torch.Generator().manual_seed(asked.seed)
+
+    def estimate(camera: Camera) -> tuple[Tensor, Tensor]:
+        spread = sampled(
+            scene, camera, rate, trials=trials, generator=generator, background=background
+        )
+        return spread.mean, spread.std
+
+    return estimate
+
+
+def _assess(
+    frame: Frame, index: int, mean: Tensor, std: Tensor, folders: tuple[Path, Path]
+) -> tuple[Seen, Curve]:
+    """The numbers of one view; its map and its mean picture go to the folders."""
+    photo = frame.image().float() / 255
+    mean = quantize(mean).cpu()
+    std = std.cpu()
+    name = picture_name(index, frame.name)
+    write_picture(folders[0] / name, colored(shade(std)))
+    write_picture(folders[1] / name, to_bytes(mean))
+    metrics = asdict(view_metrics(mean, std, photo))
+    curve = sparsification((mean - photo).abs(), std, measure="mae")
+    return Seen(frame.name, name, metrics), curve
+
+
+def shade(std: Tensor) -> Tensor:
+    """A standard deviation as a share of what the map shows: its root, as most is small. [h, w]"""
+    return std.mean(-1).clamp(0, 1).sqrt() * 2
+
+
+def _means(found: Sequence[Seen]) -> dict[str, float] | None:
+    if not found:
+        return None
+    keys = found[0].metrics
+    return {key: math.fsum(seen.metrics[key] for seen in found) / len(found) for key in keys}
+
+
+def _mean_curve(curves: Sequence[Curve]) -> dict[str, list[float]] | None:
+    """The mean over views of what is left, by the map and by the error itself."""
+    if not curves:
+        return None
+    return {
+        "shares": curves[0].shares.tolist(),
+        "left": torch.stack([curve.values for curve in curves]).mean(0).tolist(),
+        "oracle": torch.stack([curve.oracle for curve in curves]).mean(0).tolist(),
+    }
