@@ -53,8 +53,8 @@ def test_a_run_and_its_capture_give_maps_numbers_and_a_page(run: Run, capture: P
             picture = np.asarray(Image.open(run.folder / "uncertainty" / folder / seen["file"]))
             assert picture.shape == (frame.camera.height, frame.camera.width, 3)
             assert picture.std() > 1
-        # What it does not know is where it errs, better than chance, though it is hardly fitted.
-        assert seen["metrics"]["spearman"] > 0
+    # It errs where it is uncertain, more than by chance, though it is hardly fitted.
+    assert printed["mean"]["spearman"] > 0.02
     mean = sum(seen["metrics"]["ause_mae"] for seen in printed["per_image"]) / len(frames)
     assert printed["mean"]["ause_mae"] == pytest.approx(mean)
     curve = printed["sparsification"]
