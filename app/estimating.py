@@ -34,6 +34,7 @@ from lumigraph.uncertainty import (
 )
 
 FOLDER = "uncertainty"
+ESTIMATE = f"{FOLDER}/estimate.json"
 
 Origin = Literal["searched", "given", "stored"]
 Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
@@ -125,7 +126,8 @@ def estimate_run(
         "per_image": [asdict(seen) for seen in found],
         "sparsification": _mean_curve(curves),
     }
-    write_json(run.part(FOLDER) / "estimate.json", estimate)
+    run.part(FOLDER)
+    write_json(run.folder / ESTIMATE, estimate)
     write_uncertainty_report(run, estimate)
     return estimate
 
@@ -163,7 +165,7 @@ def rate_of(
 
 def stored_rate(run: Run) -> Rate | None:
     """The rate that was found before, if any; ValueError if what is stored is malformed."""
-    path = run.folder / FOLDER / "estimate.json"
+    path = run.folder / ESTIMATE
     if not path.exists():
         return None
     estimate = read_json(path)

@@ -3,6 +3,7 @@
 import math
 import threading
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 from lumigraph.app.viewer.look import HAZE, ColorMap, Look, Mode, Picture, color_table, picture
 from lumigraph.kernels import Backend, Parameters, Stopped, cpu, reference
 from lumigraph.render import Camera, Splats, render, render_color, to_bytes
+from lumigraph.uncertainty import exact_color
 
 WIDTH, HEIGHT, FOCAL = 33, 17, 50.0
 CAMERA = Camera(torch.eye(4, dtype=torch.float64), (FOCAL, FOCAL), (16.5, 8.5), WIDTH, HEIGHT)
 """At zero, looking along z; the axis goes through the middle of pixel (row 8, column 16)."""
 
-MODES: tuple[Mode, ...] = ("color", "depth", "opacity", "normals", "centers", "ellipses")
+MODES: tuple[Mode, ...] = get_args(Mode)
 MAPS: tuple[ColorMap, ...] = ("turbo", "viridis", "gray")
 
 
@@ -73,7 +75,7 @@ def test_every_mode_makes_a_picture_of_the_camera(mode: Mode, count: int):
     pixels = looked(scene, mode)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == torch.uint8
-    assert bool(pixels.any()) == (count > 0 or mode == "opacity")
+    assert bool(pixels.any()) == (count > 0 or mode in ("opacity", "uncertainty"))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -84,6 +86,34 @@ def test_a_picture_leaves_its_scene_alone(mode: Mode):
     assert torch.equal(first, looked(scene, mode))
     for name, value in scene.tensors.items():
         assert torch.equal(value, before[name])
+
+
+def test_uncertainty_is_the_exact_spread_of_what_is_left_out():
+    scene = scene_of(200)
+    mean, std = exact_color(scene, CAMERA, 0.2)
+    spread = std.mean(-1)
+    made = picture(scene, CAMERA, Look("uncertainty", "gray", 0.0, 0.4, rate=0.2))
+    expected = 255 * (254 * spread / 0.4).clamp(0, 254).round() / 254
+    assert (made.pixels[..., 0].float() - expected).abs().max() <= 1
+    assert (made.low, made.high) == (0.0, 0.4)
+    # The range that is not given is that of most of it.
+    found = picture(scene, CAMERA, Look("uncertainty", rate=0.2))
+    assert found.low == 0
+    assert found.high is not None
+    assert spread.median() < found.high <= spread.max()
+    # Colours over it, and alone where it is more certain than asked.
+    only = looked(scene, "uncertainty", over=1.0, rate=0.2)
+    assert torch.equal(only, to_bytes(mean))
+    limit = float(spread.median())
+    some = looked(scene, "uncertainty", threshold=limit, rate=0.2)
+    certain = spread < limit
+    assert torch.equal(some[certain], to_bytes(mean)[certain])
+    assert torch.equal(some[~certain], found.pixels[~certain])
+
+
+def test_at_a_rate_of_zero_nothing_is_uncertain():
+    made = picture(scene_of(200), CAMERA, Look("uncertainty", "gray", rate=0.0))
+    assert made.pixels.max() == 0
 
 
 def test_colours_are_those_of_the_rendering_in_bytes():

@@ -58,6 +58,7 @@ class Scene:
     step: int = 300
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     near: float = 0.01
+    rate: float = 0.05
 
 
 @dataclass

@@ -27,6 +27,8 @@ LOOK = {
     "low": None,
     "high": 4,
     "background": [0, 0.5, 1],
+    "over": 0.25,
+    "threshold": 0.02,
 }
 
 
@@ -41,7 +43,7 @@ def without(message: dict[str, Any], field: str) -> str:
 def test_every_wish_is_read():
     view = View(tuple(map(float, MATRIX)), 0.8, (0.5, 0.5), 640, 360)
     assert parse(json.dumps(CAMERA)) == Move(7, view)
-    look = Look("depth", "viridis", None, 4.0, (0.0, 0.5, 1.0))
+    look = Look("depth", "viridis", None, 4.0, (0.0, 0.5, 1.0), 0.25, 0.02)
     assert parse(json.dumps(LOOK)) == look
     assert parse('{"t": "ack", "frame": 3, "ms": 12.5}') == Ack(3, 0.0125)
     assert parse('{"t": "photo", "frame": 5}') == SeePhoto(5)
@@ -114,6 +116,8 @@ BAD = {
     "an unknown map": changed(LOOK, map="jet"),
     "a range without an end": changed(LOOK, low="0"),
     "a range of NaN": changed(LOOK, high=math.nan),
+    "more than all colours": changed(LOOK, over=1.5),
+    "a threshold below nothing": changed(LOOK, threshold=-1),
     "a background of two": changed(LOOK, background=[0, 0]),
     "too bright a background": changed(LOOK, background=[0, 0, 1.1]),
     "an ack of nothing": '{"t": "ack", "ms": 3}',

@@ -29,6 +29,7 @@ MODES = {
     "normals": "Normals",
     "centers": "Splat centres",
     "ellipses": "Splat ellipses",
+    "uncertainty": "Uncertainty",
 }
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
@@ -223,6 +224,29 @@ def page_controls() -> list[Control]:
         _page(LOOK, "check", "auto_range", "Range as seen", value=True),
         _page(LOOK, "number", "low", "From", value=0.0, low=-1e6, high=1e6, step=0.1),
         _page(LOOK, "number", "high", "To", value=1.0, low=-1e6, high=1e6, step=0.1),
+        _page(
+            LOOK,
+            "slider",
+            "over",
+            "Colours over uncertainty",
+            value=0.0,
+            low=0.0,
+            high=1.0,
+            step=0.05,
+            hint="0: uncertainty alone. It is the standard deviation of the colours when splats "
+            "are left out by chance.",
+        ),
+        _page(
+            LOOK,
+            "number",
+            "threshold",
+            "Uncertain from",
+            value=0.0,
+            low=0,
+            high=1,
+            step=0.005,
+            hint="What is less uncertain is shown in its colours.",
+        ),
         _page(LOOK, "color", "background", "Background", value="#000000"),
         _page(LOOK, "slider", "fov", "Field of view", value=50, low=10, high=120, step=1),
         _page(LOOK, "choice", "up", "Up", value="scene", options=_options(AXES)),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import numpy as np
@@ -14,8 +14,9 @@ from lumigraph.app.pictures import colored
 from lumigraph.kernels import ALPHA_MIN, Footprints, Parameters, Stopped, backend_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
+from lumigraph.uncertainty import exact_color
 
-Mode = Literal["color", "depth", "opacity", "normals", "centers", "ellipses"]
+Mode = Literal["color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty"]
 ColorMap = Literal["turbo", "viridis", "gray"]
 Color = tuple[float, float, float]
 
@@ -40,6 +41,9 @@ PERCENTILES = (0.02, 0.98)
 SPARSE = 8
 """Only every so manyth row and column is looked at for that: thousands of pixels are enough."""
 
+RATE = 0.05
+"""Share of the splats that is left out where no photo was asked how many the scene can spare."""
+
 C0 = 0.28209479177387814
 """The harmonic of degree 0: a splat's colour is 0.5 + C0 * base."""
 
@@ -62,6 +66,9 @@ class Look:
         low: The number that has the map's first colour; None is found from the picture.
         high: The number that has its last.
         background: Behind the splats, where they are shown in their colours; 0 to 1.
+        over: How much of the colours is laid over the uncertainty, 0 to 1.
+        threshold: What is less uncertain than this is shown in its colours.
+        rate: Share of the splats that is left out to see what the picture rests on.
     """
 
     mode: Mode = "color"
@@ -69,6 +76,9 @@ class Look:
     low: float | None = None
     high: float | None = None
     background: Color = (0.0, 0.0, 0.0)
+    over: float = 0.0
+    threshold: float = 0.0
+    rate: float = RATE
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,8 @@ def picture(scene: Splats, camera: Camera, look: Look, stop: Tensor | None = Non
             return _marked(scene, camera, look, _dots, stop)
         case "ellipses":
             return _marked(scene, camera, look, _ellipses, stop)
+        case "uncertainty":
+            return _uncertainty(scene, camera, look, stop)
     assert_never(look.mode)
 
 
@@ -185,6 +197,25 @@ def _depth(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Pi
         found = _range(depth, seen)
         low, high = found[0] if low is None else low, found[1] if high is None else high
     return _mapped(depth, seen, low, high, look.color_map)
+
+
+def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
+    """The standard deviation over all masks of PH-Dropout, as the mean of the channels'."""
+    mean, std = exact_color(scene, camera, look.rate, background=look.background, stop=stop)
+    # Channel by channel: sums over a last dimension of three take torch ten times as long.
+    red, green, blue = std.unbind(-1)
+    spread = (red + green).add_(blue).div_(3)
+    everywhere = spread >= 0
+    low, high = look.low or 0.0, look.high
+    if high is None:
+        high = max(_range(spread, everywhere)[1], 1e-6)
+    made = _mapped(spread, everywhere, low, high, look.color_map)
+    if look.over == 0 and look.threshold <= 0:
+        return made
+    colors = _bytes(mean)
+    mixed = torch.lerp(made.pixels.float(), colors.float(), look.over).round_().to(torch.uint8)
+    certain = (spread < look.threshold).cpu()[..., None]
+    return replace(made, pixels=torch.where(certain, colors, mixed))
 
 
 def _range(values: Tensor, seen: Tensor) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -241,7 +241,7 @@ class Painter:
         if order.final:
             client.stop.zero_()
             client.final = order
-        look = client.look or Look(background=shown.background)
+        look = replace(client.look or Look(background=shown.background), rate=shown.rate)
         return _Job(client, client.view, client.view_id, look, order, shown)
 
     def _wants(self, now: float) -> float:

@@ -1,6 +1,7 @@
 """What a page shows: a scene, and around it the cameras and photos it was made from."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from lumigraph.app.cameras_file import Split
+from lumigraph.app.estimating import ESTIMATE, stored_rate
 from lumigraph.app.film import NEAR, PLY_UP, middle_of
 from lumigraph.app.run_folder import Run, open_run
+from lumigraph.app.viewer.look import RATE
 from lumigraph.app.viewer.sources import is_inside
 from lumigraph.datasets import Capture, Frame, ImageCache
 from lumigraph.recon.files import load_ply
@@ -44,6 +47,7 @@ class Setting:
         near: Splats nearer than this to the eye are not drawn, in the scene's units.
         frames: Of the cameras, with the photos that are in the run folder.
         run: It lies in; None for a PLY file.
+        rate: Share of the splats that is left out to see what the picture rests on.
     """
 
     source: str
@@ -54,6 +58,7 @@ class Setting:
     near: float
     frames: tuple[Frame, ...] = ()
     run: Run | None = None
+    rate: float = RATE
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ class Shown:
         return self.setting.near
 
     @property
+    def rate(self) -> float:
+        """Share of the splats that is left out to see what the picture rests on."""
+        return self.setting.rate
+
+    @property
     def cameras(self) -> tuple[Shot, ...]:
         """Of the capture."""
         return self.setting.cameras
@@ -109,7 +119,7 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         ValueError: A file of it is malformed, or leads out of the allowed folders.
         OSError: One cannot be read.
     """
-    for part in ("run.json", "cameras.json", "scene.safetensors", "eval/photos"):
+    for part in ("run.json", "cameras.json", "scene.safetensors", "eval/photos", ESTIMATE):
         if not is_inside(folder / part, allowed):
             raise ValueError(f"{folder / part} leads out of the folders that may be opened here")
     photos = folder / "eval" / "photos"
@@ -130,7 +140,13 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     near = min((shot.camera.near for shot in shots), default=Camera.near)
     frames = (*capture.train, *capture.test)
-    return Setting(source, name, capture.background, shots, up, near, frames, run)
+    try:
+        stored = stored_rate(run)
+    except ValueError as error:  # the scene can be seen without
+        warnings.warn(str(error), stacklevel=2)
+        stored = None
+    rate = RATE if stored is None else stored.value
+    return Setting(source, name, capture.background, shots, up, near, frames, run, rate)
 
 
 class Photos:

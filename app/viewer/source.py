@@ -33,6 +33,11 @@ class Shown(Protocol):
         ...
 
     @property
+    def rate(self) -> float:
+        """Share of the splats that is left out to see what the picture rests on."""
+        ...
+
+    @property
     def background(self) -> tuple[float, float, float]:
         """Behind it, for a client that has asked for none."""
         ...

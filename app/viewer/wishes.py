@@ -153,7 +153,9 @@ def _look(message: dict[str, Any]) -> Look:
     ends = (message.get("low"), message.get("high"))
     low, high = (None if end is None else _number(end, -FAR, FAR) for end in ends)
     red, green, blue = _numbers(message["background"], 3, 0, 1)
-    return Look(mode, color_map, low, high, (red, green, blue))
+    over = _number(message.get("over", 0.0), 0, 1)
+    threshold = _number(message.get("threshold", 0.0), 0, FAR)
+    return Look(mode, color_map, low, high, (red, green, blue), over, threshold)
 
 
 def _do(message: dict[str, Any]) -> Do:

@@ -7,6 +7,8 @@ import { Stream } from "./stream.js";
 
 const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
 
+const LOOKS = ["mode", "map", "auto_range", "low", "high", "background", "over", "threshold"];
+
 const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 
 export class Viewing {
@@ -18,7 +20,7 @@ export class Viewing {
     this.settings = {
       mode: "color", map: "turbo", auto_range: true, low: 0, high: 1, background: "#000000",
       resolution: 1, up: "scene", fov: 50, fly: false, cameras: true, compare: "slider",
-      amount: 0.5,
+      amount: 0.5, over: 0, threshold: 0,
     };
     this.screen = new Screen(canvas, this.settings);
     this.shown = null;
@@ -114,6 +116,8 @@ export class Viewing {
       low: s.auto_range ? null : s.low,
       high: s.auto_range ? null : s.high,
       background: hexToRgb(s.background),
+      over: s.over,
+      threshold: s.threshold,
     });
   }
 
@@ -121,7 +125,7 @@ export class Viewing {
   async set(id, value) {
     const { settings, screen } = this;
     if (id in settings) settings[id] = value;
-    if (["mode", "map", "auto_range", "low", "high", "background"].includes(id)) this.sendLook();
+    if (LOOKS.includes(id)) this.sendLook();
     else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
     else if (id === "up") this.eye.setUp(this.upOf(value));
     else if (id === "fly") this.eye.setFlying(value);
