@@ -302,6 +302,7 @@ def export(
         ("file", made["file"]),
         ("splats", f"{made['splats']:,}"),
         ("size", f"{made['bytes'] / 1e6:.1f} MB"),
+        ("confidence", "as a property of each splat" if made["confidence"] else None),
         ("read back", f"looks the same in {made['views']} views ({made['psnr']:.0f} dB or more)"),
     ]
     report(as_json, made, str(run), rows)

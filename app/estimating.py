@@ -1,11 +1,11 @@
 """What `uncertainty` does with a run: how far to trust it, as maps, numbers, curves and a page.
 
-uncertainty/estimate.json   the rate, where it comes from, the numbers of each view
-uncertainty/maps/           the standard deviation of each test view, as colours
-uncertainty/means/          the mean picture of each
-uncertainty/report.html     all of it on one page
+It fills the folder uncertainty/ of the run: estimate.json with the rate, where it comes from and
+the numbers of each test view; maps/ and means/ with the standard deviation of each as colours, and
+its mean picture; confidence.safetensors with how far each splat can be trusted; report.html.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from lumigraph.app.files import is_number, read_json, shown, write_json
+from lumigraph.app.files import explained, is_number, read_json, shown, write_json
 from lumigraph.app.pictures import colored, picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.app.uncertainty_report import write_uncertainty_report
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.files import atomic
 from lumigraph.render import Camera, Splats, quantize, to_bytes
 from lumigraph.uncertainty import (
     MARGIN,
     PASSES,
     Curve,
     check_rate,
+    confidence,
     exact_color,
     find_rate,
     sampled,
@@ -35,6 +39,7 @@ from lumigraph.uncertainty import (
 
 FOLDER = "uncertainty"
 ESTIMATE = f"{FOLDER}/estimate.json"
+CONFIDENCE = "confidence.safetensors"
 
 Origin = Literal["searched", "given", "stored"]
 Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
@@ -114,6 +119,12 @@ def estimate_run(
         found.append(seen)
         curves.append(curve)
         told("Comparing with the test photos", index + 1, len(views.test))
+    if rate.value > 0:
+        told("Splats", 0, 1)
+        cameras = [frame.camera for frame in views.train]
+        trusted = confidence(scene, cameras, rate.value, background=views.background)
+        _keep_confidence(run, scene, trusted)
+        told("Splats", 1, 1)
     estimate = {
         "rate": rate.value,
         "origin": rate.origin,
@@ -175,6 +186,40 @@ def stored_rate(run: Run) -> Rate | None:
     numbers = [estimate.get(name) for name in ("margin", "base_ssim")]
     margin, base = (float(n) if is_number(n) else None for n in numbers)
     return Rate(float(value), "stored", margin, base)
+
+
+def _keep_confidence(run: Run, scene: Splats, trusted: Tensor) -> None:
+    path = run.part(FOLDER) / CONFIDENCE
+    with explained(path), atomic(path) as partial:
+        save_file({"confidence": trusted.cpu()}, partial, {"scene": _digest(scene)})
+
+
+def stored_confidence(run: Run, scene: Splats) -> Tensor | None:
+    """How far each splat can be trusted, if that is known of this very scene. float32 [splats]
+
+    Raises ValueError if what is stored is damaged.
+    """
+    path = run.folder / FOLDER / CONFIDENCE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("scene") != _digest(scene):
+                return None  # it has been trained on since
+            trusted = file.get_tensor("confidence")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): run `lumigraph uncertainty` anew") from None
+    if trusted.shape != (len(scene),) or not torch.isfinite(trusted).all():
+        raise ValueError(f"{path} is not of this scene: run `lumigraph uncertainty` anew")
+    return trusted.float()
+
+
+def _digest(scene: Splats) -> str:
+    """Tells scenes apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in scene.tensors.items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:

@@ -1,8 +1,10 @@
 """The scene as a file for other programs, which is there only if it shows what the scene shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
+
+from torch import Tensor
 
 from lumigraph.app.files import explained
 from lumigraph.datasets.files import atomic
@@ -23,6 +25,7 @@ def write_ply(
     similarity: Similarity,
     frame: FrameOf = "capture",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    extra: Mapping[str, Tensor] | None = None,
 ) -> ExportCheck:
     """How near the PLY file that was written comes to the scene.
 
@@ -34,6 +37,7 @@ def write_ply(
         similarity: From the capture's frame to the fit's.
         frame: Whose coordinates the file has.
         background: The colour behind the scene.
+        extra: Further properties of each splat by their names, as `save_ply` has them.
 
     Raises:
         ValueError: The file does not show what the scene shows.
@@ -42,7 +46,7 @@ def write_ply(
     there = similarity if frame == "capture" else Similarity.identity()
     chosen = cameras[:: max(1, len(cameras) // CHECK_VIEWS)][:CHECK_VIEWS]
     with explained(path), atomic(path) as partial:
-        save_ply(scene.moved(there.inverse()), partial)
+        save_ply(scene.moved(there.inverse()), partial, extra=extra)
         try:
             return verify_export(
                 scene,

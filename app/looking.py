@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lumigraph.app.estimating import stored_confidence
 from lumigraph.app.evaluation import evaluate
 from lumigraph.app.exporting import FrameOf, write_ply
 from lumigraph.app.film import (
@@ -108,17 +109,20 @@ def export_run(path: Path, output: Path | None, frame: FrameOf = "capture") -> d
     file = output or run.folder / "scene.ply"
     if file.suffix.lower() != ".ply":
         raise ValueError(f"{file} does not end in .ply, the one format there is so far")
-    views = run.views()
+    scene, views = run.scene(), run.views()
+    trusted = stored_confidence(run, scene)
     check = write_ply(
-        run.scene(),
+        scene,
         file,
         cameras=[each.camera for each in (*views.test, *views.train)],
         similarity=run.capture().similarity,
         frame=frame,
         background=views.background,
+        extra=None if trusted is None else {"confidence": trusted},
     )
     return {
         "file": str(file),
+        "confidence": trusted is not None,
         "splats": check.splats,
         "bytes": file.stat().st_size,
         "views": check.views,

@@ -179,7 +179,7 @@ def test_what_floats_is_trusted_least_and_what_nobody_sees_not_at_all():
     lowest = seen.quantile(0.05)
     assert (trusted[-3:-1] < lowest).all()
     # Half of those that are seen are trusted more than the middle one.
-    assert trusted[trusted > 0].median() == pytest.approx(0.5, abs=0.01)
+    assert trusted[trusted > 0].median() == pytest.approx(0.5, abs=0.03)
 
 
 def test_confidence_needs_dropping():

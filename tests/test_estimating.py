@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lumigraph.app import cli
-from lumigraph.app.estimating import Asked, estimate_run, rate_of
+from lumigraph.app.estimating import Asked, estimate_run, rate_of, stored_confidence
 from lumigraph.app.run_folder import Run, clear_run, open_run
 from lumigraph.datasets.demo import make_demo
 
@@ -86,6 +86,34 @@ def test_trials_come_near_the_exact_numbers(run: Run):
     assert some["trials"] == 100
     assert some["mean"]["sharpness"] == pytest.approx(sure["mean"]["sharpness"], rel=0.05)
     assert estimate_run(run, Asked(rate=0.1, trials=100)) == some
+
+
+def test_each_splat_gets_a_confidence_that_is_exported(run: Run, tmp_path: Path):
+    from lumigraph.datasets.ply_header import read_header
+
+    assert not json.loads(invoked("export", run.folder, "--json"))["confidence"]
+    estimate_run(run, Asked(rate=0.1))
+    scene = run.scene()
+    trusted = stored_confidence(run, scene)
+    assert trusted is not None
+    assert trusted.shape == (len(scene),)
+    assert 0 <= trusted.min() < trusted.max() <= 1
+    assert float(trusted[trusted > 0].median()) == pytest.approx(0.5, abs=0.05)
+    path = tmp_path / "out.ply"
+    assert json.loads(invoked("export", run.folder, "-o", path, "--json"))["confidence"]
+    with open(path, "rb") as file:
+        (vertex,) = read_header(file, path).elements
+        names = list(vertex.properties)
+        rows = np.frombuffer(file.read(), "<f4").reshape(len(scene), len(names))
+    assert names[-1] == "confidence"
+    assert np.array_equal(rows[:, -1], trusted.numpy())
+    assert "confidence" in invoked("export", run.folder, "-o", path)
+    # It is of this scene alone.
+    assert stored_confidence(run, scene[:-1]) is None
+    kept = run.folder / "uncertainty" / "confidence.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="is damaged"):
+        stored_confidence(run, scene)
 
 
 def test_nothing_varies_at_a_rate_of_zero(run: Run):

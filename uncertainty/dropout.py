@@ -185,9 +185,11 @@ def confidence(
 ) -> Tensor:
     """How far each splat can be trusted, from 0 to 1, by what its absence changes in the views.
 
-    v, a splat's part of the variance in all views over the light that it sends into them, is how
-    much a unit of its light depends on it alone. Confidence is 1 / (1 + v / median v): a splat of
-    one half is as certain as the scene's middle one, and one that no view sees has 0.
+    v is a splat's part of the variance in all views, over the root of the light that it sends into
+    them: by the part alone what is large would be trusted least, and by the part of a unit of light
+    what is faint. Confidence is 1 / (1 + v / median v): a splat of one half is as certain as the
+    scene's middle one, and one that no view sees has 0. What floats before the cameras has the
+    lowest.
 
     Args:
         scene: Of splats.
@@ -207,7 +209,7 @@ def confidence(
         exact_color(scene, camera, rate, background=background, shares=shares)
         light += light_of(scene, camera)
     seen = light > 0
-    variance = shares / light.clamp_min(torch.finfo(light.dtype).tiny)
+    variance = shares / light.clamp_min(torch.finfo(light.dtype).tiny).sqrt()
     if not seen.any():
         return torch.zeros_like(variance)
     usual = variance[seen].median().clamp_min(torch.finfo(light.dtype).tiny)

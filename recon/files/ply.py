@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lumigraph.datasets.files import atomic
 from lumigraph.datasets.ply_header import Element, Header, read_header
@@ -32,22 +33,37 @@ REST_COUNTS = (0, 9, 24, 45)
 """Values in f_rest for degrees 0 to 3."""
 
 
-def save_ply(scene: Splats, path: Path, *, comments: Sequence[str] = ()) -> None:
+def save_ply(
+    scene: Splats,
+    path: Path,
+    *,
+    comments: Sequence[str] = (),
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes the splats as a PLY file, atomically; `load_ply` gives them back to the bit.
 
     Args:
         scene: In the frame the file is to have.
         path: Of the file; replaced if there is one.
         comments: Lines for its header; characters beyond ASCII become question marks.
+        extra: Further properties by their names, which other tools pass over. Each [splats]
 
     Raises:
-        ValueError: A comment has more than one line.
+        ValueError: A comment has more than one line, or a property is there twice, has no plain
+            name or not a number for each splat.
         FileNotFoundError: The folder does not exist.
     """
     mode = next(mode for mode, filter in MODES.items() if filter == scene.filter)
     tensors = {name: t.detach().float().cpu().numpy() for name, t in scene.tensors.items()}
     columns = _columns(tensors)
     names = ["x", "y", "z", "nx", "ny", "nz", *list(columns)[3:]]
+    for name, values in (extra or {}).items():
+        if not name.isidentifier() or not name.isascii() or name in names:
+            raise ValueError(f"A further property of a PLY file cannot be named {name!r}")
+        if values.shape != (len(scene),):
+            raise ValueError(f"{name} is {list(values.shape)}, not one for each of {len(scene)}")
+        columns[name] = values.detach().float().cpu().numpy()
+        names.append(name)
     lines = [
         "ply",
         "format binary_little_endian 1.0",
