@@ -26,6 +26,7 @@ from visiting import FLAGS, address, browser_option, launched, opened, turned, w
 
 from lumigraph.app.bench import generated_scene
 from lumigraph.app.training import Order
+from lumigraph.app.viewer.controls import MODES
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.page import Page as Served
 from lumigraph.app.viewer.page import open_page
@@ -65,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", choices=FLAGS, default="light", help="full is viser's [light]")
+    parser.add_argument("--mode", choices=MODES, default="color", help="what is shown [color]")
     parser.add_argument("--splats", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8, help="of turning [8]")
     parser.add_argument("--runs", type=int, default=1, help="median and range of so many [1]")
@@ -89,6 +91,7 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
         for _ in range(asked.runs):
             for size, window in windows.items():
                 page, seconds = opened(browser, url, window)
+                page.evaluate("(mode) => window.lumigraph.set('mode', mode)", asked.mode)
                 found = turned(page, asked.page, size, asked.seconds)
                 runs[size].append({**_figures(found), "first_picture_s": seconds})
                 page.close()
@@ -96,7 +99,7 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
                     raise RuntimeError("The training ended meanwhile: take fewer --runs")
         browser.close()
     splats = None if asked.train else asked.splats
-    about = {"page": asked.page, "splats": splats, "training": asked.train}
+    about = {"page": asked.page, "mode": asked.mode, "splats": splats, "training": asked.train}
     return about | {f"{width}x{height}": _over(runs[width, height]) for width, height in SIZES}
 
 
