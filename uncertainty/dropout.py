@@ -177,7 +177,7 @@ def exact_color(
         shares=shares,
         stop=stop,
     )
-    return moments.mean, moments.variance.sqrt()
+    return moments.mean, moments.variance.sqrt_()
 
 
 def confidence(
