@@ -12,7 +12,10 @@ from lumigraph.app.pictures import picture_name, read_picture
 from lumigraph.datasets import Capture, Frame
 from lumigraph.render import Camera, Similarity
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "calibration"]
+
+PHOTOS: dict[Split, str] = {"test": "eval/photos", "calibration": "calibration/photos"}
+"""Where in the run folder the photos of a split are; those that were learned from are not."""
 
 SIDE_LIMIT, PIXEL_LIMIT = 32_768, 256_000_000
 """Of one image: beyond every camera on sale, and still little enough to hold in memory."""
@@ -33,10 +36,15 @@ def cameras_json(capture: Capture) -> dict[str, Any]:
         },
         "frames": [
             {"name": frame.name, "split": split, **camera_json(frame.camera)}
-            for split, frames in (("train", capture.train), ("test", capture.test))
+            for split, frames in splits_of(capture).items()
             for frame in frames
         ],
     }
+
+
+def splits_of(capture: Capture) -> dict[Split, tuple[Frame, ...]]:
+    """The frames of each split."""
+    return {"train": capture.train, "test": capture.test, "calibration": capture.calibration}
 
 
 def camera_json(camera: Camera) -> dict[str, Any]:
@@ -56,19 +64,20 @@ def capture_from(data: Any, folder: Path) -> Capture:
     path = folder / "cameras.json"
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list):
         raise ValueError(f'{path} should have a list under "frames": restore it from a copy')
-    frames: dict[str, list[Frame]] = {"train": [], "test": []}
+    frames: dict[Split, list[Frame]] = {"train": [], "test": [], "calibration": []}
     names = set()
     for number, entry in enumerate(data["frames"]):
         where = f"{path}, frame {number},"
         if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
             raise ValueError(f"{where} should have a name: restore it from a copy")
         split = entry.get("split")
-        if split not in ("train", "test") or name in names:
-            raise ValueError(f"{where} is listed twice or is in neither train nor test")
+        if split not in ("train", "test", "calibration") or name in names:
+            raise ValueError(f"{where} is listed twice or is in none of {', '.join(frames)}")
         names.add(name)
-        picture = folder / "eval" / "photos" / picture_name(len(frames["test"]), name)
+        place = PHOTOS.get(split)
+        picture = folder / place / picture_name(len(frames[split]), name) if place else None
         camera = _camera_from(entry, where)
-        frames[split].append(Frame(name, camera, partial(_photo, split, picture, name, camera)))
+        frames[split].append(Frame(name, camera, partial(_photo, picture, name, camera)))
     similarity = data.get("similarity")
     similarity = similarity if isinstance(similarity, dict) else {}
     up = data.get("up")
@@ -85,6 +94,7 @@ def capture_from(data: Any, folder: Path) -> Capture:
         ),
         up=None if up is None else _vector(up, f"{path}, up,"),
         background=(red, green, blue),
+        calibration=tuple(frames["calibration"]),
     )
 
 
@@ -129,11 +139,11 @@ def _numbers(value: Any, count: int, where: str, *, least: float = -1e30) -> lis
     raise ValueError(f"{where} has {shown(value)} where {count} {kind} belong")
 
 
-def _photo(split: Split, path: Path, name: str, camera: Camera) -> Tensor:
-    """The photo of a test frame as the run kept it. uint8 [height, width, 3]"""
-    if split == "train" or not path.exists():
+def _photo(path: Path | None, name: str, camera: Camera) -> Tensor:
+    """The photo of a frame as the run kept it, if it did. uint8 [height, width, 3]"""
+    if path is None or not path.exists():
         raise FileNotFoundError(
-            f"the photo {printable(name)} is not in the run folder (only test photos are kept): "
-            "give the capture with --data CAPTURE"
+            f"the photo {printable(name)} is not in the run folder (only those that were not "
+            "learned from are kept): give the capture with --data CAPTURE"
         )
     return read_picture(path, camera.width, camera.height)

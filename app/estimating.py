@@ -27,6 +27,7 @@ from lumigraph.render import Camera, Splats, quantize, to_bytes
 from lumigraph.uncertainty import (
     MARGIN,
     PASSES,
+    Calibration,
     Curve,
     check_rate,
     confidence,
@@ -133,6 +134,7 @@ def estimate_run(
         "base_ssim": rate.base,
         "trials": asked.trials,
         "splats": len(scene),
+        "scene": _digest(scene),
         "mean": _means(found),
         "per_image": [asdict(seen) for seen in found],
         "sparsification": _mean_curve(curves),
@@ -212,6 +214,28 @@ def stored_confidence(run: Run, scene: Splats) -> Tensor | None:
     if trusted.shape != (len(scene),) or not torch.isfinite(trusted).all():
         raise ValueError(f"{path} is not of this scene: run `lumigraph uncertainty` anew")
     return trusted.float()
+
+
+def stored_calibration(run: Run, scene: Splats) -> Calibration | None:
+    """How wide intervals are, if that was found of this very scene with its exact deviations.
+
+    Raises ValueError if what is stored is malformed.
+    """
+    path = run.folder / ESTIMATE
+    if not path.exists():
+        return None
+    estimate = read_json(path)
+    if not isinstance(estimate, dict):
+        raise ValueError(f"{path} is {shown(estimate)}: run `lumigraph uncertainty` anew")
+    intervals = estimate.get("intervals")
+    if intervals is None or estimate.get("trials") is not None:
+        return None
+    if estimate.get("scene") != _digest(scene):
+        return None  # it has been trained on since
+    try:
+        return Calibration.from_plain(intervals)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _digest(scene: Splats) -> str:

@@ -24,6 +24,7 @@ def moved_capture(capture: Capture) -> Capture:
         capture,
         train=moved_frames(capture.train, similarity),
         test=moved_frames(capture.test, similarity),
+        calibration=moved_frames(capture.calibration, similarity),
         points=similarity.points(capture.points),
         similarity=Similarity.identity(),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lumigraph.app.terminal import notice, warn
-from lumigraph.datasets import Capture, Frame, load_capture
+from lumigraph.datasets import Capture, Frame, ImageCache, load_capture
 
 SIDE_WANTED = 1600
 """Pixels along the longer side, at most, unless --downscale is given: what 3DGS itself trains on,
@@ -28,16 +28,23 @@ class Selection:
         test: The names of those to hold out, or a file with one a line.
         test_every: One of so many is held out where neither `test` nor the capture says which; 0
             holds out none.
+        calibration: So many are set aside from those to learn from, to calibrate intervals on.
     """
 
     downscale: int | None = None
     test: Sequence[str] | Path | None = None
     test_every: int = 8
+    calibration: int = 0
 
-    def load(self, path: Path) -> Capture:
-        """The capture with this selection."""
+    def load(self, path: Path, cache: ImageCache | None = None) -> Capture:
+        """The capture with this selection; `cache` as `load_capture` has it."""
         return load_capture(
-            path, downscale=self.downscale or 1, test=self.test, test_every=self.test_every
+            path,
+            downscale=self.downscale or 1,
+            test=self.test,
+            test_every=self.test_every,
+            calibration=self.calibration,
+            cache=cache,
         )
 
 
@@ -59,7 +66,7 @@ def open_capture(path: Path, selection: Selection) -> tuple[Capture, Selection]:
             )
     for sentence in capture.notes:
         notice(sentence)
-    if any(frame.mask is not None for frame in (*capture.train, *capture.test)):
+    if any(frame.mask is not None for frame in capture.frames):
         warn("The capture has masks, which are not used yet: what they hide is learned too")
     if not capture.test:
         warn("No views are held out, so the result will not be evaluated")
@@ -75,8 +82,7 @@ def automatic_downscale(capture: Capture) -> int:
 
 def longest_side(capture: Capture) -> int:
     """Of all photos, in pixels."""
-    frames = (*capture.train, *capture.test)
-    return max((max(f.camera.width, f.camera.height) for f in frames), default=1)
+    return max((max(f.camera.width, f.camera.height) for f in capture.frames), default=1)
 
 
 def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict
 
     `heed` is called between photos, and ends it by what it raises.
     """
-    frames = (*capture.train, *capture.test)
+    frames, aside = capture.frames, len(capture.calibration)
     return {
         "cameras_sha256": _cameras_hash(capture),
         "cameras_hashed": "each frame's name, split and camera; the points and their colours",
@@ -94,13 +100,16 @@ def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict
         "photo_bytes": sum(frame.path.stat().st_size for frame in frames if frame.path),
         "train": len(capture.train),
         "test": len(capture.test),
+        # Only where there are any: runs from before there were can go on.
+        **({"calibration": aside} if aside else {}),
     }
 
 
 def _cameras_hash(capture: Capture) -> str:
     """SHA-256 over all that a capture says of frames and points."""
     digest = hashlib.sha256()
-    for split, frames in (("train", capture.train), ("test", capture.test)):
+    splits = {"train": capture.train, "test": capture.test, "calibration": capture.calibration}
+    for split, frames in splits.items():
         for frame in frames:
             digest.update(repr((split, frame.name, *frame.camera.view)).encode("utf-8", "replace"))
     for tensor in (capture.points, capture.colors):

@@ -7,13 +7,15 @@
     checkpoints/        the newest states of the fit, to go on from
     metrics.jsonl       loss, splats and, now and then, PSNR, one line per entry
     eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
+    calibration/        photos/ (those set aside to calibrate intervals, lossless), if there are any
     renders/            what `lumigraph render` made
     uncertainty/        estimate.json, maps/, means/, report.html: what `lumigraph uncertainty` made
     report.html         all of it on one page
     .lock               while it is trained: the process that does
 
 Every path in it is relative, so that the folder can be moved, zipped and mailed. The test photos
-are kept so that a run can be evaluated where the photos are not.
+are kept so that a run can be evaluated where the photos are not, those set aside so that its
+intervals can be calibrated there.
 """
 
 import errno
@@ -26,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lumigraph.app.cameras_file import cameras_json, capture_from
+from lumigraph.app.cameras_file import PHOTOS, cameras_json, capture_from, splits_of
 from lumigraph.app.files import is_count, is_number, printable, read_json, shown, write_json
 from lumigraph.app.frames import moved_capture
 from lumigraph.app.inputs import Selection
@@ -49,7 +51,7 @@ State = Literal["running", "stopped", "finished"]
 OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
 """Counts that are there once they are known."""
 
-PARTS = ("checkpoints", "eval", "renders", "uncertainty")
+PARTS = ("checkpoints", "eval", "renders", "uncertainty", "calibration")
 FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
 
 LOCK = ".lock"
@@ -99,14 +101,15 @@ class Run:
         """Which photos of the capture the run was started with; ValueError if it is malformed."""
         asked = self.asked
         downscale, every, test = (asked.get(k) for k in ("downscale", "test_every", "test"))
-        numbers = all(type(v) is int and 0 <= v <= 1_000_000 for v in (downscale, every))
+        aside = asked.get("calibration", 0)
+        numbers = all(type(v) is int and 0 <= v <= 1_000_000 for v in (downscale, every, aside))
         names = test is None or (isinstance(test, list) and all(isinstance(v, str) for v in test))
         if not (numbers and names and downscale):
             raise ValueError(
                 f"{self.folder / 'run.json'} does not say which photos were used, under "
-                '"downscale", "test_every" and "test": restore it from a copy'
+                '"downscale", "test_every", "test" and "calibration": restore it from a copy'
             )
-        return Selection(downscale, test, every or 0)
+        return Selection(downscale, test, every or 0, aside)
 
     def scene(self) -> Splats:
         """The reconstructed scene, in the fit's frame: that of `views`."""
@@ -120,7 +123,7 @@ class Run:
         return load_scene(path)
 
     def capture(self) -> Capture:
-        """The frames of the run in the capture's frame, with the photos of the test views.
+        """The frames of the run in the capture's frame, with the photos not learned from.
 
         Asking a train frame for its photo raises FileNotFoundError: those stay in the capture.
         """
@@ -134,7 +137,7 @@ class Run:
 def create_run(
     folder: Path, *, capture: Capture, record: dict[str, Any], overwrite: bool = False
 ) -> Run:
-    """A new run folder with run.json, cameras.json and the test photos in it.
+    """A new run folder with run.json, cameras.json and the photos not learned from in it.
 
     If anything fails, or is interrupted, what was written so far is removed again.
 
@@ -159,9 +162,11 @@ def create_run(
         for name in PARTS[:3]:
             run.part(name)
         write_json(folder / "cameras.json", cameras_json(capture))
-        photos = run.part("eval/photos")
-        for index, frame in enumerate(capture.test):
-            write_picture(photos / picture_name(index, frame.name), frame.image())
+        run.part("eval/photos")
+        splits = splits_of(capture)
+        for split, place in PHOTOS.items():
+            for index, frame in enumerate(splits[split]):
+                write_picture(run.part(place) / picture_name(index, frame.name), frame.image())
     except BaseException:  # half a run is of no use to anybody
         with suppress(OSError, ValueError):
             clear_run(folder)

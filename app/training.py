@@ -61,6 +61,7 @@ class Order:
         downscale: Photos are made so many times smaller.
         test: File with the names of the photos to hold out, one a line.
         test_every: One of so many is held out where neither that nor the capture says which.
+        calibration: So many are set aside from those to learn from, to calibrate intervals on.
         device: "auto", "cpu" or "cuda".
         minutes: The training is to take about so long; None takes the steps of the plan.
         changes: Entries of the plan that differ from the preset.
@@ -72,6 +73,7 @@ class Order:
     downscale: int | None = None
     test: Path | None = None
     test_every: int | None = None
+    calibration: int | None = None
     device: str | None = None
     minutes: float | None = None
     changes: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Order:
     def selection(self) -> Selection:
         """Which photos to use."""
         every = 8 if self.test_every is None else self.test_every
-        return Selection(self.downscale, self.test, every)
+        return Selection(self.downscale, self.test, every, self.calibration or 0)
 
     @property
     def given(self) -> list[str]:
@@ -275,6 +277,7 @@ def _heeding(capture: Capture, heed: Heed) -> Capture:
         capture,
         train=tuple(heeded(frame) for frame in capture.train),
         test=tuple(heeded(frame) for frame in capture.test),
+        calibration=tuple(heeded(frame) for frame in capture.calibration),
     )
 
 
@@ -298,6 +301,7 @@ def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[s
         "downscale": selection.downscale,
         "test": selection.test,
         "test_every": selection.test_every,
+        "calibration": selection.calibration,
         "device": device,
         **({} if order.minutes is None else {"minutes": order.minutes}),
         **{name: value for name, value in order.changes.items() if value is not None},

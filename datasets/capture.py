@@ -43,6 +43,8 @@ class Capture:
         notes: What loading found that the user should know, one sentence each.
         background: What lies behind the scene, a colour in [0, 1]: white where photos with
             transparency were laid over white.
+        calibration: Frames set aside from those to learn from, sorted by name, to calibrate
+            intervals on: neither learned from nor reported on.
     """
 
     name: str
@@ -54,3 +56,9 @@ class Capture:
     up: Tensor | None = None
     notes: tuple[str, ...] = ()
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    calibration: tuple[Frame, ...] = ()
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """All of them, those to learn from first."""
+        return (*self.train, *self.test, *self.calibration)

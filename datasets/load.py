@@ -29,6 +29,7 @@ def load_capture(
     downscale: int = 1,
     test: Sequence[str] | Path | None = None,
     test_every: int = 8,
+    calibration: int = 0,
     cache: ImageCache | None = None,
 ) -> Capture:
     """The capture in a folder, undistorted, in its own frame and scale.
@@ -47,12 +48,14 @@ def load_capture(
         test_every: 0 takes all photos to learn from, unless `test` is given; 1, where nothing
             else names the test views, holds all of them out, only to be looked at. A single
             photo is learnt from unless this is 1.
+        calibration: So many photos are set aside from those to learn from, evenly spaced along
+            the list sorted by name, to calibrate intervals on.
         cache: Of decoded photos; by default a new one of a quarter of the free memory.
 
     Raises:
         FileNotFoundError: There is no such folder, no capture in it, or none of its photos.
-        ValueError: A file is damaged, what it says cannot be, or the test views are all photos
-            though not all were asked for with `test_every=1`.
+        ValueError: A file is damaged, what it says cannot be, the test views are all photos
+            though not all were asked for with `test_every=1`, or `calibration` leaves none.
     """
     path = Path(path)
     if downscale < 1 or test_every < 0:
@@ -81,6 +84,7 @@ def load_capture(
     if test is None and test_every > 0 and (folder / TEST_LIST).is_file():
         test = folder / TEST_LIST
     train, held = _split(frames, test, test_every)
+    train, aside = _set_aside(train, calibration)
     notes.append(
         f"Decoded photos are kept in at most {cache.limit_bytes / 2**20:,.0f} MiB of memory"
     )
@@ -94,6 +98,7 @@ def load_capture(
         up=listing.up,
         notes=tuple(dict.fromkeys(notes)),
         background=(1.0, 1.0, 1.0) if transparent else (0.0, 0.0, 0.0),
+        calibration=aside,
     )
 
 
@@ -188,6 +193,30 @@ def _split(
         held = set()  # The one photo there is.
     train = tuple(frame for frame, _ in frames if frame.name not in held)
     return train, tuple(frame for frame, _ in frames if frame.name in held)
+
+
+def _set_aside(
+    frames: tuple[Frame, ...], count: int
+) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+    """Frames to learn from, and `count` of them set aside, from the middles of as many parts.
+
+    Intervals hold on views that are exchangeable with those they are calibrated on. Names follow
+    the path of the camera as a rule, so every eighth photo is a test view all along it, in the
+    midst of photos that are learned from; equal parts of what is left put these all along it too,
+    and their middles keep them from its ends, beyond which nothing is learned. Neither choice
+    knows of what is seen, so neither kind is the harder one. No chance is needed for that, and
+    none is taken: a run that goes on, or is made again, has the same ones.
+    """
+    if count < 0 or (count > 0 and count >= len(frames)):
+        raise ValueError(
+            f"{count} views cannot be set aside for calibration from the {len(frames)} that would "
+            f"be learned from: ask for 0 to {max(len(frames) - 1, 0)}"
+        )
+    places = {(2 * i + 1) * len(frames) // (2 * count) for i in range(count)}
+    return (
+        tuple(frame for i, frame in enumerate(frames) if i not in places),
+        tuple(frame for i, frame in enumerate(frames) if i in places),
+    )
 
 
 def _named(frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path) -> set[str]:
