@@ -36,11 +36,15 @@ from lumigraph.uncertainty.metrics import (
     spearman,
     view_metrics,
 )
+from lumigraph.uncertainty.published import TRIALS as PUBLISHED_TRIALS
+from lumigraph.uncertainty.published import VIEWS as PUBLISHED_VIEWS
 from lumigraph.uncertainty.rate import MARGIN, PASSES, RateSearch, find_rate, published_rate
 
 __all__ = [
     "MARGIN",
     "PASSES",
+    "PUBLISHED_TRIALS",
+    "PUBLISHED_VIEWS",
     "Calibration",
     "Curve",
     "RateSearch",

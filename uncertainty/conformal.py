@@ -191,6 +191,15 @@ def covers(calibration: Calibration, mean: Tensor, std: Tensor, target: Tensor) 
     return inside >= _rank(1 - calibration.beta, len(ratios))
 
 
+def share_inside(calibration: Calibration, mean: Tensor, std: Tensor, target: Tensor) -> float:
+    """The share of a view's values that its intervals hold, in [0, 1].
+
+    At least 1 - beta exactly where `covers` says so; arguments and errors are as it has them.
+    """
+    ratios = _ratios(mean, std, target)
+    return int((ratios <= calibration.q).sum()) / len(ratios)
+
+
 def split_coverage(
     scores: Sequence[float], *, alpha: float, generator: torch.Generator, splits: int = 20
 ) -> Tensor:

@@ -1,0 +1,195 @@
+"""What exact PH-Dropout costs beside rendering, and how far sampled masks are from it.
+
+    .venv/bin/python benchmarks/moments.py --scene garden.ply --cameras cameras.json
+    .venv/bin/python benchmarks/moments.py --only error --trials 10000 --json
+
+Times are of standard deviations of the colours alone, by turns within one run. Two ways to spare
+samples some work stand beside them: to project once for all masks; and to sort once too, which no
+program of ours does, so that the same lists are blended again and again as a bound on it.
+"""
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from measuring import (
+    View,
+    at_size,
+    markdown,
+    number,
+    scene_options,
+    spread,
+    summary,
+    telling,
+    views,
+)
+from torch import Tensor
+
+from lumigraph.app.bench import Subject, interleaved, rendering
+from lumigraph.kernels import Footprints, _native, backend_for
+from lumigraph.render import Camera, Splats, render_color
+from lumigraph.render.render import project_splats
+from lumigraph.uncertainty import exact_color, pearson, thin
+
+MASKS = 100
+"""That are sampled for a picture, as published."""
+
+
+def main() -> None:
+    """Measures, and prints what came of it."""
+    asked = _arguments()
+    view = views(asked)[-1]
+    camera = at_size(view.camera, (asked.width, asked.height))
+    result: dict[str, Any] = {"scene": view.name, "splats": len(view.scene), "rate": asked.rate}
+    result["size"] = f"{asked.width}x{asked.height}"
+    with torch.no_grad():
+        if asked.only in (None, "speed"):
+            result["speed"] = _speed(view, camera, asked)
+        if asked.only in (None, "error"):
+            result["error"] = _error(view.scene, camera, asked)
+    print(json.dumps(result) if asked.json else _page(result))
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    scene_options(parser)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--rate", type=float, default=0.05, help="share left out [0.05]")
+    parser.add_argument("--rounds", type=int, default=7, help="of the times [7]")
+    parser.add_argument("--trials", type=int, default=10_000, help="of the error [10,000]")
+    parser.add_argument("--only", choices=["speed", "error"])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _speed(view: View, camera: Camera, asked: argparse.Namespace) -> dict[str, dict[str, float]]:
+    scene, rate = view.scene, asked.rate
+    shares = torch.zeros(len(scene))
+    subjects = [
+        rendering("one render", scene, camera),
+        _subject("exact", lambda: exact_color(scene, camera, rate)),
+        _subject("exact, with shares", lambda: exact_color(scene, camera, rate, shares=shares)),
+        _subject(f"{MASKS} masks", lambda: _masks(scene, camera, rate)),
+        _subject(f"{MASKS} masks, projected once", lambda: _masks_projected(scene, camera, rate)),
+        _subject(f"{MASKS} blends, sorted once", lambda: _blends(scene, camera)),
+    ]
+    told = telling("Speed")
+    times = interleaved(subjects, rounds=asked.rounds, progress=told)
+    return {name: dict(summary(values)) for name, values in times.items()}
+
+
+def _subject(name: str, work: Callable[[], object]) -> Subject:
+    def run() -> None:
+        work()
+
+    return Subject(name, run)
+
+
+class _Running:
+    """Mean and standard deviation of pictures that come one by one (Welford 1962)."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.count = 0
+        self.mean, self._squares = torch.zeros_like(like), torch.zeros_like(like)
+
+    def add(self, picture: Tensor) -> None:
+        self.count += 1
+        step = picture - self.mean
+        self.mean.add_(step, alpha=1 / self.count)
+        self._squares.addcmul_(step, picture - self.mean)
+
+    def std(self) -> Tensor:
+        return (self._squares / (self.count - 1)).sqrt_()
+
+
+def _nothing(camera: Camera, dtype: torch.dtype = torch.float32) -> _Running:
+    return _Running(torch.empty(camera.height, camera.width, 3, dtype=dtype))
+
+
+def _masks(scene: Splats, camera: Camera, rate: float) -> Tensor:
+    """What a program does that has only a renderer."""
+    found, generator = _nothing(camera), torch.Generator().manual_seed(0)
+    for _ in range(MASKS):
+        found.add(render_color(thin(scene, rate, generator), camera))
+    return found.std()
+
+
+def _masks_projected(scene: Splats, camera: Camera, rate: float) -> Tensor:
+    """The same, with where splats lie and their colours computed once."""
+    footprints, colors = project_splats(scene, camera)
+    found, generator = _nothing(camera), torch.Generator().manual_seed(0)
+    backend = backend_for(scene.means.device)
+    for _ in range(MASKS):
+        kept = torch.rand(len(scene), generator=generator) >= rate
+        seen = Footprints(*(values[kept] for values in footprints))
+        size = {"width": camera.width, "height": camera.height}
+        found.add(backend.rasterize(seen, colors[kept], median=False, **size).features)
+    return found.std()
+
+
+def _blends(scene: Splats, camera: Camera) -> Tensor:
+    """The least that masks cost who sorts once: to blend all that is there, without any mask."""
+    footprints, colors = project_splats(scene, camera)
+    size = (camera.width, camera.height)
+    lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
+    image, transmittance = torch.empty(size[1], size[0], 3), torch.empty(size[1], size[0])
+    found = _nothing(camera)
+    for _ in range(MASKS):
+        _native.blend(lists, colors, (0.0, 0.0, 0.0), image, transmittance, None)
+        found.add(image)
+    return found.std()
+
+
+def _error(scene: Splats, camera: Camera, asked: argparse.Namespace) -> list[dict[str, float]]:
+    """How far the standard deviation of more and more masks is from the exact one."""
+    _, exact = exact_color(scene, camera, asked.rate)
+    # Sums of thousands of pictures: in 64 bits.
+    found, generator = _nothing(camera, torch.float64), torch.Generator().manual_seed(0)
+    marks = {10**power for power in range(1, 9)} | {asked.trials}
+    told, rows = telling("Masks"), []
+    for trial in range(1, asked.trials + 1):
+        found.add(render_color(thin(scene, asked.rate, generator), camera).double())
+        if trial in marks:
+            std = found.std()
+            error = (std - exact).square().mean().sqrt() / exact.double().square().mean().sqrt()
+            row = {"masks": trial, "error": float(error), "pearson": pearson(std, exact.double())}
+            # The standard deviation of n normal values is off by 1 / sqrt(2 (n - 1)) of itself.
+            rows.append({**row, "normal": 1 / math.sqrt(2 * (trial - 1))})
+        if trial % 10 == 0:
+            told(trial, asked.trials)
+    return rows
+
+
+def _page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [f"{result['scene']}, {result['splats']:,} splats, {result['size']}, "]
+    lines[0] += f"drop rate {result['rate']}"
+    if speed := result.get("speed"):
+        one, exact = speed["one render"]["median"], speed["exact"]["median"]
+        head = ["", "ms", "range", "to one render", "to exact"]
+        rows = []
+        for name, times in speed.items():
+            middle = times["median"]
+            ratios = (number(middle / one), number(middle / exact))
+            rows.append([name, number(middle), spread(times), *ratios])
+        lines += ["", markdown(head, rows)]
+    if error := result.get("error"):
+        head = ["masks", "error of the std, relative", "were it of normal values", "Pearson"]
+        rows = [
+            [f"{r['masks']:,}", number(r["error"]), number(r["normal"]), f"{r['pearson']:.5f}"]
+            for r in error
+        ]
+        lines += ["", markdown(head, rows)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""How well uncertainty tells where a scene is wrong, with few training views and with many.
+
+    .venv/bin/python benchmarks/uncertainty.py --capture fox --downscale 4 --views 8 16 0 -o results
+    .venv/bin/python benchmarks/uncertainty.py --demo full --views 8 16 0 --seeds 3 -o results
+
+Some of the training views, evenly spread, are learned from (0: all of them), and the drop rate is
+searched for on them. The held-out views then tell how the standard deviations of exact PH-Dropout
+and of sampled masks fit the errors of their mean pictures; on the built-in scene those of depth
+too. Last, halves of all views that were not learned from calibrate intervals for the other halves.
+Each fit leaves a JSON file: started again, only those that are missing are made.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from measuring import markdown, number, telling
+from torch import Tensor
+
+from lumigraph.app.frames import moved_frames
+from lumigraph.datasets import Capture, Frame, load_capture
+from lumigraph.datasets.demo import demo_depth, load_demo
+from lumigraph.datasets.files import atomic
+from lumigraph.recon import fit_splats, plan_from, start_fit
+from lumigraph.render import Similarity, Splats, quantize
+from lumigraph.uncertainty import (
+    PUBLISHED_VIEWS,
+    RateSearch,
+    ause,
+    exact,
+    exact_color,
+    find_rate,
+    mean_of,
+    published_rate,
+    sampled,
+    spearman,
+    split_coverage,
+    view_metrics,
+    view_score,
+)
+
+TRIALS = (10, 100)
+SPLITS = 20
+LEVEL = 0.9
+"""Of views, and of the values of each."""
+
+COVERED = 0.5
+"""Depth is compared where at least so much of a pixel is covered and the truth has a surface."""
+
+NUMBERS = ("ause_mae", "ause_rmse", "spearman", "nll", "mae")
+NAMES = ("AUSE (MAE)", "AUSE (RMSE)", "Spearman", "NLL", "error")
+
+
+def main() -> None:
+    """Makes the fits that are missing, and prints what all say."""
+    asked = _arguments()
+    asked.output.mkdir(parents=True, exist_ok=True)
+    capture = None
+    records: dict[int, list[dict[str, Any]]] = {}
+    for count in asked.views:
+        for seed in range(asked.seeds):
+            path = asked.output / f"{_name(asked)}-{count or 'all'}-{seed}.json"
+            if not path.is_file():
+                capture = capture or _capture(asked)
+                print(f"{path.stem} ...", file=sys.stderr)
+                record = _assessed(capture, count, seed, asked)
+                with atomic(path) as partial:
+                    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            records.setdefault(count, []).append(json.loads(path.read_text(encoding="utf-8")))
+    print(json.dumps(records) if asked.json else _page(_name(asked), records))
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--capture", type=Path)
+    what.add_argument("--demo", nargs="?", const="full", metavar="SIZE", help="[full]")
+    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
+    parser.add_argument("--views", type=int, nargs="+", default=[8, 16, 0], help="[8 16 0]")
+    parser.add_argument(
+        "--published", action="store_true", help="the 8 or 16 views of the paper, of 100"
+    )
+    parser.add_argument("--preset", default="quick", help="of the fit [quick]")
+    parser.add_argument("--steps", type=int, help="[as the preset has it]")
+    parser.add_argument("--seeds", type=int, default=1, help="so many fits of each [1]")
+    parser.add_argument("--most", type=int, default=40, help="held-out views to score [40]")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _name(asked: argparse.Namespace) -> str:
+    if asked.demo:
+        return f"demo-{asked.demo}"
+    return f"{asked.capture.resolve().name}-{asked.downscale}"
+
+
+def _capture(asked: argparse.Namespace) -> Capture:
+    if asked.demo:
+        return load_demo(asked.demo)
+    return load_capture(asked.capture, downscale=asked.downscale)
+
+
+def _assessed(capture: Capture, count: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """Fits some of the views, and says how well its uncertainty does."""
+    train = _chosen(capture.train, count, published=asked.published)
+    changes = {} if asked.steps is None else {"steps": asked.steps}
+    fit = start_fit(replace(capture, train=train), plan_from(asked.preset, **changes), seed=seed)
+    began = time.perf_counter()
+    told = telling("Steps")
+    for step in fit_splats(replace(capture, train=train), fit):
+        told(step.step, step.steps)
+    trained = time.perf_counter() - began
+    scene, background = fit.scene(), capture.background
+    searches = _searches(scene, moved_frames(train, fit.similarity), seed, background)
+    rate = searches["masks"]["rate"]
+    names = {frame.name for frame in train}
+    held = [frame for frame in (*capture.test, *capture.train) if frame.name not in names]
+    tested = _chosen(moved_frames(capture.test, fit.similarity), asked.most)
+    kinds = {"exact": 0, **{f"{trials} masks": trials for trials in TRIALS}}
+    maps = {k: _scored(scene, tested, rate, t, seed, background) for k, t in kinds.items()}
+    for found in searches.values():
+        found |= _scored(scene, tested, found["rate"], 0, seed, background)
+    record: dict[str, Any] = {"views": len(train), "seed": seed, "splats": len(scene)}
+    record |= {"rate": rate, "scored": len(tested), "training_s": trained}
+    record |= {"searches": searches, "maps": maps}
+    if asked.demo:
+        record["depth"] = _depths(capture, fit.similarity, scene, rate, asked.most)
+    others = moved_frames(held, fit.similarity)
+    record["coverage"] = _coverage(scene, others, rate, seed, background)
+    return record
+
+
+def _searches(
+    scene: Splats, frames: Sequence[Frame], seed: int, background: tuple[float, float, float]
+) -> dict[str, dict[str, float]]:
+    """The drop rate by our searches and by the published one, and the seconds they took."""
+    generator = torch.Generator().manual_seed(seed)
+    ways: dict[str, Callable[[], RateSearch]] = {
+        "masks": lambda: find_rate(scene, frames, background=background, seed=seed),
+        "mean": lambda: find_rate(scene, frames, background=background, criterion="mean"),
+        "published": lambda: published_rate(
+            scene, frames, background=background, generator=generator
+        ),
+    }
+    found = {}
+    for name, way in ways.items():
+        began = time.perf_counter()
+        search = way()
+        found[name] = {"rate": search.rate, "passes": 1 + len(search.trail)}
+        found[name]["search_s"] = time.perf_counter() - began
+    return found
+
+
+def _chosen(frames: Sequence[Frame], count: int, *, published: bool = False) -> tuple[Frame, ...]:
+    """So many frames, evenly spread; all of them for 0, or if there are no more."""
+    if published and count in PUBLISHED_VIEWS:
+        return tuple(frames[index] for index in PUBLISHED_VIEWS[count])
+    if not 0 < count < len(frames):
+        return tuple(frames)
+    return tuple(frames[(2 * i + 1) * len(frames) // (2 * count)] for i in range(count))
+
+
+def _photo(frame: Frame) -> Tensor:
+    return frame.image().float() / 255
+
+
+def _scored(
+    scene: Splats,
+    frames: Sequence[Frame],
+    rate: float,
+    trials: int,
+    seed: int,
+    background: tuple[float, float, float],
+) -> dict[str, float]:
+    """Means over the views, and the seconds that a picture took; no trials stands for all masks."""
+    generator = torch.Generator().manual_seed(seed)
+    metrics, seconds = [], []
+    for frame in frames:
+        began = time.perf_counter()
+        if trials:
+            spread = sampled(
+                scene,
+                frame.camera,
+                rate,
+                trials=trials,
+                generator=generator,
+                background=background,
+            )
+            mean, std = spread.mean, spread.std
+        else:
+            mean, std = exact_color(scene, frame.camera, rate, background=background)
+        seconds.append(time.perf_counter() - began)
+        metrics.append(view_metrics(quantize(mean), std, _photo(frame)))
+    return {**asdict(mean_of(metrics)), "seconds": median(seconds)}
+
+
+def _depths(
+    capture: Capture, similarity: Similarity, scene: Splats, rate: float, most: int
+) -> dict[str, float]:
+    """How the standard deviation of depth fits its error against the true depth."""
+    rows = []
+    for frame in _chosen(capture.test, most):
+        truth = demo_depth(frame.camera) * similarity.scale
+        spread = exact(scene, similarity.camera(frame.camera), rate)
+        there = (truth > 0) & (spread.opacity >= COVERED)
+        error, std = (spread.depth - truth).abs()[there], spread.depth_std[there]
+        scores = [ause(error, std, measure=measure) for measure in ("mae", "rmse")]
+        relative = float((error / truth[there]).mean())
+        rows.append([*scores, spearman(error, std), relative])
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return dict(zip(("ause_mae", "ause_rmse", "spearman", "relative_error"), means, strict=True))
+
+
+def _coverage(
+    scene: Splats,
+    frames: Sequence[Frame],
+    rate: float,
+    seed: int,
+    background: tuple[float, float, float],
+) -> dict[str, Any]:
+    """The share of views covered, over splits in halves."""
+    scores = []
+    for frame in frames:
+        mean, std = exact_color(scene, frame.camera, rate, background=background)
+        scores.append(view_score(mean, std, _photo(frame), beta=1 - LEVEL))
+    generator = torch.Generator().manual_seed(seed)
+    found = split_coverage(scores, alpha=1 - LEVEL, generator=generator, splits=SPLITS)
+    return {
+        "views": len(scores),
+        "mean": float(found.mean()),
+        "least": float(found.min()),
+        "most": float(found.max()),
+        "score": median(scores),
+    }
+
+
+def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
+    """The result as Markdown: medians over the seeds."""
+    rows, depth, cover, searches = [], [], [], []
+    for runs in records.values():
+        about = [str(runs[0]["views"]), f"{median(run['rate'] for run in runs):.3f}"]
+        for kind in runs[0]["maps"]:
+            values = [median(run["maps"][kind][key] for run in runs) for key in NUMBERS]
+            seconds = median(run["maps"][kind]["seconds"] for run in runs)
+            cells = [f"{value:.3f}" for value in values]
+            rows.append([*about, kind, *cells, f"{1e3 * seconds:,.1f}"])
+        if "depth" in runs[0]:
+            keys = ("ause_mae", "ause_rmse", "spearman", "relative_error")
+            values = [median(run["depth"][key] for run in runs) for key in keys]
+            depth.append([about[0], *(f"{value:.3f}" for value in values)])
+        for way in runs[0]["searches"]:
+            keys = ("rate", "passes", "search_s", "ause_mae", "spearman")
+            values = [median(run["searches"][way][key] for run in runs) for key in keys]
+            searches.append([about[0], way, *map(number, values)])
+        shares = [median(run["coverage"][key] for run in runs) for key in ("mean", "least", "most")]
+        cells = [f"{100 * share:.1f} %" for share in shares]
+        views = str(runs[0]["coverage"]["views"])
+        cover.append([about[0], views, *cells])
+    seeds = len(next(iter(records.values())))
+    head = ["training views", "drop rate", "maps", *NAMES, "ms a picture"]
+    lines = [f"{name}, medians of {seeds}", "", markdown(head, rows)]
+    if depth:
+        head = ["training views", "depth: AUSE (MAE)", "AUSE (RMSE)", "Spearman", "relative error"]
+        lines += ["", markdown(head, depth)]
+    head = ["training views", "search by", "drop rate", "passes", "s", "AUSE (MAE)", "Spearman"]
+    lines += ["", markdown(head, searches)]
+    head = ["training views", "other views", "covered, mean", "least", "most"]
+    return "\n".join([*lines, "", markdown(head, cover)])
+
+
+if __name__ == "__main__":
+    main()
