@@ -4,13 +4,13 @@
 of `native/`, `cuda.py` gsplat's kernels. This room knows tensors, not scenes.
 """
 
-from lumigraph.kernels.backend import (
+from lumigraph.kernels.backend import Backend, backend_for
+from lumigraph.kernels.types import (
     ALPHA_MAX,
     ALPHA_MIN,
     BLUR,
     TRANSMITTANCE_MIN,
     Adam,
-    Backend,
     Filter,
     Footprints,
     Moments,
@@ -22,7 +22,6 @@ from lumigraph.kernels.backend import (
     Stopped,
     Target,
     View,
-    backend_for,
 )
 
 __all__ = [

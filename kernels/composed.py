@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lumigraph.kernels.backend import (
+from lumigraph.kernels.backend import Backend
+from lumigraph.kernels.types import (
     Adam,
-    Backend,
     Filter,
     Footprints,
     Moments,

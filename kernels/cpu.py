@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.backend import (
+from lumigraph.kernels.checks import check_rate, check_shares
+from lumigraph.kernels.cpu_moments import chances, rasterize_moments
+from lumigraph.kernels.types import (
     Adam,
     Filter,
     Footprints,
@@ -24,8 +26,6 @@ from lumigraph.kernels.backend import (
     Target,
     View,
 )
-from lumigraph.kernels.checks import check_rate, check_shares
-from lumigraph.kernels.cpu_moments import chances, rasterize_moments
 
 __all__ = [
     "adam",

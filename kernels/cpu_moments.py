@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.backend import Footprints, RasterMoments
 from lumigraph.kernels.checks import check_moments
+from lumigraph.kernels.types import Footprints, RasterMoments
 
 
 def chances(rate: float) -> tuple[float, float]:

@@ -19,17 +19,10 @@ import torch
 from torch import Tensor
 
 from lumigraph.kernels import composed, reference
-from lumigraph.kernels.backend import (
-    BLUR,
-    Backend,
-    Filter,
-    Footprints,
-    Raster,
-    RasterMoments,
-    View,
-)
+from lumigraph.kernels.backend import Backend
 from lumigraph.kernels.checks import check_moments
 from lumigraph.kernels.reference import adam, l1
+from lumigraph.kernels.types import BLUR, Filter, Footprints, Raster, RasterMoments, View
 
 __all__ = [
     "adam",

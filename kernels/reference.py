@@ -16,19 +16,19 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lumigraph.kernels import composed
-from lumigraph.kernels.backend import (
+from lumigraph.kernels.backend import Backend
+from lumigraph.kernels.checks import check_moments
+from lumigraph.kernels.types import (
     ALPHA_MAX,
     ALPHA_MIN,
     BLUR,
     TRANSMITTANCE_MIN,
-    Backend,
     Filter,
     Footprints,
     Raster,
     RasterMoments,
     View,
 )
-from lumigraph.kernels.checks import check_moments
 
 _PAIRS_PER_BLOCK = 1 << 22
 """Pixel-splat pairs held at once: about 25 tensors of 16 MB are alive in a block's backward."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.backend import View
+from lumigraph.kernels.types import View
 
 KINDS = ("ground", "ellipsoid", "box", "frustum", "shell", "rod")
 """What the first column of a shape counts."""

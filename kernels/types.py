@@ -1,0 +1,158 @@
+"""What passes between the kernels and who calls them: numbers, and tensors in tuples with names."""
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+Filter = Literal["classic", "antialiased"]
+"""How a splat smaller than a pixel is drawn.
+
+Both widen every splat's footprint by `BLUR`; "antialiased" also lowers its opacity so that the
+light it sends stays the same (Mip-Splatting, arXiv 2311.16493, eq. 9).
+"""
+
+BLUR = 0.3
+"""Added to both variances of a footprint, in square pixels: what every PLY viewer assumes."""
+
+ALPHA_MIN = 1 / 255
+"""A splat is not seen where it is fainter than one step of an 8-bit image."""
+
+ALPHA_MAX = 0.99
+"""No splat hides all that is behind it, so that the one behind still gets a gradient."""
+
+TRANSMITTANCE_MIN = 1e-4
+"""A pixel is finished when less light than this comes through to it."""
+
+
+class View(NamedTuple):
+    """A pinhole camera as the kernels see it: plain numbers in the scene's frame."""
+
+    world_to_camera: tuple[float, ...]
+    """The upper three rows of the matrix, row by row: 12 numbers, OpenCV axes."""
+    focal: tuple[float, float]
+    center: tuple[float, float]
+    """The principal point in pixels; the centre of the first pixel is (0.5, 0.5)."""
+    width: int
+    height: int
+    near: float
+
+
+class Footprints(NamedTuple):
+    """Splats as one view sees them: Gaussians on the image plane.
+
+    A splat that the view does not see has extents of zero, and zeros everywhere else.
+    """
+
+    means: Tensor
+    """Centres in pixels. [splats, 2]"""
+    conics: Tensor
+    """Inverse covariance as (xx, xy, yy), in 1 / square pixels. [splats, 3]"""
+    opacities: Tensor
+    """Alpha at the centre, after the filter. [splats]"""
+    depths: Tensor
+    """Distance along the camera's axis. [splats]"""
+    extents: Tensor
+    """Half size of the box around all pixels where alpha >= ALPHA_MIN; no gradient. [splats, 2]"""
+
+
+class Raster(NamedTuple):
+    """Footprints blended front to back."""
+
+    features: Tensor
+    """[height, width, channels]"""
+    transmittance: Tensor
+    """What comes through from behind the last splat. [height, width]"""
+    median: Tensor
+    """Index of the splat at which transmittance falls to one half, or -1; empty where it was not
+    asked for. int32 [height, width]"""
+
+
+class RasterMoments(NamedTuple):
+    """Expectation and spread of blended footprints of which each may be missing."""
+
+    mean: Tensor
+    """Expectation of the blended features over all masks. [height, width, channels]"""
+    variance: Tensor
+    """Never negative. [height, width, channels]"""
+    transmittance: Tensor
+    """Expectation of what comes through from behind the last splat. [height, width]"""
+
+
+class Parameters(NamedTuple):
+    """One tensor for each parameter of the splats, or of what belongs to it."""
+
+    means: Tensor
+    """[splats, 3]"""
+    quaternions: Tensor
+    """[splats, 4]"""
+    log_scales: Tensor
+    """[splats, 3]"""
+    opacity_logits: Tensor
+    """[splats]"""
+    base: Tensor
+    """[splats, 3]"""
+    rest: Tensor
+    """[splats, (degree + 1)^2 - 1, 3]"""
+
+
+class Rates(NamedTuple):
+    """Adam's learning rate for each parameter. Of 0 leaves it, and its moments, as they are."""
+
+    means: float
+    quaternions: float
+    log_scales: float
+    opacity_logits: float
+    base: float
+    rest: float
+
+
+class Moments(NamedTuple):
+    """What Adam remembers of each parameter of each splat."""
+
+    first: Parameters
+    """Running means of the gradients."""
+    second: Parameters
+    """Running means of their squares."""
+    last: Tensor | None = None
+    """The step that last moved each splat. If given, a splat that is seen again makes up for the
+    steps since then, in which it had no gradient: its moments have decayed, and the first carries
+    it on about as far as it would have, in one move that is divided by the root of the second as
+    it is now. int32 [splats]"""
+
+
+class Adam(NamedTuple):
+    """What one step of Adam is told (arXiv 1412.6980, algorithm 1)."""
+
+    rates: Rates
+    step: int
+    """1 for the first step; corrects the bias of both running means."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two."""
+    epsilon: float = 1e-15
+    """Added to the root of the second."""
+
+
+class Target(NamedTuple):
+    """A photo, and what it says of the splats in its view."""
+
+    view: View
+    photo: Tensor
+    """uint8, or float32 in [0, 1]: [height, width, 3]"""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour behind all splats."""
+    ssim_weight: float = 0.2
+    """Part of the loss that is structural similarity."""
+
+
+class Pull(NamedTuple):
+    """What density control wants to know of each splat, summed over views."""
+
+    gradient: Tensor
+    """Length of the absolute gradient of the centre (AbsGS, arXiv 2404.10484, eq. 8) in units of
+    half the image's size. [splats]"""
+    views: Tensor
+    """How many saw it. [splats]"""
+
+
+class Stopped(Exception):
+    """A picture was given up before it was finished, because another thread asked for that."""
