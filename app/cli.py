@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import signal
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,6 +107,12 @@ TestEvery = Annotated[
         min=0, help="Hold out one of so many, if none are named; 0 for none. [default: 8]"
     ),
 ]
+Calibration = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Set so many photos aside from training to calibrate intervals. [default: 0]"
+    ),
+]
 Test = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the photos to hold out, one a line.")
 ]
@@ -117,6 +124,7 @@ def demo(
     size: Annotated[Size, typer.Option(help="Of the built-in scene.")] = Size.full,
     steps: Steps = None,
     seed: Seed = None,
+    calibration: Calibration = None,
     device: DeviceAt = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -128,6 +136,7 @@ def demo(
     interruptible()
     capture = demos.demo_capture(size.value)
     order = demos.demo_order(size.value, steps=steps, seed=seed, device=device and device.value)
+    order = replace(order, calibration=calibration)
     run, code = conduct(start(capture, order, output, overwrite=overwrite), capture)
     report_run(run, capture, as_json, code)
 
@@ -167,6 +176,7 @@ def train(
     overwrite: Overwrite = False,
     test: Test = None,
     test_every: TestEvery = None,
+    calibration: Calibration = None,
     degree: Annotated[
         int | None, typer.Option(min=0, max=3, help="Of the colour harmonics. [default: 3]")
     ] = None,
@@ -200,6 +210,7 @@ def train(
         downscale=downscale,
         test=test,
         test_every=test_every,
+        calibration=calibration,
         device=device and device.value,
         minutes=minutes,
         changes={**changes, "filter": "antialiased" if antialiased else None},

@@ -1,14 +1,15 @@
 """What `uncertainty` does with a run: how far to trust it, as maps, numbers, curves and a page.
 
-It fills the folder uncertainty/ of the run: estimate.json with the rate, where it comes from and
-the numbers of each test view; maps/ and means/ with the standard deviation of each as colours, and
-its mean picture; confidence.safetensors with how far each splat can be trusted; report.html.
+It fills the folder uncertainty/ of the run: estimate.json with the rate, where it comes from, the
+numbers of each test view and how wide intervals are; maps/ and means/ with the standard deviation
+of each as colours, and its mean picture; confidence.safetensors with how far each splat can be
+trusted; report.html.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lumigraph.app.curves import Curves, curves_of, mean_curves
 from lumigraph.app.files import explained, is_number, read_json, shown, write_json
+from lumigraph.app.intervals import (
+    Estimator,
+    Held,
+    Intervals,
+    Promise,
+    Told,
+    intervals_json,
+    make_intervals,
+    note_of,
+)
 from lumigraph.app.pictures import colored, picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.app.uncertainty_report import write_uncertainty_report
@@ -28,13 +40,11 @@ from lumigraph.uncertainty import (
     MARGIN,
     PASSES,
     Calibration,
-    Curve,
     check_rate,
     confidence,
     exact_color,
     find_rate,
     sampled,
-    sparsification,
     view_metrics,
 )
 
@@ -43,7 +53,6 @@ ESTIMATE = f"{FOLDER}/estimate.json"
 CONFIDENCE = "confidence.safetensors"
 
 Origin = Literal["searched", "given", "stored"]
-Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Asked:
         margin: How much of the training views' SSIM may be lost.
         trials: Sampled masks; None takes the exact moments.
         seed: Of the masks.
+        promise: What intervals are to hold.
     """
 
     data: Path | None = None
@@ -63,6 +73,7 @@ class Asked:
     margin: float = MARGIN
     trials: int | None = None
     seed: int = 0
+    promise: Promise = field(default_factory=Promise)
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,11 @@ class Seen:
     name: str
     file: str
     metrics: dict[str, float]
+    interval: Held | None
 
 
 def estimate_run(
-    run: Run, asked: Asked, told: Callable[[str, int, int], None] = lambda what, done, of: None
+    run: Run, asked: Asked, told: Told = lambda what, done, of: None
 ) -> dict[str, Any]:
     """The uncertainty of a run's test views; writes all of `uncertainty/`.
 
@@ -113,12 +125,12 @@ def estimate_run(
     rate = rate_of(run, scene, views, asked, told)
     estimator = _estimator(scene, views.background, rate.value, asked)
     folders = (run.part(f"{FOLDER}/maps"), run.part(f"{FOLDER}/means"))
+    made = make_intervals(views.calibration, estimator, rate.value, asked.promise, told)
     found, curves = [], []
     for index, frame in enumerate(views.test):
-        mean, std = estimator(frame.camera)
-        seen, curve = _assess(frame, index, mean, std, folders)
+        seen, each = _assess(frame, index, estimator, made, folders)
         found.append(seen)
-        curves.append(curve)
+        curves.append(each)
         told("Comparing with the test photos", index + 1, len(views.test))
     if rate.value > 0:
         told("Splats", 0, 1)
@@ -126,6 +138,7 @@ def estimate_run(
         trusted = confidence(scene, cameras, rate.value, background=views.background)
         _keep_confidence(run, scene, trusted)
         told("Splats", 1, 1)
+    held = [seen.interval for seen in found if seen.interval is not None]
     estimate = {
         "rate": rate.value,
         "origin": rate.origin,
@@ -137,7 +150,9 @@ def estimate_run(
         "scene": _digest(scene),
         "mean": _means(found),
         "per_image": [asdict(seen) for seen in found],
-        "sparsification": _mean_curve(curves),
+        "curves": mean_curves(curves),
+        "intervals": intervals_json(made, held),
+        "intervals_note": note_of(made, held),
     }
     run.part(FOLDER)
     write_json(run.folder / ESTIMATE, estimate)
@@ -150,7 +165,7 @@ def rate_of(
     scene: Splats,
     views: Capture,
     asked: Asked,
-    told: Callable[[str, int, int], None] = lambda what, done, of: None,
+    told: Told = lambda what, done, of: None,
 ) -> Rate:
     """The drop rate to use: as given, or searched for on the training photos, or stored before."""
     if asked.rate is not None:
@@ -249,7 +264,7 @@ def _digest(scene: Splats) -> str:
 def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
     """The frames of the run, with the photos of its capture."""
     capture = run.selection().load(data)
-    images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
+    images = {frame.name: frame.image for frame in capture.frames}
     missing = [frame.name for frame in frames if frame.name not in images]
     if missing:
         raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
@@ -274,18 +289,18 @@ def _estimator(
 
 
 def _assess(
-    frame: Frame, index: int, mean: Tensor, std: Tensor, folders: tuple[Path, Path]
-) -> tuple[Seen, Curve]:
+    frame: Frame, index: int, estimator: Estimator, made: Intervals, folders: tuple[Path, Path]
+) -> tuple[Seen, Curves]:
     """The numbers of one view; its map and its mean picture go to the folders."""
+    mean, std = (values.cpu() for values in estimator(frame.camera))
     photo = frame.image().float() / 255
-    mean = quantize(mean).cpu()
-    std = std.cpu()
+    held = made.held(mean, std, photo)
+    mean = quantize(mean)
     name = picture_name(index, frame.name)
     write_picture(folders[0] / name, colored(shade(std)))
     write_picture(folders[1] / name, to_bytes(mean))
     metrics = asdict(view_metrics(mean, std, photo))
-    curve = sparsification((mean - photo).abs(), std, measure="mae")
-    return Seen(frame.name, name, metrics), curve
+    return Seen(frame.name, name, metrics, held), curves_of(mean, std, photo)
 
 
 def shade(std: Tensor) -> Tensor:
@@ -298,14 +313,3 @@ def _means(found: Sequence[Seen]) -> dict[str, float] | None:
         return None
     keys = found[0].metrics
     return {key: math.fsum(seen.metrics[key] for seen in found) / len(found) for key in keys}
-
-
-def _mean_curve(curves: Sequence[Curve]) -> dict[str, list[float]] | None:
-    """The mean over views of what is left, by the map and by the error itself."""
-    if not curves:
-        return None
-    return {
-        "shares": curves[0].shares.tolist(),
-        "left": torch.stack([curve.values for curve in curves]).mean(0).tolist(),
-        "oracle": torch.stack([curve.oracle for curve in curves]).mean(0).tolist(),
-    }

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from lumigraph.app.files import printable, write_bytes
+from lumigraph.app.intervals import percent
 from lumigraph.app.pictures import colored, picture_name, read_picture
+from lumigraph.app.plots import PLOT_STYLE, Plot, plot_svg
 from lumigraph.app.report import ERROR_SCALE, PICTURED, STYLE, image_tag, tile
 from lumigraph.app.run_folder import Run
 from lumigraph.datasets import Frame
@@ -25,6 +27,37 @@ NUMBERS = {
     "mae": "mean error",
 }
 """What is in the table, and what it is."""
+
+PLOTS = {
+    "sparsification_mae": Plot(
+        "Sparsification, MAE",
+        "of the values removed, the most uncertain first",
+        "error of the rest, over that of all",
+        "The sooner it falls, the better the map knows where the errors are. Dashed: the largest "
+        "errors removed first, which no map can beat. A map that knows nothing stays at 1.",
+    ),
+    "sparsification_rmse": Plot(
+        "Sparsification, RMSE",
+        "of the values removed, the most uncertain first",
+        "error of the rest, over that of all",
+        "The same for squared errors, in which the few large ones count most.",
+    ),
+    "risk_coverage": Plot(
+        "Risk and coverage",
+        "of the values kept, the most certain",
+        "their mean error",
+        "What to expect of the part that is trusted: errors where colours go from 0 to 1. Dashed: "
+        "the smallest errors kept.",
+    ),
+    "reliability": Plot(
+        "Reliability",
+        "of a normal distribution, in mean \u00b1 z standard deviations",
+        "share of the values within",
+        "Below the dashed line the standard deviations are too small to be read as they are: this "
+        "is what intervals mend.",
+    ),
+}
+"""What is drawn of the curves of estimate.json."""
 
 
 def write_uncertainty_report(run: Run, estimate: dict[str, Any]) -> Path:
@@ -46,13 +79,11 @@ def _page(run: Run, estimate: dict[str, Any]) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}, uncertainty - Lumigraph</title><style>{STYLE}
-figure {{ max-width: 32rem; }}
-svg .ideal {{ stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; fill: none; }}
-</style></head><body>
+<title>{title}, uncertainty - Lumigraph</title><style>{STYLE}{PLOT_STYLE}</style></head><body>
 <h1>{title}: how far to trust it</h1><p class="under">PH-Dropout, {escape(how)}</p>
 <div class="tiles">{"".join(tiles)}</div>{note}
-<h2>What is left when the most uncertain goes</h2>{_curve(estimate["sparsification"])}
+<h2>Intervals</h2>{_intervals(estimate)}
+<h2>How well the map knows its errors</h2>{_curves(estimate["curves"])}
 <h2>Test views</h2>{_views(run, estimate["per_image"])}
 </body></html>
 """
@@ -64,36 +95,53 @@ _UNCALIBRATED = (
 )
 
 
-def _curve(curve: dict[str, Sequence[float]] | None) -> str:
-    """The sparsification curves: by the map, and by the error itself."""
-    if curve is None:
-        return "<p>No views were held out.</p>"
-    left, right, top, bottom = 52.0, 470.0, 10.0, 200.0
-
-    def points(values: Sequence[float]) -> str:
-        return " ".join(
-            f"{left + share * (right - left):.1f},"
-            f"{bottom - min(max(value, 0.0), 1.2) / 1.2 * (bottom - top):.1f}"
-            for share, value in zip(curve["shares"], values, strict=True)
-        )
-
-    unit = bottom - (bottom - top) / 1.2
-    return (
-        '<div class="charts"><figure><svg viewBox="0 0 480 225" role="img" '
-        'aria-label="Sparsification">'
-        f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
-        f'<line class="axis" x1="{left}" y1="{top}" x2="{left}" y2="{bottom}"/>'
-        f'<line class="axis" x1="{left}" y1="{unit}" x2="{right}" y2="{unit}"/>'
-        f'<polyline class="ideal" points="{points(curve["oracle"])}"/>'
-        f'<polyline class="curve" points="{points(curve["left"])}"/>'
-        f'<text x="{left - 6}" y="{unit + 4}" text-anchor="end">1</text>'
-        f'<text x="{left - 6}" y="{bottom + 4}" text-anchor="end">0</text>'
-        f'<text x="{left}" y="{bottom + 18}">0 %</text>'
-        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">99 % of the pixels removed</text>'
-        "</svg><figcaption>Mean error of the pixels that are left, over that of all, as the most "
-        "uncertain are removed; dashed as the largest errors are, which no map can beat."
-        "</figcaption></figure></div>"
+def _intervals(estimate: dict[str, Any]) -> str:
+    """How wide intervals are, what they promise and what became of it, for whoever reads it."""
+    found, note = estimate["intervals"], estimate["intervals_note"]
+    said = f"<p>{escape(note)}.</p>" if note else ""
+    if found is None:
+        return said
+    level, within = percent(found["level"]), percent(1 - found["beta"])
+    tiles = [
+        tile(level, "of views covered, as promised"),
+        tile(within, "of the values in such a view"),
+        tile(f"\u00b1 {found['q']:.3g}", "standard deviations (q)"),
+    ]
+    text = (
+        f"Each colour value gets an interval: its mean, and {found['q']:.3g} standard deviations "
+        f"to both sides. {found['views']} photos that the scene was not trained on tell that it "
+        "takes as many. The promise: a further view taken like those is covered with a probability "
+        f"of at least {level}, and covered means that at least {within} of its values lie within "
+        "their intervals. It holds whatever the shape of the errors, but not for cameras or light "
+        "unlike those of the photos."
     )
+    if found["covered_views"] is not None:
+        tiles += _kept(estimate["per_image"], found)
+        text += (
+            " The test views had no part in it and show whether it is kept; a few of them can "
+            "well be off it by chance."
+        )
+    if not estimate["calibrated"]:
+        text += " That the drop rate was given changes nothing in this, only how wide they are."
+    return f'<div class="tiles">{"".join(tiles)}</div>{said}<p>{escape(text)}</p>'
+
+
+def _kept(entries: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[str]:
+    """What became of the promise in the test views."""
+    covered = sum(entry["interval"]["covered"] for entry in entries)
+    return [
+        tile(f"{covered} of {len(entries)}", "test views covered"),
+        tile(percent(found["covered_values"]), "of their values within"),
+        tile(f"{found['width']:.3f}", "mean width, of colours from 0 to 1"),
+    ]
+
+
+def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
+    """The curves, each the mean over the test views."""
+    if curves is None:
+        return "<p>No views were held out.</p>"
+    plots = (plot_svg(plot, **curves[name]) for name, plot in PLOTS.items())
+    return f'<div class="charts">{"".join(plots)}</div>'
 
 
 def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:
@@ -107,13 +155,20 @@ def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:
         numbers = entry["metrics"]
         rows.append(
             f"<tr><td>{escape(printable(entry['name']))}<br>AUSE {numbers['ause_mae']:.3f}<br>"
-            f"Spearman {numbers['spearman']:.3f}</td>{pictures}</tr>"
+            f"Spearman {numbers['spearman']:.3f}{_within(entry['interval'])}</td>{pictures}</tr>"
         )
     return (
         '<div class="wide"><table><tr><th>View; the worst map first</th><th>Photo</th>'
         "<th>Uncertainty: std, 0 to 0.25, its root</th>"
         f"<th>Error, {ERROR_SCALE:.0f} times</th></tr>{''.join(rows)}</table></div>"
     )
+
+
+def _within(held: dict[str, Any] | None) -> str:
+    """What the intervals hold of a view, if there are any."""
+    if held is None:
+        return ""
+    return f"<br>{percent(held['inside'])} within{'' if held['covered'] else ': not covered'}"
 
 
 def _pictures(run: Run, index: int, frame: Frame) -> str:

@@ -269,6 +269,33 @@ def test_every_eighth_is_held_out_by_name(tmp_path):
     assert [frame.name for frame in load_capture(tmp_path).test] == ["001.png", "005.png"]
 
 
+def test_views_are_set_aside_from_the_middles_of_equal_parts(tmp_path):
+    write_colmap(tmp_path, lens("PINHOLE", LENSES["PINHOLE"]), 18)
+    whole, capture = load_capture(tmp_path), load_capture(tmp_path, calibration=3)
+    # Learned from would be 15, without 000, 008 and 016: parts of five.
+    assert [frame.name for frame in capture.calibration] == ["003.png", "009.png", "014.png"]
+    aside = {"003.png", "009.png", "014.png"}
+    names = [frame.name for frame in whole.train if frame.name not in aside]
+    assert [frame.name for frame in capture.train] == names
+    assert [frame.name for frame in capture.test] == [frame.name for frame in whole.test]
+    assert {frame.name for frame in capture.frames} == {frame.name for frame in whole.frames}
+    assert whole.calibration == ()
+    assert capture.similarity.scale == whole.similarity.scale
+    assert torch.equal(capture.similarity.origin, whole.similarity.origin)
+    assert torch.equal(capture.points, whole.points)
+    for count in range(1, 15):
+        some = load_capture(tmp_path, calibration=count)
+        assert (len(some.train), len(some.calibration)) == (15 - count, count)
+
+
+@pytest.mark.parametrize(("count", "every", "most"), [(-1, 8, 14), (15, 8, 14), (1, 1, 0)])
+def test_views_set_aside_leave_some_to_learn_from(tmp_path, count, every, most):
+    write_transforms(tmp_path, {"fl_x": 50.0}, 18)
+    sentence = f"{count} views cannot be set aside .* ask for 0 to {most}"
+    with pytest.raises(ValueError, match=sentence):
+        load_capture(tmp_path, test_every=every, calibration=count)
+
+
 def test_one_photo_is_learnt_from(tmp_path):
     write_transforms(tmp_path, {"fl_x": 50.0}, 1)
     capture = load_capture(tmp_path)

@@ -271,6 +271,44 @@ def test_a_run_goes_on_only_as_it_was_started(trained, capture):
     assert (done.returncode, "finished" in done.stderr) == (1, True)
 
 
+def test_views_set_aside_are_written_down_and_kept_on_resume(capture, tmp_path, capsys):
+    order = Order(device="cpu", calibration=3, changes={"steps": 2})
+    session = start(capture, order, tmp_path / "run")
+    session.control.stop()
+    run = run_session(session)
+    assert run.asked["calibration"] == run.record["inputs"]["calibration"] == 3
+    aside = [frame.name for frame in run.capture().calibration]
+    with pytest.raises(ValueError, match="so leave out --calibration; to train anew"):
+        go_on(capture, Order(calibration=4), run.folder)
+    session = go_on(capture, Order(), run.folder)
+    assert [frame.name for frame in session.capture.calibration] == aside
+    assert run_session(session).state == "finished"
+    assert len(open_run(run.folder).capture().calibration) == 3
+
+
+def test_what_is_set_aside_is_part_of_what_a_run_is_made_from(capture):
+    whole = inputs_of(load_capture(capture))
+    some, others = (inputs_of(load_capture(capture, calibration=count)) for count in (2, 3))
+    hashes = {each["cameras_sha256"] for each in (whole, some, others)}
+    assert len(hashes) == 3
+    assert some["photos"] == whole["photos"] == some["train"] + some["test"] + 2
+    assert "calibration" not in whole  # runs that were begun without can go on
+
+
+def test_views_are_set_aside_by_an_option(capture, tmp_path, monkeypatch):
+    monkeypatch.setattr("lumigraph.app.demo.demo_capture", lambda size: capture)
+    for words in (["train", capture], ["demo", "--size", "tiny"]):
+        folder = tmp_path / str(words[0])
+        call(*words, "-o", folder, "--steps", 2, "--calibration", 4)
+        assert len(open_run(folder).capture().calibration) == 4
+        assert json.loads((folder / "run.json").read_text())["asked"]["calibration"] == 4
+    views = len(load_capture(capture).train)
+    done = lumigraph("train", capture, "-o", tmp_path / "none", "--calibration", views)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"ask for 0 to {views - 1}" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_photos_are_held_out_by_name_or_not_at_all(capture, tmp_path):
     (tmp_path / "held.txt").write_text("train_003.png\ntrain_001.png\n")
     options = ["--steps", 2, "--test", tmp_path / "held.txt"]
@@ -343,6 +381,7 @@ def test_what_is_not_to_the_bit_is_said(capture, tmp_path, capsys):
         (["export", "."], 1, "no run.json"),
         (["render", "nothing.ply"], 1, "nothing.ply"),
         (["train", "x", "--steps", "0"], 2, "--steps"),
+        (["train", "x", "--calibration", "-1"], 2, "--calibration"),
         (["train", "x", "--resume", "y", "-o", "z"], 2, "--resume"),
         (["train", "x", "--resume", "y"], 1, "y does not exist"),
         (["eval"], 2, "RUN"),

@@ -16,7 +16,7 @@ from lumigraph.uncertainty import (
     view_score,
     views_needed,
 )
-from lumigraph.uncertainty.conformal import STD_FLOOR
+from lumigraph.uncertainty.conformal import STD_FLOOR, share_inside
 
 TEN = Calibration(alpha=0.1, beta=0.1, q=2.5, views=9)
 
@@ -142,6 +142,18 @@ def test_the_interval_holds_the_share_that_its_calibration_says():
     inside = ((low <= target) & (target <= high)).double().mean()
     assert 0.9 <= float(inside) < 0.92
     assert low.shape == mean.shape
+
+
+def test_the_share_inside_is_what_makes_a_view_covered():
+    for mean, std, target in views(20):
+        score = view_score(mean, std, target, beta=0.1)
+        calibration = Calibration(alpha=0.1, beta=0.1, q=score, views=9)
+        inside = share_inside(calibration, mean, std, target)
+        low, high = interval(calibration, mean.double(), std.double())
+        assert inside == float(((low <= target) & (target <= high)).double().mean())
+        assert inside >= 0.9 > inside - 1 / target.numel()
+    half = torch.tensor([0.0, 0.1, 0.3, 0.4])
+    assert share_inside(TEN, torch.zeros(4), torch.full((4,), 0.1), half) == 0.5
 
 
 # Coverage

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from lumigraph.app.files import finite, printable
 from lumigraph.app.film import claim
+from lumigraph.app.inputs import Selection
 from lumigraph.app.metrics_log import open_log, read_log, rewind_log
 from lumigraph.app.pictures import colored, depth_colors, picture_name, read_picture, write_picture
 from lumigraph.app.report import write_report
@@ -73,6 +75,60 @@ def test_frames_come_back_to_the_bit_after_a_move(run, tmp_path):
             assert mine.camera.view == yours.camera.view
     for mine, yours in zip(written.test, read.test, strict=True):
         assert torch.equal(mine.image(), yours.image())
+
+
+def make_calibrated() -> Capture:
+    """A capture with a frame to learn from, one for testing and two set aside."""
+    capture = make_capture(("a/1.jpg", "b/1.jpg", "2.jpg", "b/3.jpg"))
+    return replace(capture, test=capture.test[:1], calibration=capture.test[1:])
+
+
+def test_frames_set_aside_come_back_to_the_bit_after_a_move(tmp_path):
+    run = create_run(tmp_path / "run", capture=make_calibrated(), record=RECORD)
+    kept = sorted(path.name for path in (run.folder / "calibration" / "photos").iterdir())
+    assert kept == ["0000_2.png", "0001_3.png"]
+    assert [path.name for path in (run.folder / "eval" / "photos").iterdir()] == ["0000_1.png"]
+    written = make_calibrated()
+    read = open_run(run.folder.rename(tmp_path / "else where")).capture()
+    assert [len(split) for split in (read.train, read.test, read.calibration)] == [1, 1, 2]
+    for mine, yours in zip(written.frames, read.frames, strict=True):
+        assert mine.name == yours.name
+        assert mine.camera.view == yours.camera.view
+    for mine, yours in zip(written.calibration, read.calibration, strict=True):
+        assert torch.equal(mine.image(), yours.image())
+
+
+def test_frames_set_aside_move_to_the_fit_s_frame(tmp_path):
+    run = create_run(tmp_path / "run", capture=make_calibrated(), record=RECORD)
+    similarity = run.capture().similarity
+    for before, after in zip(run.capture().calibration, run.views().calibration, strict=True):
+        assert torch.equal(
+            after.camera.world_to_camera, similarity.camera(before.camera).world_to_camera
+        )
+        assert torch.equal(after.image(), before.image())
+
+
+def test_another_run_in_the_folder_does_not_keep_what_was_set_aside(tmp_path):
+    run = create_run(tmp_path / "run", capture=make_calibrated(), record=RECORD)
+    run = create_run(run.folder, capture=make_capture(), record=RECORD, overwrite=True)
+    assert not (run.folder / "calibration").exists()
+    assert run.capture().calibration == ()
+
+
+SELECTED = {"downscale": 2, "test": None, "test_every": 8}
+
+
+def test_a_run_from_before_views_were_set_aside_has_none(tmp_path):
+    run = create_run(tmp_path / "run", capture=make_capture(), record={**RECORD, "asked": SELECTED})
+    assert run.selection() == Selection(2, None, 8, 0)
+    assert run.with_record(asked={**SELECTED, "calibration": 9}).selection().calibration == 9
+
+
+@pytest.mark.parametrize("count", [-1, "9", True, None, 1.0, 10**9])
+def test_a_number_of_views_set_aside_that_is_none_is_refused(run, count):
+    run = run.with_record(asked={**SELECTED, "calibration": count})
+    with pytest.raises(ValueError, match=r'which photos were used, .* "calibration"'):
+        run.selection()
 
 
 def test_a_run_without_a_background_has_a_black_one(run):

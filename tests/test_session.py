@@ -141,6 +141,20 @@ def test_nothing_in_a_run_says_where_it_lay(plain):
             assert str(folder.parent) not in path.read_text(), path
 
 
+def test_what_is_set_aside_is_neither_learned_from_nor_reported_on(capture, tmp_path):
+    fewer = replace(capture, train=capture.train[::2])
+    aside = replace(fewer, calibration=capture.train[1::2])
+    session = begin(tmp_path / "run", aside)
+    stop_after(session.channel, session.control, 5)
+    run_session(session)
+    run = open_run(session.run.folder)
+    scene = finish(resume_session(run, aside))
+    assert_equal(scene, finish(begin(tmp_path / "fewer", fewer)))
+    run = open_run(run.folder)
+    assert [frame.name for frame in run.capture().calibration] == ["2.png", "4.png"]
+    assert evaluate_run(run, split="test", data=None)["images"] == 1
+
+
 @pytest.mark.parametrize("stop", [1, 3, 7])
 def test_a_stopped_run_goes_on_to_the_bit(stop, plain, capture, tmp_path):
     first = begin(tmp_path / "run", capture)
