@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.app.viewer.look import HAZE, ColorMap, Look, Mode, Picture, color_table, picture
+from lumigraph.app.viewer.look import C0, HAZE, ColorMap, Look, Mode, Picture, color_table, picture
 from lumigraph.kernels import Backend, Parameters, Stopped, cpu, reference
 from lumigraph.render import Camera, Splats, render, render_color, to_bytes
 from lumigraph.uncertainty import exact_color
@@ -65,7 +65,13 @@ def nothing() -> Splats:
 
 
 def looked(scene: Splats, mode: Mode, **look: object) -> Tensor:
-    return picture(scene, CAMERA, Look(mode, **look)).pixels  # type: ignore[arg-type]
+    made = picture(scene, CAMERA, Look(mode, **look), confidence=trusted(scene))  # type: ignore[arg-type]
+    return made.pixels
+
+
+def trusted(scene: Splats) -> Tensor:
+    """A confidence for each splat, the same every time."""
+    return torch.rand(len(scene), generator=torch.Generator().manual_seed(7))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -109,6 +115,35 @@ def test_uncertainty_is_the_exact_spread_of_what_is_left_out():
     certain = spread < limit
     assert torch.equal(some[certain], to_bytes(mean)[certain])
     assert torch.equal(some[~certain], found.pixels[~certain])
+
+
+def test_confidence_is_that_of_the_splats_blended_as_depth_is():
+    scene = scene_of(8)
+    # A splat's colour may stand for any number: what is blended is its part of what is seen.
+    as_color = replace(
+        scene, base=((trusted(scene) - 0.5) / C0)[:, None].expand(-1, 3).contiguous()
+    )
+    seen = render(replace(as_color, rest=scene.rest[:, :0]), CAMERA)
+    expected = seen.color[..., 0] / seen.opacity.clamp_min(1e-6)
+    made = picture(scene, CAMERA, Look("confidence", "gray"), confidence=trusted(scene))
+    assert (made.low, made.high) == (0.0, 1.0)
+    there = seen.opacity >= HAZE
+    assert there.any()
+    assert not there.all()
+    shown = made.pixels[..., 0].float() / 255
+    assert (shown[there] - expected[there]).abs().max() <= 2 / 254
+    assert not made.pixels[~there].any()
+    # All alike is that number wherever anything is, and the range may be another.
+    half = torch.full((len(scene),), 0.5)
+    made = picture(scene, CAMERA, Look("confidence", "gray", 0.25, 0.5), confidence=half)
+    assert (made.pixels[..., 0][there] >= 253).all()
+
+
+def test_confidence_that_is_not_known_shows_nothing():
+    made = picture(scene_of(200), CAMERA, Look("confidence"))
+    assert made.pixels.shape == (HEIGHT, WIDTH, 3)
+    assert made.pixels.max() == 0
+    assert (made.low, made.high) == (None, None)
 
 
 def test_at_a_rate_of_zero_nothing_is_uncertain():
@@ -326,7 +361,7 @@ def test_a_flag_that_is_set_gives_up_the_picture(name: str, count: int):
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_can_be_given_up(mode: Mode):
     with pytest.raises(Stopped):
-        picture(scene_of(30), CAMERA, Look(mode), flag(1))
+        picture(scene_of(30), CAMERA, Look(mode), flag(1), trusted(scene_of(30)))
     assert isinstance(picture(scene_of(30), CAMERA, Look(mode), flag(0)), Picture)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumigraph.recon.files import load_ply, save_ply, verify_export
+from lumigraph.recon.files import load_ply, load_trusted_ply, save_ply, verify_export
 from lumigraph.render import Camera, Splats, look_at
 
 LAYOUT = [
@@ -377,3 +377,33 @@ def test_splat_transform_reads_ours_and_we_read_its(tmp_path):
     )
     check = verify_export(splats, tmp_path / "theirs.ply", CAMERAS)
     assert check.bounds_error == 0
+
+
+def test_confidence_comes_back_with_its_splats(tmp_path: Path):
+    scene, trusted = splats_of(40), torch.linspace(0, 1, 40)
+    save_ply(scene, tmp_path / "a.ply", extra={"confidence": trusted})
+    again, confidence = load_trusted_ply(tmp_path / "a.ply")
+    assert confidence is not None
+    assert torch.equal(confidence, trusted)
+    assert torch.equal(again.means, scene.means)
+    # Of splats that cannot be drawn it is left out with them.
+    scene.means[3] = torch.nan
+    save_ply(scene, tmp_path / "a.ply", extra={"confidence": trusted})
+    with pytest.warns(UserWarning, match="1 of 40 splats have values that are not finite"):
+        again, confidence = load_trusted_ply(tmp_path / "a.ply")
+    assert confidence is not None
+    assert torch.equal(confidence, torch.cat([trusted[:3], trusted[4:]]))
+    save_ply(splats_of(40), tmp_path / "a.ply")
+    assert load_trusted_ply(tmp_path / "a.ply")[1] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.01])
+def test_what_is_no_confidence_is_left_out_and_its_splats_are_not(tmp_path: Path, value: float):
+    scene, numbers = splats_of(5), torch.full((5,), 0.5)
+    numbers[2] = value
+    save_ply(scene, tmp_path / "a.ply", extra={"confidence": numbers})
+    with pytest.warns(UserWarning, match="1 of 5 splats have a confidence that is not from 0 to 1"):
+        again, confidence = load_trusted_ply(tmp_path / "a.ply")
+    assert confidence is None
+    assert len(again) == 5
+    assert len(load_ply(tmp_path / "a.ply")) == 5

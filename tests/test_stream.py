@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +19,20 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from lumigraph.app.viewer import painter, stream
+from lumigraph.app.viewer.client import Client
 from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.gate import Role
+from lumigraph.app.viewer.legend import UNKNOWN
 from lumigraph.app.viewer.look import Look, Picture, picture
 from lumigraph.app.viewer.pace import SILENCE
-from lumigraph.app.viewer.painter import FRAME, HEADER, PHOTO, Client
+from lumigraph.app.viewer.painter import FRAME, HEADER, PHOTO
+from lumigraph.app.viewer.probe import Reading, read_pixel
 from lumigraph.app.viewer.stream import Streams
+from lumigraph.app.viewer.trust import Trust
+from lumigraph.app.viewer.wishes import View
 from lumigraph.kernels import Stopped
 from lumigraph.render import Camera, Splats
+from lumigraph.uncertainty import Calibration, exact
 
 PATIENCE = 30.0
 """Seconds that a test waits for what should come at once; only a failing one does."""
@@ -58,7 +65,7 @@ class Scene:
     step: int = 300
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     near: float = 0.01
-    rate: float = 0.05
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass
@@ -481,6 +488,7 @@ def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
             "low": None,
             "high": None,
             "colors": None,
+            "text": "",
         }
         look = {"t": "look", "mode": "depth", "map": "gray", "background": [0, 0, 0]}
         page.say(**look, low=1, high=None)
@@ -607,6 +615,201 @@ def test_a_hundred_visits_leave_nothing_behind():
     assert len(threads) == 1
 
 
+# What is known of the scene's uncertainty ------------------------------------------------------
+
+CALIBRATION = Calibration(alpha=0.1, beta=0.2, q=3.0, views=9)
+LOOK = {"t": "look", "mode": "uncertainty", "map": "gray", "background": [0, 0, 0]}
+
+
+async def read(page: Page, count: int) -> dict[str, Any]:
+    """The numbers that come as the so manyth."""
+    return (await page.until(lambda: probes(page)[count - 1 :]))[0]
+
+
+def probes(page: Page) -> list[dict[str, Any]]:
+    return [text for text in page.texts if text["t"] == "probe"]
+
+
+@pytest.mark.parametrize("role", ["control", "view"])
+def test_numbers_under_the_cursor_are_those_of_the_exact_picture(role: Role):
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page(role))
+        page.say(**LOOK)
+        page.say(t="probe", x=1.0, y=0.26)
+        await page.final(page.look(0.3))
+        message = await read(page, 1)
+        assert page.shots[-1].final
+        matrix = [*IDENTITY[:3], 0.3, *IDENTITY[4:]]
+        camera = View(tuple(map(float, matrix)), 0.8, (0.5, 0.5), 64, 36).camera(64, 36, 0.01)
+        spread = exact(there.desk.shown.scene, camera, 0.3)
+        assert (message["x"], message["y"]) == (1.0, 0.26)
+        mean, std = spread.mean[9, 63].tolist(), spread.std[9, 63].tolist()
+        assert message["color"] == pytest.approx(mean, abs=1e-4)
+        assert message["std"] == pytest.approx(std, abs=1e-4)
+        assert message["low"] == pytest.approx(
+            [max(0, m - 3 * s) for m, s in zip(mean, std, strict=True)], abs=1e-4
+        )
+        assert (message["level"], message["within"]) == pytest.approx((0.9, 0.8))
+        assert message["depth"] == pytest.approx(float(spread.depth[9, 63]), rel=1e-3)
+
+    scene = Scene(scene_of(400), trust=Trust(rate=0.3, calibration=CALIBRATION))
+    visit(scenario, Desk(scene))
+
+
+def test_intervals_hold_before_the_scenes_own_background_alone():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="probe", x=0.5, y=0.5)
+        page.look()
+        for count, (background, known) in enumerate([([0, 0, 0], True), ([1, 1, 1], False)], 1):
+            page.say(**{**LOOK, "background": background})
+            assert (await read(page, count))["calibrated"] is known
+
+    visit(scenario, Desk(Scene(trust=Trust(calibration=CALIBRATION))))
+
+
+def test_numbers_are_read_again_when_the_view_or_the_scene_is_another():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.say(t="probe", x=0.5, y=0.5)
+        first = page.look(0.1)
+        await page.final(first)
+        seen = [(await read(page, 1))["color"]]
+        await page.final(page.look(0.4))
+        seen.append((await read(page, 2))["color"])
+        there.desk.shown = Scene(scene_of(60), version=2)
+        there.streams.changed()
+        seen.append((await read(page, 3))["color"])
+        page.say(**{**LOOK, "mode": "depth"})
+        assert (await read(page, 4))["color"] == seen[-1]
+        assert len(set(map(tuple, seen))) == 3
+        # Nothing is another: nothing more is read.
+        await page.settled()
+        assert len(probes(page)) == 4
+        # It is no place any more, or one in a picture that has no such numbers.
+        page.say(t="probe", x=None, y=None)
+        await page.final(page.look(0.2))
+        page.say(t="probe", x=0.5, y=0.5)
+        page.say(**{**LOOK, "mode": "color"})
+        await page.final(page.look(0.3))
+        await page.settled()
+        assert len(probes(page)) == 4
+        # Each question gets its answer, also the same one again.
+        page.say(**LOOK)
+        await read(page, 5)
+        page.say(t="probe", x=0.5, y=0.5)
+        await read(page, 6)
+
+    visit(scenario)
+
+
+def test_nothing_is_read_while_the_view_moves_nor_more_than_the_newest_place(monkeypatch):
+    read_of: list[tuple[int, int]] = []
+
+    def counted(scene: Splats, camera: Camera, column: int, row: int, **rest: Any) -> Reading:
+        read_of.append((column, row))
+        return read_pixel(scene, camera, column, row, **rest)
+
+    monkeypatch.setattr(painter, "read_pixel", counted)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.say(t="probe", x=0.5, y=0.5)
+        clock.standing = True  # no view comes to rest
+        for n in range(5):
+            view = page.look(n / 100)
+            await page.until(lambda view=view: [s for s in page.shots if s.view == view])
+        await page.photographed()
+        assert not read_of
+        clock.standing = False
+        await page.photographed()
+        await page.final(view)
+        await read(page, 1)
+        # The clock stands still: after one reading the next one has to wait.
+        clock.standing = True
+        for n in range(50):
+            page.say(t="probe", x=n / 64, y=0)
+        await page.photographed()
+        clock.standing = False
+        page.say(t="probe", x=50 / 64, y=0)
+        await page.until(lambda: probes(page)[-1]["x"] == 50 / 64)
+        assert len(read_of) < 10
+        assert read_of[-1] == (50, 0)
+
+    clock = Standing()
+    visit(scenario, clock=clock)
+
+
+@dataclass
+class Standing:
+    """A clock that can be stopped."""
+
+    standing: bool = False
+    last: float = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        if not self.standing:
+            self.last = time.monotonic()
+        return self.last
+
+
+def test_a_reading_that_fails_is_told_and_the_picture_stays(monkeypatch):
+    def fail(*_: Any, **__: Any) -> Reading:
+        raise ValueError("The moon has no depth")
+
+    monkeypatch.setattr(painter, "read_pixel", fail)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        await page.final(page.look())
+        page.say(t="probe", x=0.5, y=0.5)
+        await page.until(lambda: page.notes() == ["The moon has no depth"])
+        await page.final(page.look(0.1))
+        await page.settled()
+        assert not probes(page)
+
+    visit(scenario)
+
+
+def test_the_legend_of_uncertainty_says_what_it_is_and_how_it_is_known():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.look()
+        await page.until(lambda: any(t["t"] == "legend" for t in page.texts))
+        text = "Standard deviation of the colours; drop rate 0.21"
+        assert page.last("legend")["text"] == text
+        there.desk.shown = Scene(version=2, trust=Trust(0.21, searched=False))
+        there.streams.changed()
+        await page.until(lambda: page.last("legend")["text"] == f"{text}, not calibrated")
+
+    visit(scenario, Desk(Scene(trust=Trust(0.21, searched=True))))
+
+
+def test_confidence_is_shown_where_it_is_known_and_else_that_it_is_not():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**{**LOOK, "mode": "confidence"})
+        shot = await page.final(page.look())
+        assert shot.pixels.max() == 0
+        assert page.last("legend")["text"] == UNKNOWN
+        assert page.last("legend")["colors"] is None
+        assert page.notes("info") == [UNKNOWN]
+        there.desk.shown = Scene(version=2, trust=Trust(confidence=torch.ones(50)))
+        there.streams.changed()
+        shot = await page.until(lambda: next((s for s in page.shots if s.pixels.max() > 250), None))
+        assert (page.last("legend")["low"], page.last("legend")["high"]) == (0.0, 1.0)
+        assert page.last("legend")["text"] == "Confidence in the splats"
+        await page.settled()
+        assert page.notes("info") == [UNKNOWN]
+
+    visit(scenario)
+
+
 # Trouble --------------------------------------------------------------------------------------
 
 
@@ -615,10 +818,12 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What happens when a picture is made: `before(stop)` is called first, if there is one."""
     hooks: dict[str, Any] = {"before": None}
 
-    def hooked(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
+    def hooked(
+        scene: Splats, camera: Camera, look: Look, stop: Tensor | None, confidence: Tensor | None
+    ) -> Picture:
         if hooks["before"] is not None:
             hooks["before"](stop)
-        return picture(scene, camera, look, stop)
+        return picture(scene, camera, look, stop, confidence)
 
     monkeypatch.setattr(painter, "picture", hooked)
     return hooks

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lumigraph.app.viewer.look import Look
-from lumigraph.app.viewer.wishes import Ack, Do, Move, SeePhoto, SendFile, View, parse
+from lumigraph.app.viewer.wishes import Ack, Do, Move, Probe, SeePhoto, SendFile, View, parse
 
 MATRIX = [1.0, 0.0, 0.0, 0.5, 0.0, 0.6, -0.8, -1.0, 0.0, 0.8, 0.6, 2]
 CAMERA = {
@@ -47,6 +47,8 @@ def test_every_wish_is_read():
     assert parse(json.dumps(LOOK)) == look
     assert parse('{"t": "ack", "frame": 3, "ms": 12.5}') == Ack(3, 0.0125)
     assert parse('{"t": "photo", "frame": 5}') == SeePhoto(5)
+    assert parse('{"t": "probe", "x": 0.25, "y": 1}') == Probe((0.25, 1.0))
+    assert parse('{"t": "probe", "x": null, "y": null}') == Probe(None)
     assert parse('{"t": "upload", "name": "a b.zip", "size": 9}') == SendFile("a b.zip", 9)
     for value in (None, True, 3, 0.5, "three"):
         assert parse(json.dumps({"t": "do", "id": "x", "value": value})) == Do("x", value)
@@ -132,6 +134,13 @@ BAD = {
     "a control's long text": json.dumps({"t": "do", "id": "x", "value": "y" * 4097}),
     "half a photo": '{"t": "photo", "frame": 0.5}',
     "a negative photo": '{"t": "photo", "frame": -1}',
+    "a place beyond the picture": '{"t": "probe", "x": 1.1, "y": 0}',
+    "a place before it": '{"t": "probe", "x": 0, "y": -0.1}',
+    "a place of NaN": '{"t": "probe", "x": NaN, "y": 0}',
+    "a place of truths": '{"t": "probe", "x": true, "y": 0}',
+    "half a place": '{"t": "probe", "x": 0.5, "y": null}',
+    "a place of text": '{"t": "probe", "x": "0.5", "y": 0.5}',
+    "no place": '{"t": "probe", "x": 0.5}',
     "a file without a name": '{"t": "upload", "name": "", "size": 1}',
     "a file of nothing": '{"t": "upload", "name": "a.ply", "size": 0}',
     "a file of a long name": json.dumps({"t": "upload", "name": "x" * 256, "size": 1}),

@@ -87,9 +87,10 @@ class Board:
         """All controls as they are now."""
         with self._lock:
             form = dict(self._form)
+        shown = self._desk.scene()
         return [
             *desk_controls(form, self._desk.state(), self._desk.sources()),
-            *page_controls(),
+            *page_controls(confidence=shown is None or shown.trust.confidence is not None),
         ]
 
     def do(self, id: str, value: Scalar) -> None:

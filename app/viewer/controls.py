@@ -2,14 +2,15 @@
 
 A control is a plain dict: `id`, `kind`, `label`, `group`, `where` ("desk" if the server acts on it,
 "page" if the page does), and, as its kind needs, `value`, `options`, `low`, `high`, `step`, `hint`,
-`why` it can never be used, `enabled`. Kinds: choice, number, slider, check, color, button, upload,
-progress.
+`why` it can never be used, `enabled`; an option may have a `why` it cannot be chosen now. Kinds:
+choice, number, slider, check, color, button, upload, progress.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from lumigraph.app.progress import duration
+from lumigraph.app.viewer.legend import UNKNOWN
 
 Control = dict[str, Any]
 
@@ -30,6 +31,7 @@ MODES = {
     "centers": "Splat centres",
     "ellipses": "Splat ellipses",
     "uncertainty": "Uncertainty",
+    "confidence": "Confidence",
 }
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
@@ -216,10 +218,17 @@ def _waiting(job: dict[str, Any]) -> Control:
     return _control(MAKE, "button", f"cancel:{job['id']}", f"Cancel {job['name']}")
 
 
-def page_controls() -> list[Control]:
-    """The controls that a page acts on by itself; the same for ever."""
+def page_controls(*, confidence: bool = True) -> list[Control]:
+    """The controls that a page acts on by itself.
+
+    Args:
+        confidence: Whether it is known how far each splat of the scene can be trusted.
+    """
+    modes = _options(MODES)
+    if not confidence:
+        next(m for m in modes if m["value"] == "confidence")["why"] = UNKNOWN
     return [
-        _page(LOOK, "choice", "mode", "Show", value="color", options=_options(MODES)),
+        _page(LOOK, "choice", "mode", "Show", value="color", options=modes),
         _page(LOOK, "choice", "map", "Colour map", value="turbo", options=_options(MAPS)),
         _page(LOOK, "check", "auto_range", "Range as seen", value=True),
         _page(LOOK, "number", "low", "From", value=0.0, low=-1e6, high=1e6, step=0.1),
@@ -233,8 +242,7 @@ def page_controls() -> list[Control]:
             low=0.0,
             high=1.0,
             step=0.05,
-            hint="0: uncertainty alone. It is the standard deviation of the colours when splats "
-            "are left out by chance.",
+            hint="0 shows uncertainty alone, 1 the colours alone.",
         ),
         _page(
             LOOK,
@@ -245,7 +253,8 @@ def page_controls() -> list[Control]:
             low=0,
             high=1,
             step=0.005,
-            hint="What is less uncertain is shown in its colours.",
+            hint="Where colours are surer than this, they are shown as they are. 0.05 is a "
+            "twentieth of the way from black to white.",
         ),
         _page(LOOK, "color", "background", "Background", value="#000000"),
         _page(LOOK, "slider", "fov", "Field of view", value=50, low=10, high=120, step=1),

@@ -22,6 +22,7 @@ from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_setting
 from lumigraph.app.viewer.sources import Source, built_in, find_sources, is_inside, source_at
 from lumigraph.app.viewer.trainings import Ears, NoteKind, Trainings
+from lumigraph.app.viewer.trust import Trust, trust_of
 from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
 from lumigraph.render import Splats
 
@@ -48,7 +49,8 @@ class Desk:
         self._noted = 0
         self._shown: Shown | None = None
         self._scenes = 0
-        self._setting: Setting | None = None
+        self._setting: Setting | None = None  # of the training in work, as is what is known of it
+        self._trust = Trust()
         self._follows, self._stale = True, False
         self._origins = Origins(self._found)
         self._photos = Photos(self._origins.capture)
@@ -73,8 +75,11 @@ class Desk:
             self._changed()
 
     def look_again(self) -> None:
-        """Has `refresh` done in a thread: folders may be large and far away."""
-        self._opener.submit(self.refresh)
+        """Has all that came into the folders meanwhile be found, in a thread: they may be large.
+
+        That is also what was estimated of the run that is shown.
+        """
+        self._opener.submit(self._look_again)
 
     def source_at(self, path: Path) -> str:
         """The id of the source at a path; ValueError if it is outside, or there is none."""
@@ -327,18 +332,21 @@ class Desk:
         try:
             source = source_at(folder, self._allowed)
             setting = open_setting(folder, source.id, source.name, self._allowed)
+            assert setting.run
+            # Before it is trained on: of the scenes to come no more can be known.
+            trust = trust_of(setting.run, None, self._allowed, self._warn)
         except Exception as error:  # somebody meddled with the folder: it trains, but is not shown
             self.note("error", sentence_of(error))
             return
         with self._lock:
-            self._setting = setting
+            self._setting, self._trust = setting, trust
             self._changed()
 
     def _arrived(self, job: Job, scene: Splats, step: int) -> None:
         """A training gave its scene."""
         with self._lock:
             if self._setting is not None and self._follows:
-                self._present(scene, step, self._setting)
+                self._present(scene, step, self._setting, self._trust)
 
     def _over(self, job: Job) -> None:
         """A training is over: what it left in its run folder is shown from there."""
@@ -351,15 +359,29 @@ class Desk:
                     source = source_at(Path(job.folder), self._allowed)
                     self._open(source)
 
-    def _present(self, scene: Splats, step: int, setting: Setting) -> None:
+    def _present(self, scene: Splats, step: int, setting: Setting, trust: Trust) -> None:
         self._scenes += 1
-        self._shown, self._stale = Shown(scene, self._scenes, step, setting), False
+        self._shown, self._stale = Shown(scene, self._scenes, step, setting, trust), False
         self._changed()
 
-    def _opened(self, scene: Splats, setting: Setting) -> None:
+    def _look_again(self) -> None:
+        """Finds what is new, in the opener's thread."""
+        self.refresh()
+        shown = self.scene()
+        if shown is None or shown.setting.run is None or shown.setting is self._setting:
+            return
+        trust = trust_of(shown.setting.run, shown.scene, self._allowed, self._warn)
+        with self._lock:
+            if self._shown is shown:
+                self._present(shown.scene, shown.step, shown.setting, trust)
+
+    def _warn(self, text: str) -> None:
+        self.note("info", text)
+
+    def _opened(self, scene: Splats, setting: Setting, trust: Trust) -> None:
         """A run or a PLY file is open; under the lock."""
         step = setting.run.record.get("step", 0) if setting.run else 0
-        self._present(scene, step, self._known(setting))
+        self._present(scene, step, self._known(setting), trust)
 
     def _open(self, source: Source) -> None:
         """Has a run or a PLY file loaded and shown, unless another one is asked for meanwhile."""

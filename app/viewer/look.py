@@ -16,7 +16,9 @@ from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
 from lumigraph.uncertainty import exact_color
 
-Mode = Literal["color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty"]
+Mode = Literal[
+    "color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty", "confidence"
+]
 ColorMap = Literal["turbo", "viridis", "gray"]
 Color = tuple[float, float, float]
 
@@ -97,7 +99,13 @@ class Picture:
 
 
 @torch.no_grad()
-def picture(scene: Splats, camera: Camera, look: Look, stop: Tensor | None = None) -> Picture:
+def picture(
+    scene: Splats,
+    camera: Camera,
+    look: Look,
+    stop: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Picture:
     """What `camera` sees of the scene, as `look` wants it.
 
     Args:
@@ -105,6 +113,8 @@ def picture(scene: Splats, camera: Camera, look: Look, stop: Tensor | None = Non
         camera: On the scene's frame, with the size of the picture.
         look: What to show of them.
         stop: One byte on the CPU that another thread may set to 1 to have the picture given up.
+        confidence: How far each splat can be trusted, from 0 to 1; where that is not known, there
+            is nothing to be seen of it. [splats]
 
     Raises:
         Stopped: The picture was given up.
@@ -128,6 +138,12 @@ def picture(scene: Splats, camera: Camera, look: Look, stop: Tensor | None = Non
             return _marked(scene, camera, look, _ellipses, stop)
         case "uncertainty":
             return _uncertainty(scene, camera, look, stop)
+        case "confidence" if confidence is None:
+            return Picture(torch.zeros(camera.height, camera.width, 3, dtype=torch.uint8))
+        case "confidence":
+            trusted, seen = _expected(scene, camera, confidence, stop)
+            low, high = look.low or 0.0, 1.0 if look.high is None else look.high
+            return _mapped(trusted, seen, low, high, look.color_map)
     assert_never(look.mode)
 
 
@@ -184,14 +200,30 @@ def _blended(
     return image, 1 - transmittance
 
 
+def _expected(
+    scene: Splats, camera: Camera, values: Tensor, stop: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each splat has, not below 0, blended over what is seen; and where that is anything.
+
+    Args:
+        scene: The splats.
+        camera: The camera.
+        values: One for each. [splats]
+        stop: As for `picture`.
+
+    Returns:
+        The blended values. [height, width]
+        Whether there is enough to have one. bool [height, width]
+    """
+    base = ((values.to(scene.means) - 0.5) / C0)[:, None].expand(-1, 3).contiguous()
+    image, opacity = _blended(scene, camera, base, (0.0, 0.0, 0.0), stop)
+    return image[..., 0] / opacity.clamp_min(HAZE), opacity >= HAZE
+
+
 def _depth(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
     """Expected depth; a range that is not given is that of most of what is seen."""
     matrix = camera.world_to_camera.to(scene.means)
-    depths = scene.means @ matrix[2, :3] + matrix[2, 3]
-    base = ((depths - 0.5) / C0)[:, None].expand(-1, 3).contiguous()
-    image, opacity = _blended(scene, camera, base, (0.0, 0.0, 0.0), stop)
-    seen = opacity >= HAZE
-    depth = image[..., 0] / opacity.clamp_min(HAZE)
+    depth, seen = _expected(scene, camera, scene.means @ matrix[2, :3] + matrix[2, 3], stop)
     low, high = look.low, look.high
     if low is None or high is None:
         found = _range(depth, seen)

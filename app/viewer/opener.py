@@ -10,6 +10,7 @@ from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.shown import Setting, open_ply, open_setting
 from lumigraph.app.viewer.sources import Source
 from lumigraph.app.viewer.trainings import NoteKind
+from lumigraph.app.viewer.trust import Trust, trust_of
 from lumigraph.render import Splats
 
 
@@ -25,7 +26,7 @@ class Opener:
         lock: threading.Condition,
         allowed: Sequence[Path],
         note: Callable[[NoteKind, str], None],
-        opened: Callable[[Splats, Setting], None],
+        opened: Callable[[Splats, Setting, Trust], None],
     ) -> None:
         """Nothing is asked for yet.
 
@@ -33,7 +34,7 @@ class Opener:
             lock: Of whoever owns it; to be held where `name` is read.
             allowed: The folders that may be opened.
             note: Is told what went wrong.
-            opened: Is given the scene and what is around it, under the lock.
+            opened: Is given the scene, what is around it and known of it, under the lock.
         """
         self.name = ""
         self._lock, self._allowed, self._note, self._opened = lock, allowed, note, opened
@@ -67,11 +68,12 @@ class Opener:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 if source.kind == "ply":
-                    scene, setting = open_ply(source.path, source.id, source.name)
+                    scene, setting, trust = open_ply(source.path, source.id, source.name)
                 else:
                     setting = open_setting(source.path, source.id, source.name, self._allowed)
                     assert setting.run
                     scene = setting.run.scene()
+                    trust = trust_of(setting.run, scene, self._allowed, warnings.warn)
         except Exception as error:  # a file that somebody else made may break anything
             with self._lock:
                 if ticket == self._tickets:
@@ -83,4 +85,4 @@ class Opener:
         with self._lock:
             if ticket == self._tickets:
                 self.name = ""
-                self._opened(scene, setting)
+                self._opened(scene, setting, trust)

@@ -6,7 +6,7 @@ from pathlib import Path
 from lumigraph.app.inputs import inputs_of
 from lumigraph.app.run_folder import Run
 from lumigraph.app.viewer.sources import Source
-from lumigraph.datasets import Capture, ImageCache, load_capture
+from lumigraph.datasets import Capture, ImageCache
 from lumigraph.datasets.demo import SIZES, DemoSize, demo_folder
 
 
@@ -72,12 +72,6 @@ class Origins:
         choice = run.selection()
         for place in self.places(run):
             try:
-                yield load_capture(
-                    folder_at(place),
-                    downscale=choice.downscale or 1,
-                    test=choice.test,
-                    test_every=choice.test_every,
-                    cache=cache,
-                )
+                yield choice.load(folder_at(place), cache)
             except (ValueError, OSError) as error:
                 problems.append(error)

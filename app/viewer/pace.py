@@ -248,6 +248,13 @@ class Pace:
         self._begun = now
         return Order(self._view, version, final, scale, width, height, now, self._asked)
 
+    def settled(self, version: int | None) -> Order | None:
+        """The final picture of the view and that scene, if the client has it."""
+        shown = self._shown
+        if shown is None or not shown.final or (shown.view, shown.version) != (self._view, version):
+            return None
+        return shown
+
     def stale(self, order: Order) -> bool:
         """Whether the client asks for another view by now, so that a final picture is not it."""
         return order.final and order.view != self._view

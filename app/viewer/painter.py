@@ -6,26 +6,25 @@ What to make for whom says `pace`. A client's wishes and what is to be sent to i
 `Client`, so that neither its coroutine nor the thread ever waits for the other.
 """
 
-import asyncio
 import io
 import json
 import math
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from lumigraph.app.viewer.look import Look, color_table, picture
-from lumigraph.app.viewer.pace import Order, Pace
+from lumigraph.app.viewer.client import Client
+from lumigraph.app.viewer.legend import UNKNOWN, legend_of
+from lumigraph.app.viewer.look import Look, picture
+from lumigraph.app.viewer.pace import Order
+from lumigraph.app.viewer.probe import PROBED, read_pixel, told
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.source import Shown, Source
 from lumigraph.app.viewer.wishes import View
@@ -40,8 +39,8 @@ MAGIC, FRAME, PHOTO = 0x4C, 1, 2
 BUSY_SECONDS = 1.0
 """After the last passing picture nobody is taken to move any more."""
 
-NOTES = 8
-"""That wait for a client at most; it needs no more to know that something is wrong."""
+PROBE_SECONDS = 0.1
+"""From one reading under a cursor to the next: nobody reads numbers faster, and others wait."""
 
 TROUBLES = 50
 """Different errors a client is told of: a text that counts something would never end."""
@@ -50,73 +49,9 @@ PHOTO_SIZE = (1280, 720)
 """In which a photo fits for a client that has not said how large its canvas is."""
 
 
-@dataclass(eq=False)
-class Client:
-    """What is known of a client; guarded by the painter's lock.
-
-    Attributes:
-        loop: That serves it.
-        wake: Set when there may be something to send.
-        pace: Decides what it gets.
-        view: It looks through; None before it has said.
-        view_id: Its own number for that.
-        look: What it wants to see; None if it has not said.
-        photo: Number of the camera whose photo it wants.
-        photo_waits: One is being read or waits to be sent: the next one is not begun.
-        photo_read: It waits to be sent.
-        frames: That were sent.
-        final: The final picture in work, which `stop` gives up.
-        stop: One byte.
-        out: Waits to be sent.
-        notes: Wait to be sent, before that.
-        told: Errors it knows of.
-        news: The source may have changed since it was told.
-        said: The last message of each kind; of the state without its notes and curves.
-        noted: The last of the desk's notes that it was sent.
-        history: The curves that it was sent.
-        cameras: That it was sent.
-        dropped: Messages that were no wishes.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    pace: Pace = field(default_factory=Pace)
-    view: View | None = None
-    view_id: int = 0
-    look: Look | None = None
-    photo: int | None = None
-    photo_waits: bool = False
-    photo_read: bytes | None = None
-    frames: int = 0
-    final: Order | None = None
-    stop: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.uint8))
-    out: deque[str | bytes] = field(default_factory=deque)
-    notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES))
-    told: set[str] = field(default_factory=set)
-    news: bool = True
-    said: dict[str, str] = field(default_factory=dict)
-    noted: int = 0
-    history: dict[str, list[float]] | None = None
-    cameras: object = None
-    dropped: int = 0
-
-    def saying(self, kind: str, content: dict[str, Any]) -> list[str]:
-        """The message with that content, if it is another one than the last of its kind."""
-        message = json.dumps({**content, "t": kind})
-        if self.said.get(kind) == message:
-            return []
-        self.said[kind] = message
-        return [message]
-
-    def stir(self) -> None:
-        """Has its coroutine look for what is to be sent; from any thread."""
-        with suppress(RuntimeError):  # its loop has ended, and so will it
-            self.loop.call_soon_threadsafe(self.wake.set)
-
-
 @dataclass(frozen=True)
 class _Job:
-    """A picture to be made."""
+    """A picture to be made, or a place in one that is there to be read."""
 
     client: Client
     view: View
@@ -124,6 +59,7 @@ class _Job:
     look: Look
     order: Order
     shown: Shown
+    place: tuple[float, float] | None = None
 
 
 class Painter:
@@ -200,7 +136,7 @@ class Painter:
         while not self._closed:
             try:
                 if job := self._find():
-                    self._make(job)
+                    (self._make if job.place is None else self._read)(job)
                 del job  # a scene is not held while there is nothing to do
                 self._rest()
             except Exception as error:  # of the source; the next moment may be a better one
@@ -231,6 +167,11 @@ class Painter:
                 if job := self._job(self.clients[self._next], shown, self._clock()):
                     self._stirred = True  # there may be more
                     return job
+            # Numbers under a cursor are read when no picture is to be made.
+            for client in self.clients:
+                if shown is not None and (job := self._reading(client, shown, self._clock())):
+                    self._stirred = True
+                    return job
         return None
 
     def _job(self, client: Client, shown: Shown | None, now: float) -> _Job | None:
@@ -241,8 +182,34 @@ class Painter:
         if order.final:
             client.stop.zero_()
             client.final = order
-        look = replace(client.look or Look(background=shown.background), rate=shown.rate)
+        look = replace(client.look or Look(background=shown.background), rate=shown.trust.rate)
         return _Job(client, client.view, client.view_id, look, order, shown)
+
+    def _reading(self, client: Client, shown: Shown, now: float) -> _Job | None:
+        """What is to be read for a client; under the lock."""
+        order = client.pace.settled(shown.version)
+        if order is None or client.look is None or client.view is None:
+            return None
+        if now < self._probe_due(client):
+            return None
+        client.probed = self._probing(client)
+        look = replace(client.look, rate=shown.trust.rate)
+        return _Job(client, client.view, client.view_id, look, order, shown, client.place)
+
+    def _probing(self, client: Client) -> object:
+        """What a client wants to be read, of which picture; None if nothing is; under the lock."""
+        look, version = client.look, self._version
+        still = client.pace.settled(version) is not None
+        if client.place is None or look is None or look.mode not in PROBED or not still:
+            return None
+        return client.place, client.view, look, version
+
+    def _probe_due(self, client: Client) -> float:
+        """When that is to be read; infinity if it was, or there is nothing; under the lock."""
+        wanted = self._probing(client)
+        if wanted is None or wanted == client.probed:
+            return math.inf
+        return client.probe_at + PROBE_SECONDS
 
     def _wants(self, now: float) -> float:
         """When a newer scene is to be asked for; under the lock."""
@@ -256,6 +223,7 @@ class Painter:
             still = self._moving and now >= self._moved + BUSY_SECONDS
             if not still and not self._stirred and not self._closed:
                 moments = [client.pace.due(self._version) for client in self.clients]
+                moments += [self._probe_due(client) for client in self.clients]
                 moments += [self._wants(now)]
                 moments += [self._moved + BUSY_SECONDS] if self._moving else []
                 until = min(moments)
@@ -283,9 +251,46 @@ class Painter:
             client.final = None
             if made:
                 client.frames += 1
+                if not order.final:  # the page forgets what was read of another picture
+                    client.probed = None
                 client.pace.sent(order, client.frames, len(made[-1]), self._clock())
             client.out.extend(made)
         client.stir()
+
+    def _read(self, job: _Job) -> None:
+        """Reads a place in the picture that a client has, and hands it the numbers."""
+        client, read = job.client, None
+        try:
+            read = json.dumps(self._numbers(job))
+        except Exception as error:
+            self._trouble(client, error)
+        with self.lock:
+            client.probe_at = self._clock()
+            client.probe_read = read if client.place == job.place else None
+        client.stir()
+
+    def _numbers(self, job: _Job) -> dict[str, Any]:
+        """What is told of a place."""
+        assert job.place is not None
+        self._use_threads()
+        (x, y), order, shown, background = job.place, job.order, job.shown, job.look.background
+        column, row = int(x * order.width), int(y * order.height)
+        reading = read_pixel(
+            shown.scene,
+            job.view.camera(order.width, order.height, shown.near),
+            min(column, order.width - 1),
+            min(row, order.height - 1),
+            rate=job.look.rate,
+            background=background,
+        )
+        # Intervals were found before the scene's own background.
+        known = background == shown.background
+        return told(reading, job.place, shown.trust.calibration if known else None)
+
+    def _use_threads(self) -> None:
+        threads = self._threads()
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
 
     def _fetch(self, client: Client, number: int) -> None:
         """Reads a photo, and hands it to the client; in the thread for that."""
@@ -307,21 +312,18 @@ class Painter:
             if not self._moving:
                 self._moving = True
                 self._busy(True)
-        threads = self._threads()
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+        self._use_threads()
         camera = job.view.camera(order.width, order.height, shown.near)
-        made = picture(shown.scene, camera, look, client.stop if order.final else None)
+        stop, confidence = client.stop if order.final else None, shown.trust.confidence
+        made = picture(shown.scene, camera, look, stop, confidence)
+        if look.mode == "confidence" and confidence is None:
+            self._once(client, "info", UNKNOWN)
         image = Image.fromarray(made.pixels.numpy())
         flags = order.final | order.whole << 1
         # The number that `_make` will give it: nobody else counts.
         numbers = (client.frames + 1, job.view_id, order.width, order.height, shown.step)
         header = HEADER.pack(MAGIC, FRAME, flags, *numbers, order.scale)
-        ends = (None if end is None else float(f"{end:.3g}") for end in (made.low, made.high))
-        legend = dict(zip(("low", "high"), ends, strict=True))
-        legend |= {"mode": look.mode, "map": look.color_map}
-        ranged = made.low is not None
-        legend["colors"] = color_table(look.color_map).tolist() if ranged else None
+        legend = legend_of(look, made, shown.trust)
         return [*client.saying("legend", legend), header + _jpeg(image, **order.jpeg)]
 
     def _photo(self, client: Client, number: int) -> bytes | None:
@@ -339,10 +341,13 @@ class Painter:
 
     def _trouble(self, client: Client, error: Exception) -> None:
         """Tells a client of an error, once."""
-        text = sentence_of(error)
+        self._once(client, "error", sentence_of(error))
+
+    def _once(self, client: Client, kind: str, text: str) -> None:
+        """Tells a client something, unless it was told before."""
         if text not in client.told and len(client.told) < TROUBLES:
             client.told.add(text)
-            self.note(client, "error", text)
+            self.note(client, kind, text)
 
 
 def _jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:

@@ -1,23 +1,21 @@
 """What a page shows: a scene, and around it the cameras and photos it was made from."""
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-from lumigraph.app.cameras_file import Split
-from lumigraph.app.estimating import ESTIMATE, stored_rate
+from lumigraph.app.cameras_file import PHOTOS, Split
 from lumigraph.app.film import NEAR, PLY_UP, middle_of
 from lumigraph.app.run_folder import Run, open_run
-from lumigraph.app.viewer.look import RATE
 from lumigraph.app.viewer.sources import is_inside
+from lumigraph.app.viewer.trust import Trust
 from lumigraph.datasets import Capture, Frame, ImageCache
-from lumigraph.recon.files import load_ply
+from lumigraph.recon.files import load_trusted_ply
 from lumigraph.render import Camera, Splats
 from lumigraph.render.paths import up_of
 
@@ -42,12 +40,11 @@ class Setting:
         source: Id of what it was opened or trained from.
         name: To show to people.
         background: The colour behind the scene, in [0, 1].
-        cameras: Of the photos to learn from, then of those held out.
+        cameras: Of the photos to learn from, of those held out, then of those to calibrate on.
         up: Direction away from the ground, in the scene's frame. float64 [3]
         near: Splats nearer than this to the eye are not drawn, in the scene's units.
         frames: Of the cameras, with the photos that are in the run folder.
         run: It lies in; None for a PLY file.
-        rate: Share of the splats that is left out to see what the picture rests on.
     """
 
     source: str
@@ -58,7 +55,6 @@ class Setting:
     near: float
     frames: tuple[Frame, ...] = ()
     run: Run | None = None
-    rate: float = RATE
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,14 @@ class Shown:
         version: Another one for every other scene.
         step: Of its training; 0 for a PLY file.
         setting: What is around it.
+        trust: What is known of its uncertainty.
     """
 
     scene: Splats
     version: int
     step: int
     setting: Setting
+    trust: Trust = field(default_factory=Trust)
 
     @property
     def background(self) -> tuple[float, float, float]:
@@ -88,11 +86,6 @@ class Shown:
         return self.setting.near
 
     @property
-    def rate(self) -> float:
-        """Share of the splats that is left out to see what the picture rests on."""
-        return self.setting.rate
-
-    @property
     def cameras(self) -> tuple[Shot, ...]:
         """Of the capture."""
         return self.setting.cameras
@@ -103,13 +96,14 @@ class Shown:
         return self.setting.up
 
 
-def open_ply(path: Path, source: str, name: str) -> tuple[Splats, Setting]:
+def open_ply(path: Path, source: str, name: str) -> tuple[Splats, Setting, Trust]:
     """The scene of a PLY file, whose y axis points down as tools have it; ValueError or OSError."""
-    scene = load_ply(path)
+    scene, confidence = load_trusted_ply(path)
     if len(scene) == 0:
         raise ValueError(f"{path} holds no splats, so there is nothing to see")
     near = NEAR * middle_of(scene)[1]
-    return scene, Setting(source, name, (0.0, 0.0, 0.0), (), PLY_UP, near)
+    setting = Setting(source, name, (0.0, 0.0, 0.0), (), PLY_UP, near)
+    return scene, setting, Trust(confidence=confidence)
 
 
 def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) -> Setting:
@@ -119,17 +113,18 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         ValueError: A file of it is malformed, or leads out of the allowed folders.
         OSError: One cannot be read.
     """
-    for part in ("run.json", "cameras.json", "scene.safetensors", "eval/photos", ESTIMATE):
+    for part in ("run.json", "cameras.json", "scene.safetensors", *PHOTOS.values()):
         if not is_inside(folder / part, allowed):
             raise ValueError(f"{folder / part} leads out of the folders that may be opened here")
-    photos = folder / "eval" / "photos"
-    if photos.is_dir() and any(entry.is_symlink() for entry in os.scandir(photos)):
-        raise ValueError(f"{photos} has links in it, and photos are not read through those")
+    for photos in (folder / place for place in PHOTOS.values()):
+        if photos.is_dir() and any(entry.is_symlink() for entry in os.scandir(photos)):
+            raise ValueError(f"{photos} has links in it, and photos are not read through those")
     run = open_run(folder)
     capture = run.views()
     splits: tuple[tuple[Split, tuple[Frame, ...]], ...] = (
         ("train", capture.train),
         ("test", capture.test),
+        ("calibration", capture.calibration),
     )
     shots = tuple(Shot(f.name, split, f.camera) for split, frames in splits for f in frames)
     if capture.up is not None:
@@ -139,14 +134,7 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
     else:
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     near = min((shot.camera.near for shot in shots), default=Camera.near)
-    frames = (*capture.train, *capture.test)
-    try:
-        stored = stored_rate(run)
-    except ValueError as error:  # the scene can be seen without
-        warnings.warn(str(error), stacklevel=2)
-        stored = None
-    rate = RATE if stored is None else stored.value
-    return Setting(source, name, capture.background, shots, up, near, frames, run, rate)
+    return Setting(source, name, capture.background, shots, up, near, capture.frames, run)
 
 
 class Photos:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lumigraph.app.viewer.trust import Trust
 from lumigraph.app.viewer.wishes import Scalar
 from lumigraph.render import Splats
 
@@ -33,8 +34,8 @@ class Shown(Protocol):
         ...
 
     @property
-    def rate(self) -> float:
-        """Share of the splats that is left out to see what the picture rests on."""
+    def trust(self) -> Trust:
+        """What is known of its uncertainty."""
         ...
 
     @property

@@ -17,14 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 
+from lumigraph.app.viewer.client import Client
 from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.look import Look
 from lumigraph.app.viewer.pace import SILENCE
-from lumigraph.app.viewer.painter import Client, Painter
+from lumigraph.app.viewer.painter import Painter
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.sockets import Socket
 from lumigraph.app.viewer.source import Source, Upload
-from lumigraph.app.viewer.wishes import Ack, Do, Move, Scalar, SeePhoto, SendFile, parse
+from lumigraph.app.viewer.wishes import Ack, Do, Move, Probe, Scalar, SeePhoto, SendFile, parse
 
 VERSION = 1
 """Of the protocol."""
@@ -139,6 +140,8 @@ class Streams:
                     client.pace.acknowledge(frame, seconds, now)
                 case SeePhoto(index):
                     client.photo = index
+                case Probe(place):
+                    client.place, client.probed = place, None
                 case _:
                     client.dropped += 1
                     return
@@ -251,6 +254,9 @@ class Streams:
                 messages.append(client.photo_read)
                 client.photo_read, client.photo_waits = None, False
                 self._painter.stir()
+            if client.probe_read is not None:
+                messages.append(client.probe_read)
+                client.probe_read = None
         return messages
 
     def _news(self, client: Client) -> Iterator[str]:

@@ -102,6 +102,17 @@ class SeePhoto:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """The numbers of a pixel are wanted.
+
+    Attributes:
+        place: In parts of the picture's width and height; None if of none any more.
+    """
+
+    place: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class SendFile:
     """A file of so many bytes will come in pieces."""
 
@@ -109,7 +120,7 @@ class SendFile:
     size: int
 
 
-Wish = Move | Ack | Look | Do | SeePhoto | SendFile
+Wish = Move | Ack | Look | Do | SeePhoto | Probe | SendFile
 
 
 def parse(text: str) -> Wish | None:
@@ -174,6 +185,13 @@ def _photo(message: dict[str, Any]) -> SeePhoto:
     return SeePhoto(_whole(message["frame"], 0, COUNT))
 
 
+def _probe(message: dict[str, Any]) -> Probe:
+    x, y = message["x"], message["y"]
+    if x is None and y is None:
+        return Probe(None)
+    return Probe((_number(x, 0, 1), _number(y, 0, 1)))
+
+
 def _upload(message: dict[str, Any]) -> SendFile:
     return SendFile(_text(message["name"], 1, NAME), _whole(message["size"], 1, 2**53))
 
@@ -184,6 +202,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Wish]] = {
     "look": _look,
     "do": _do,
     "photo": _photo,
+    "probe": _probe,
     "upload": _upload,
 }
 

@@ -26,6 +26,9 @@ INFINITE = 20.0
 Tools that convert from 8-bit opacities or flat splats write infinities and mean them.
 """
 
+CONFIDENCE = "confidence"
+"""The property in which a file of ours says how far each splat can be trusted."""
+
 MODES: dict[str, Filter] = {"default": "classic", "mip": "antialiased"}
 """What Brush writes in its comment `SplatRenderMode`."""
 
@@ -97,6 +100,36 @@ def load_ply(path: Path) -> Splats:
             degree 0 to 3.
         OSError: The file cannot be opened.
     """
+    return _load(path, ())[0]
+
+
+def load_trusted_ply(path: Path) -> tuple[Splats, Tensor | None]:
+    """The splats as `load_ply` has them, and how far each can be trusted, if the file tells.
+
+    It does in a property `confidence` of numbers from 0 to 1. Others of that name, such as those of
+    scanners, are passed over with a warning.
+
+    Returns:
+        The splats.
+        Their confidence. float32 [splats]
+    """
+    splats, extra = _load(path, (CONFIDENCE,))
+    confidence = extra.get(CONFIDENCE)
+    if confidence is None:
+        return splats, None
+    unfit = int((~((confidence >= 0) & (confidence <= 1))).sum())  # NaN is neither
+    if unfit:
+        warnings.warn(
+            f"{path}: {unfit} of {len(splats)} splats have a confidence that is not from 0 to 1, "
+            "so that of all is left out",
+            stacklevel=2,
+        )
+        return splats, None
+    return splats, confidence
+
+
+def _load(path: Path, further: Sequence[str]) -> tuple[Splats, dict[str, Tensor]]:
+    """The splats of a file, and those of the further properties that it has, for the same."""
     with open(path, "rb") as file:
         header = read_header(file, path)
         vertex = _vertices(header, path)
@@ -104,6 +137,9 @@ def load_ply(path: Path) -> Splats:
         _seek(file, header, vertex, path)
         arrays = _empty(vertex.count, rest)
         columns = _columns(arrays)
+        found = [name for name in further if name in vertex.properties]
+        extra = {name: np.empty(vertex.count, np.float32) for name in found}
+        columns |= extra
         read = _text_block if header.encoding == "ascii" else _binary_block
         # A double beyond the range of float becomes infinite here and is left out below.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -112,7 +148,9 @@ def load_ply(path: Path) -> Splats:
                 for name, column in columns.items():
                     column[start:stop] = block[name]
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return _sound(Splats(**tensors, filter=_filter(header.comments, path)), path)
+    splats = _finite(Splats(**tensors, filter=_filter(header.comments, path)))
+    sound = _sound(splats, path)
+    return splats[sound], {name: torch.from_numpy(array)[sound] for name, array in extra.items()}
 
 
 def _empty(count: int, rest: int) -> dict[str, np.ndarray]:
@@ -245,18 +283,22 @@ def _filter(comments: Sequence[str], path: Path) -> Filter:
                 warnings.warn(
                     f"{path} is to be drawn in mode {mode[:20]!r}, which is not known here: "
                     "it is drawn as default",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             case ["antialiased", "1"]:
                 return "antialiased"
     return "classic"
 
 
-def _sound(splats: Splats, path: Path) -> Splats:
-    """The splats that can be drawn; a warning tells how many others there were."""
+def _finite(splats: Splats) -> Splats:
+    """The splats with finite numbers in the place of infinities that mean something."""
     logits = splats.opacity_logits.nan_to_num(nan=torch.nan, posinf=INFINITE, neginf=-INFINITE)
     scales = splats.log_scales.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=-INFINITE)
-    splats = replace(splats, opacity_logits=logits, log_scales=scales)
+    return replace(splats, opacity_logits=logits, log_scales=scales)
+
+
+def _sound(splats: Splats, path: Path) -> Tensor | slice:
+    """Which of the splats can be drawn; a warning tells how many others there are."""
     # Squares of lengths beyond these leave the range of float32.
     length = splats.quaternions.abs().amax(dim=1)
     sound = (length > 1e-15) & (length < 1e15)
@@ -264,10 +306,10 @@ def _sound(splats: Splats, path: Path) -> Splats:
         sound &= value.isfinite().reshape(len(splats), value[:1].numel()).all(dim=1)
     lost = len(splats) - int(sound.sum())
     if lost == 0:
-        return splats
+        return slice(None)
     warnings.warn(
         f"{path}: {lost} of {len(splats)} splats have values that are not finite, or no rotation, "
         "and were left out",
-        stacklevel=3,
+        stacklevel=4,
     )
-    return splats[sound]
+    return sound
