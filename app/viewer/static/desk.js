@@ -24,6 +24,7 @@ export class Viewing {
     };
     this.screen = new Screen(canvas, this.settings);
     this.shown = null;
+    this.probe = null; // shows numbers under the cursor, see probe.js
     this.stream = new Stream({
       ...handlers,
       status: (status) => {
@@ -34,8 +35,10 @@ export class Viewing {
       cameras: ({ items }) => this.screen.setCameras(items),
       frame: (frame) => {
         this.screen.take(frame);
+        this.probe?.frame(frame);
         handlers.frame?.(frame);
       },
+      probe: (reading) => this.probe?.show(reading),
       photo: (photo) => {
         if (photo.number === this.screen.cameras[this.screen.standing]?.number)
           this.screen.takePhoto(photo);
@@ -49,6 +52,7 @@ export class Viewing {
     this.screen.restart();
     this.sendLook();
     this.move();
+    this.probe?.again();
   }
 
   hearState(state) {
@@ -125,8 +129,10 @@ export class Viewing {
   async set(id, value) {
     const { settings, screen } = this;
     if (id in settings) settings[id] = value;
-    if (LOOKS.includes(id)) this.sendLook();
-    else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
+    if (LOOKS.includes(id)) {
+      this.sendLook();
+      this.probe?.again();
+    } else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
     else if (id === "up") this.eye.setUp(this.upOf(value));
     else if (id === "fly") this.eye.setFlying(value);
     else if (id === "reset") {

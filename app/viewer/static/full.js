@@ -5,6 +5,8 @@
 import { add, cross, dot, forwardOf, length, positionOf, scaled, unit } from "./camera.js";
 import { Viewing } from "./desk.js";
 import { drawLegend, liveIn } from "./overlay.js";
+import { Probe } from "./probe.js";
+import { nameOf } from "./screen.js";
 
 const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
 
@@ -127,13 +129,15 @@ function label(place, where, name = "p") {
 
 // The legend's parts, in the corner at the bottom left.
 function legendIn(place) {
-  const root = label(place, "left:84px;bottom:8px", "div");
+  const root = label(place, "left:84px;bottom:8px;max-width:min(440px,50%)", "div");
+  const [words, scale] = [document.createElement("div"), document.createElement("div")];
   const [low, high] = [document.createElement("span"), document.createElement("span")];
   const ramp = document.createElement("canvas");
   [ramp.width, ramp.height] = [256, 1];
   ramp.style.cssText = "width:140px;height:10px;margin:0 6px;image-rendering:pixelated";
-  root.append(low, ramp, high);
-  return { root, low, high, ramp };
+  scale.append(low, ramp, high);
+  root.append(words, scale);
+  return { root, words, scale, low, high, ramp };
 }
 
 async function start() {
@@ -169,9 +173,10 @@ async function start() {
       clearTimeout(told.timer);
       told.timer = setTimeout(() => (told.hidden = true), 8000);
     },
-    standing: (shot) => say(shot ? `${shot.name} (${shot.split}); move to leave` : ""),
+    standing: (shot) => say(shot ? `${nameOf(shot)}; move to leave` : ""),
   });
   window.lumigraph = viewing;
+  new Probe(viewing, above);
 
   let before = "";
   const watch = () => {

@@ -3,6 +3,8 @@
 import { add, forwardOf, positionOf, steer } from "./camera.js";
 import { OrbitEye, Viewing } from "./desk.js";
 import { drawLegend, Keys, liveIn } from "./overlay.js";
+import { Probe } from "./probe.js";
+import { nameOf } from "./screen.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -13,7 +15,8 @@ eye.follow = (shot) => {
   eye.orbit.lookFrom(position, target);
 };
 
-const legend = { root: $("legend"), low: $("low"), high: $("high"), ramp: $("ramp") };
+const legend = { root: $("legend") };
+for (const id of ["words", "scale", "low", "high", "ramp"]) legend[id] = $(id);
 const inputs = new Map();
 let role = "view", noted = 0, curves = {};
 
@@ -33,9 +36,10 @@ const viewing = new Viewing(canvas, eye, {
     for (const id of ["fov", "up"])
       if (inputs.has(id)) inputs.get(id).input.value = viewing.settings[id];
   },
-  standing: (shot) => hint(shot ? `${shot.name} (${shot.split}); Esc leaves` : ""),
+  standing: (shot) => hint(shot ? `${nameOf(shot)}; Esc leaves` : ""),
 });
 window.lumigraph = viewing;
+new Probe(viewing, canvas);
 
 steer(canvas, eye.orbit, () => {
   viewing.leave();
@@ -123,6 +127,14 @@ function make(item) {
   return made;
 }
 
+// One of a choice, greyed where it cannot be chosen now.
+function optionOf({ value, label, why }) {
+  const made = new Option(label, value);
+  made.disabled = Boolean(why);
+  made.title = why ?? "";
+  return made;
+}
+
 function update(made, item) {
   const { input, text, why } = made;
   const allowed = item.where === "page" || role === "control";
@@ -140,7 +152,9 @@ function update(made, item) {
   const options = JSON.stringify(item.options ?? []);
   if (item.kind === "choice" && options !== made.options) {
     made.options = options;
-    input.replaceChildren(...item.options.map(({ value, label }) => new Option(label, value)));
+    const chosen = made.set ? input.value : null;
+    input.replaceChildren(...item.options.map(optionOf));
+    if (chosen !== null) input.value = chosen;
   }
   // What the page itself sets is its own; what is being typed is left alone.
   if (item.kind === "upload" || document.activeElement === input) return;
@@ -277,7 +291,7 @@ canvas.addEventListener("pointermove", (event) => {
   if (over === (screen.hovered ?? null)) return;
   screen.hovered = over;
   canvas.style.cursor = over === null ? "" : "pointer";
-  canvas.title = over === null ? "" : screen.cameras[over].name;
+  canvas.title = over === null ? "" : nameOf(screen.cameras[over]);
   screen.draw();
 });
 

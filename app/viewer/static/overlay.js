@@ -1,9 +1,12 @@
 // What both pages lay over the picture: the legend of its colours, and how fast it comes.
 
-// Draws a legend: the range of the numbers shown, and their colours. box: {root, low, high, ramp}
+// Draws a legend: what the numbers shown are, their range, and their colours.
+// box: {root, words, scale, low, high, ramp}; scale holds the last three
 export function drawLegend(box, legend) {
-  box.root.hidden = !legend.colors?.length;
-  if (box.root.hidden) return;
+  box.words.textContent = legend.text;
+  box.scale.hidden = !legend.colors?.length;
+  box.root.hidden = box.scale.hidden && !legend.text;
+  if (box.scale.hidden) return;
   box.low.textContent = legend.low.toPrecision(3);
   box.high.textContent = legend.high.toPrecision(3);
   const context = box.ramp.getContext("2d");

@@ -4,7 +4,10 @@ import { add, dot, positionOf } from "./camera.js";
 
 const CLICK = 14; // pixels around a camera in which a click means it
 const FADED = "rgba(127, 127, 127, 0.55)";
-const COLORS = { train: "#4f9dde", test: "#e8833a" };
+const COLORS = { train: "#4f9dde", test: "#e8833a", calibration: "#b98be0" };
+
+// What a camera of the capture is called: its photo, and what that was used for.
+export const nameOf = (shot) => `${shot.name} (${shot.split})`;
 
 // Where a point of the scene lies on an image of `width` x `height` pixels, or null behind it.
 export function onImage(view, point, width, height) {

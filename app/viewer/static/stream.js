@@ -5,7 +5,7 @@ const KINDS = { 1: "frame", 2: "photo" };
 const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to come back
 
 // Calls the handlers given, by the name of what came: hello, state, controls, cameras, legend,
-// stats, note, upload (whether a file is taken), status (connected or not, and why), frame and photo
+// stats, note, probe (numbers under the cursor), upload (whether a file is taken), status (connected or not, and why), frame and photo
 // (pictures, with their header).
 export class Stream {
   constructor(handlers) {
