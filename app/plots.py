@@ -12,6 +12,8 @@ STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 """Between two marks of an axis, times a power of ten: what people count in."""
 
 PLOT_STYLE = """
+.plots { display: grid; gap: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 svg .ideal { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; fill: none; }
 """
 """What a page needs besides the style of reports."""

@@ -79,7 +79,9 @@ def _page(run: Run, estimate: dict[str, Any]) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}, uncertainty - Lumigraph</title><style>{STYLE}{PLOT_STYLE}</style></head><body>
+<title>{title}, uncertainty - Lumigraph</title><style>{STYLE}{PLOT_STYLE}
+th:first-child {{ min-width: 8.5rem; }}
+</style></head><body>
 <h1>{title}: how far to trust it</h1><p class="under">PH-Dropout, {escape(how)}</p>
 <div class="tiles">{"".join(tiles)}</div>{note}
 <h2>Intervals</h2>{_intervals(estimate)}
@@ -109,11 +111,11 @@ def _intervals(estimate: dict[str, Any]) -> str:
     ]
     text = (
         f"Each colour value gets an interval: its mean, and {found['q']:.3g} standard deviations "
-        f"to both sides. {found['views']} photos that the scene was not trained on tell that it "
-        "takes as many. The promise: a further view taken like those is covered with a probability "
-        f"of at least {level}, and covered means that at least {within} of its values lie within "
-        "their intervals. It holds whatever the shape of the errors, but not for cameras or light "
-        "unlike those of the photos."
+        f"to both sides. How many it takes was measured on {found['views']} of the photos, which "
+        "were set aside from training. The promise: a further view taken like those is covered "
+        f"with a probability of at least {level}, and covered means that at least {within} of its "
+        "values lie within their intervals. It holds whatever the shape of the errors, but not for "
+        "cameras or light unlike those of the photos."
     )
     if found["covered_views"] is not None:
         tiles += _kept(estimate["per_image"], found)
@@ -141,7 +143,7 @@ def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
     if curves is None:
         return "<p>No views were held out.</p>"
     plots = (plot_svg(plot, **curves[name]) for name, plot in PLOTS.items())
-    return f'<div class="charts">{"".join(plots)}</div>'
+    return f'<div class="plots">{"".join(plots)}</div>'
 
 
 def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:

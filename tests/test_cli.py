@@ -291,6 +291,9 @@ def test_what_is_set_aside_is_part_of_what_a_run_is_made_from(capture):
     some, others = (inputs_of(load_capture(capture, calibration=count)) for count in (2, 3))
     hashes = {each["cameras_sha256"] for each in (whole, some, others)}
     assert len(hashes) == 3
+    aside = load_capture(capture, calibration=3)
+    fewer = inputs_of(dataclasses.replace(aside, calibration=()))
+    assert all(fewer[key] != others[key] for key in ("cameras_sha256", "photos_blake2b"))
     assert some["photos"] == whole["photos"] == some["train"] + some["test"] + 2
     assert "calibration" not in whole  # runs that were begun without can go on
 
