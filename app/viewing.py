@@ -56,22 +56,25 @@ REDIRECT = """<!doctype html>
 
 
 def run_app(folders: Sequence[Path], runs: Path, serving: Serving) -> None:
-    """Serves the page over the captures and runs in the folders."""
+    """Serves the page over the captures and runs in the folders.
+
+    PLY files that are given are opened before: ValueError says if one cannot be.
+    """
     for folder in folders:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} does not exist: give folders of captures or runs")
-    with _serving(folders, runs, serving) as (page, news):
+    files = [path for path in folders if path.is_file() and path.suffix.lower() == ".ply"]
+    # The first one is opened last, and so is what is seen.
+    with _serving(folders, runs, serving, files[::-1]) as (page, news):
         _stay(page, news, serving)
 
 
 def view(path: Path, runs: Path, serving: Serving) -> None:
-    """Serves the page with a run or a PLY file open in it."""
+    """Serves the page with a run or a PLY file open in it; ValueError says if it cannot be."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a .ply of splats")
-    with _serving([path], runs, serving) as (page, news):
-        source = page.desk.source_at(path)
-        page.board.choose(source)
-        page.desk.show(source)
+    with _serving([path], runs, serving, [path]) as (page, news):
+        page.board.choose(page.desk.source_at(path))
         _stay(page, news, serving)
 
 
@@ -111,14 +114,17 @@ def _run_of(job: Job) -> Run | None:
 
 
 @contextmanager
-def _serving(folders: Sequence[Path], runs: Path, serving: Serving) -> Iterator[tuple[Page, News]]:
+def _serving(
+    folders: Sequence[Path], runs: Path, serving: Serving, opened: Sequence[Path] = ()
+) -> Iterator[tuple[Page, News]]:
     """The page, and where news comes from that it is to end; closed in the end.
 
+    Runs and PLY files to be `opened` are so before it is served: ValueError if one cannot be.
     The first signal to end is news, the second ends a training in work without its checkpoint, and
     a third this process. Signals that are ignored stay so.
     """
     page = open_page(
-        Desk(folders, runs),
+        _desk(folders, runs, opened),
         runs / "uploads",
         host=serving.host,
         port=serving.port,
@@ -146,6 +152,18 @@ def _serving(folders: Sequence[Path], runs: Path, serving: Serving) -> Iterator[
         page.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _desk(folders: Sequence[Path], runs: Path, opened: Sequence[Path]) -> Desk:
+    """A desk with the last of these runs and PLY files open on it; ValueError if one cannot be."""
+    desk = Desk(folders, runs)
+    try:
+        for path in opened:
+            desk.show_now(desk.source_at(path))
+    except BaseException:
+        desk.close()
+        raise
+    return desk
 
 
 def _stay(page: Page, news: News, serving: Serving, job: Job | None = None) -> bool:

@@ -68,8 +68,10 @@ def read_header(file: IO[bytes], path: Path) -> Header:
         ValueError: It is not a PLY file, or its header is cut off, too long or malformed.
     """
     text = file.read(HEADER_LIMIT)
+    if not text:
+        raise ValueError(f"{path} is not a PLY file but empty: copy or export it again")
     if not re.match(rb"ply[ \t]*\r?\n", text):
-        raise ValueError(f"{path} is not a PLY file: it starts with {text[:8]!r}, not with 'ply'")
+        raise ValueError(f"{path} is not a PLY file: its first line is not 'ply'")
     end = re.search(rb"\nend_header[ \t]*\r?\n", text)
     if end is None:
         if len(text) < HEADER_LIMIT:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lumigraph.app.bench import generated_scene
 from lumigraph.app.training import Order
 from lumigraph.app.viewer.board import Board
 from lumigraph.app.viewer.controls import desk_controls
 from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.legend import UNKNOWN
 from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import save_ply
@@ -192,6 +194,23 @@ def test_what_came_into_a_folder_is_found_by_looking_again(real: Board, desk: De
     assert "mine/late.ply" in [option["label"] for option in real.controls()[0]["options"]]
 
 
+def test_confidence_can_be_chosen_where_it_is_known(real: Board, desk: Desk, tmp_path: Path):
+    def option() -> dict[str, str]:
+        mode = next(control for control in real.controls() if control["id"] == "mode")
+        return next(each for each in mode["options"] if each["value"] == "confidence")
+
+    assert "why" not in option()  # nothing is shown of which it could be known
+    scene = generated_scene(20)
+    save_ply(scene, tmp_path / "mine" / "a.ply")
+    save_ply(scene, tmp_path / "mine" / "b.ply", extra={"confidence": torch.ones(20)})
+    for name, why in (("a.ply", UNKNOWN), ("b.ply", None)):
+        before = desk.scene()
+        desk.show(desk.source_at(tmp_path / "mine" / name))
+        until(desk, lambda state, before=before: desk.scene() is not before)
+        assert option().get("why") == why
+    json.dumps(real.controls())
+
+
 def test_the_scene_shown_has_a_first_view_and_following_ends_with_another(
     real: Board, desk: Desk, tmp_path: Path
 ):
@@ -260,6 +279,32 @@ def test_a_ply_is_chosen_and_shown(real: Board, desk: Desk, tmp_path: Path):
     sent(real, "a.ply", (tmp_path / "x.ply").read_bytes())
     state = until(desk, lambda state: state["shown"])
     assert state["shown"]["source"] == chosen(real)
+
+
+CLOUD = b"""ply
+format ascii 1.0
+element vertex 1
+property float x
+property float y
+property float z
+end_header
+0 0 0
+"""
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"ply", CLOUD, CLOUD[:-3]])
+def test_nothing_of_a_ply_that_cannot_be_opened_is_kept(
+    real: Board, desk: Desk, tmp_path: Path, data: bytes
+):
+    before, sources = chosen(real), desk.sources()
+    with pytest.raises(ValueError, match=r"x\.ply \w+") as refused:
+        sent(real, "x.ply", data)
+    assert "b'" not in str(refused.value)
+    assert files_in(tmp_path) == []
+    assert real._sitting._held == {}
+    assert (chosen(real), desk.sources()) == (before, sources)
+    assert desk.state()["opening"] == ""
+    assert real._desk._follows
 
 
 def test_a_file_that_did_not_come_whole_is_not_kept(real: Board, tmp_path: Path):

@@ -25,7 +25,7 @@ from lumigraph.app.training import Order, resume_command, start
 from lumigraph.app.viewer import page as pages
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.page import Page, open_page
-from lumigraph.app.viewing import Serving, train_viewed, view
+from lumigraph.app.viewing import Serving, run_app, train_viewed, view
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import save_ply
 from lumigraph.render import Splats
@@ -123,6 +123,34 @@ def test_a_page_without_a_place_for_its_file_is_served(ply, tmp_path, monkeypatc
 
     monkeypatch.setattr(viewing, "TemporaryDirectory", full)
     view(ply, tmp_path / "runs", ANY)
+
+
+CLOUD = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", "but empty"), ("hello\n", "first line is not 'ply'"), (CLOUD, "no property y")],
+    ids=["empty", "text", "cloud"],
+)
+@pytest.mark.parametrize("command", ["app", "view"])
+def test_what_is_no_file_of_splats_is_said_before_anything_is_served(
+    tmp_path, monkeypatch, command, content, words
+):
+    (tmp_path / "x.ply").write_text(content)
+    monkeypatch.setattr(viewing, "open_page", lambda *_, **__: pytest.fail("it is served"))
+    with pytest.raises(ValueError, match=words):
+        if command == "app":
+            run_app([tmp_path, tmp_path / "x.ply"], tmp_path / "runs", ANY)
+        else:
+            view(tmp_path / "x.ply", tmp_path / "runs", ANY)
+
+
+def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
+    shown = []
+    visited(lambda page, address: shown.append(page.desk.state()["shown"]["name"]))
+    run_app([ply], tmp_path / "runs", ANY)
+    assert shown == ["splats.ply"]
 
 
 def test_a_training_that_fails_is_said_at_once_and_is_a_failure(tmp_path):

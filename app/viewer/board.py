@@ -131,11 +131,20 @@ class Board:
         if path.suffix.lower() == ".zip":
             self._unpack(path)
         elif path.suffix.lower() == ".ply":
-            source = self._desk.source_at(path)
-            self.choose(source)
-            self._desk.show(source)
+            self._show(path)
         else:
             self._gather(self._sitting.capture_of(path))
+
+    def _show(self, path: Path) -> None:
+        """Shows and chooses the splats in a PLY; one that cannot be opened is not kept."""
+        source = self._desk.source_at(path)
+        try:
+            self._desk.show_now(source)
+        except ValueError:
+            self._sitting.remove(path)
+            self._desk.refresh()
+            raise
+        self.choose(source)
 
     def _unpack(self, path: Path) -> None:
         """Chooses the capture that is in a zip; nothing of one without cameras is kept."""

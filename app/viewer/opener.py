@@ -3,7 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lumigraph.app.viewer.sentences import sentence_of
@@ -42,11 +42,15 @@ class Opener:
         self._thread = ThreadPoolExecutor(1, "opener")
 
     def open(self, source: Source) -> None:
-        """Has a run or a PLY file opened, unless another one is asked for meanwhile."""
-        with self._lock:
-            self._tickets += 1
-            self.name = source.name
-            self._thread.submit(self._load, source, self._tickets)
+        """Has a run or a PLY file opened, unless another one is asked for meanwhile.
+
+        A note says why if that cannot be.
+        """
+        self._submit(source).add_done_callback(self._complain)
+
+    def load(self, source: Source) -> None:
+        """Opens a run or a PLY file before it returns; ValueError says why if that cannot be."""
+        self._submit(source).result()
 
     def forget(self) -> None:
         """What is being opened is not wanted any more."""
@@ -61,6 +65,16 @@ class Opener:
     def close(self) -> None:
         """Returns when the thread has ended; what waits for it is not done."""
         self._thread.shutdown(cancel_futures=True)
+
+    def _submit(self, source: Source) -> Future[None]:
+        with self._lock:
+            self._tickets += 1
+            self.name = source.name
+            return self._thread.submit(self._load, source, self._tickets)
+
+    def _complain(self, loading: Future[None]) -> None:
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            self._note("error", sentence_of(error))
 
     def _load(self, source: Source, ticket: int) -> None:
         assert source.path
@@ -78,8 +92,7 @@ class Opener:
             with self._lock:
                 if ticket == self._tickets:
                     self.name = ""
-            self._note("error", sentence_of(error))
-            return
+            raise ValueError(sentence_of(error)) from error
         for warning in caught:
             self._note("info", str(warning.message))
         with self._lock:
