@@ -19,14 +19,14 @@ LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 Curves = dict[str, Tensor]
 
 
-def curves_of(mean: Tensor, std: Tensor, photo: Tensor) -> Curves:
+def curves_of(picture: Tensor, std: Tensor, photo: Tensor) -> Curves:
     """The curves of one view, by their names. All maps [...], in one unit."""
-    error = (mean - photo).abs()
+    error = (picture - photo).abs()
     return {
         "sparsification_mae": _rows(sparsification(error, std, measure="mae")),
         "sparsification_rmse": _rows(sparsification(error, std, measure="rmse")),
         "risk_coverage": _rows(risk_coverage(error, std)),
-        "reliability": _reliability(mean, std, photo),
+        "reliability": _reliability(picture, std, photo),
     }
 
 
@@ -45,9 +45,9 @@ def _rows(curve: Curve) -> Tensor:
     return torch.stack([curve.shares, curve.values, curve.oracle])
 
 
-def _reliability(mean: Tensor, std: Tensor, photo: Tensor) -> Tensor:
+def _reliability(picture: Tensor, std: Tensor, photo: Tensor) -> Tensor:
     """The share of values within the interval that would hold `LEVELS` were errors normal."""
     levels = torch.tensor(LEVELS, dtype=torch.float64)
     stretches = (math.sqrt(2) * torch.special.erfinv(levels)).tolist()
-    inside = [interval_coverage(mean, std, photo, z) for z in stretches]
+    inside = [interval_coverage(picture, std, photo, z) for z in stretches]
     return torch.stack([levels, torch.tensor(inside, dtype=torch.float64), levels])

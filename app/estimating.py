@@ -1,17 +1,21 @@
 """What `uncertainty` does with a run: how far to trust it, as maps, numbers, curves and a page.
 
 It fills the folder uncertainty/ of the run: estimate.json with the rate, where it comes from, the
-numbers of each test view and how wide intervals are; maps/ and means/ with the standard deviation
-of each as colours, and its mean picture; confidence.safetensors with how far each splat can be
-trusted; report.html.
+numbers of each test view and how wide intervals are; maps/, means/ and pictures/ with the standard
+deviation of each as colours, its mean over masks, and it with all splats; confidence.safetensors
+with how far each splat can be trusted; report.html.
+
+Errors are those of the picture that people see, with all splats. As published, they are those of
+the mean over masks, whose colours fade the more is left out: that is an error of its own, which the
+deviations know all about, and makes any map look better at higher rates. Both are told.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +25,6 @@ from torch import Tensor
 from lumigraph.app.curves import Curves, curves_of, mean_curves
 from lumigraph.app.files import explained, is_number, read_json, shown, write_json
 from lumigraph.app.intervals import (
-    Estimator,
     Held,
     Intervals,
     Promise,
@@ -35,7 +38,7 @@ from lumigraph.app.run_folder import Run
 from lumigraph.app.uncertainty_report import write_uncertainty_report
 from lumigraph.datasets import Capture, Frame
 from lumigraph.datasets.files import atomic
-from lumigraph.render import Camera, Splats, quantize, to_bytes
+from lumigraph.render import Camera, Splats, quantize, render_color, to_bytes
 from lumigraph.uncertainty import (
     MARGIN,
     PASSES,
@@ -98,13 +101,36 @@ class Rate:
         return self.base is not None
 
 
+class Maps(NamedTuple):
+    """What is known of a view. [height, width, 3] each, on the CPU
+
+    Attributes:
+        picture: With all splats, as people see it.
+        mean: Over masks.
+        std: Over masks.
+    """
+
+    picture: Tensor
+    mean: Tensor
+    std: Tensor
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What was found of a test view, for the report."""
+    """What was found of a test view, for the report.
+
+    Attributes:
+        name: Of the frame.
+        file: Of its map, and of its mean picture.
+        metrics: With the errors of the picture.
+        published: The same with those of the mean, as published.
+        interval: How the intervals do, if there are any.
+    """
 
     name: str
     file: str
     metrics: dict[str, float]
+    published: dict[str, float]
     interval: Held | None
 
 
@@ -124,11 +150,16 @@ def estimate_run(
     scene, views = run.scene(), run.views()
     rate = rate_of(run, scene, views, asked, told)
     estimator = _estimator(scene, views.background, rate.value, asked)
-    folders = (run.part(f"{FOLDER}/maps"), run.part(f"{FOLDER}/means"))
-    made = make_intervals(views.calibration, estimator, rate.value, asked.promise, told)
+    folders = [run.part(f"{FOLDER}/{name}") for name in ("maps", "means", "pictures")]
+
+    def seen_by(camera: Camera) -> tuple[Tensor, Tensor]:
+        maps = estimator(camera)
+        return maps.picture, maps.std
+
+    made = make_intervals(views.calibration, seen_by, rate.value, asked.promise, told)
     found, curves = [], []
     for index, frame in enumerate(views.test):
-        seen, each = _assess(frame, index, estimator, made, folders)
+        seen, each = _assess(frame, index, estimator(frame.camera), made, folders)
         found.append(seen)
         curves.append(each)
         told("Comparing with the test photos", index + 1, len(views.test))
@@ -148,7 +179,8 @@ def estimate_run(
         "trials": asked.trials,
         "splats": len(scene),
         "scene": _digest(scene),
-        "mean": _means(found),
+        "mean": _means([seen.metrics for seen in found]),
+        "published": _means([seen.published for seen in found]),
         "per_image": [asdict(seen) for seen in found],
         "curves": mean_curves(curves),
         "intervals": intervals_json(made, held),
@@ -273,34 +305,42 @@ def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
 
 def _estimator(
     scene: Splats, background: tuple[float, float, float], rate: float, asked: Asked
-) -> Estimator:
-    """Mean and standard deviation of what a camera sees."""
-    if asked.trials is None:
-        return lambda camera: exact_color(scene, camera, rate, background=background)
-    trials, generator = asked.trials, torch.Generator().manual_seed(asked.seed)
+) -> Callable[[Camera], Maps]:
+    """What is known of a camera's view."""
+    generator = torch.Generator().manual_seed(asked.seed)
 
-    def estimate(camera: Camera) -> tuple[Tensor, Tensor]:
-        spread = sampled(
-            scene, camera, rate, trials=trials, generator=generator, background=background
-        )
-        return spread.mean, spread.std
+    def estimate(camera: Camera) -> Maps:
+        picture = render_color(scene, camera, background=background)
+        if asked.trials is None:
+            mean, std = exact_color(scene, camera, rate, background=background)
+        else:
+            spread = sampled(
+                scene,
+                camera,
+                rate,
+                trials=asked.trials,
+                generator=generator,
+                background=background,
+            )
+            mean, std = spread.mean, spread.std
+        return Maps(picture.cpu(), mean.cpu(), std.cpu())
 
     return estimate
 
 
 def _assess(
-    frame: Frame, index: int, estimator: Estimator, made: Intervals, folders: tuple[Path, Path]
+    frame: Frame, index: int, maps: Maps, made: Intervals, folders: Sequence[Path]
 ) -> tuple[Seen, Curves]:
-    """The numbers of one view; its map and its mean picture go to the folders."""
-    mean, std = (values.cpu() for values in estimator(frame.camera))
-    photo = frame.image().float() / 255
-    held = made.held(mean, std, photo)
-    mean = quantize(mean)
+    """The numbers of one view; its map, mean and picture go to the folders."""
+    photo, std = frame.image().float() / 255, maps.std
+    held = made.held(maps.picture, std, photo)
+    picture, mean = quantize(maps.picture), quantize(maps.mean)
     name = picture_name(index, frame.name)
-    write_picture(folders[0] / name, colored(shade(std)))
-    write_picture(folders[1] / name, to_bytes(mean))
-    metrics = asdict(view_metrics(mean, std, photo))
-    return Seen(frame.name, name, metrics, held), curves_of(mean, std, photo)
+    pictures = (colored(shade(std)), to_bytes(mean), to_bytes(picture))
+    for folder, pixels in zip(folders, pictures, strict=True):
+        write_picture(folder / name, pixels)
+    metrics, published = (asdict(view_metrics(seen, std, photo)) for seen in (picture, mean))
+    return Seen(frame.name, name, metrics, published, held), curves_of(picture, std, photo)
 
 
 def shade(std: Tensor) -> Tensor:
@@ -308,8 +348,7 @@ def shade(std: Tensor) -> Tensor:
     return std.mean(-1).clamp(0, 1).sqrt() * 2
 
 
-def _means(found: Sequence[Seen]) -> dict[str, float] | None:
-    if not found:
+def _means(views: Sequence[dict[str, float]]) -> dict[str, float] | None:
+    if not views:
         return None
-    keys = found[0].metrics
-    return {key: math.fsum(seen.metrics[key] for seen in found) / len(found) for key in keys}
+    return {key: math.fsum(view[key] for view in views) / len(views) for key in views[0]}

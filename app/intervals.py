@@ -20,7 +20,7 @@ from lumigraph.uncertainty import (
 from lumigraph.uncertainty.conformal import STD_FLOOR, share_inside
 
 Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
-"""Mean and standard deviation of what a camera sees. [height, width, 3] both"""
+"""What a camera sees, and its standard deviation. [height, width, 3] both"""
 
 Told = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
@@ -85,14 +85,14 @@ class Intervals:
     scores: tuple[float, ...] = ()
     note: str | None = None
 
-    def held(self, mean: Tensor, std: Tensor, photo: Tensor) -> Held | None:
+    def held(self, picture: Tensor, std: Tensor, photo: Tensor) -> Held | None:
         """How they do in a view. All [height, width, 3], in [0, 1]"""
         if self.calibration is None:
             return None
-        low, high = interval(self.calibration, mean, std)
+        low, high = interval(self.calibration, picture, std)
         return Held(
-            covered=covers(self.calibration, mean, std, photo),
-            inside=share_inside(self.calibration, mean, std, photo),
+            covered=covers(self.calibration, picture, std, photo),
+            inside=share_inside(self.calibration, picture, std, photo),
             width=float((high - low).double().mean()),
         )
 
@@ -122,9 +122,9 @@ def make_intervals(
         return Intervals(promise, note=f"{sentence}: give a higher --rate, or none")
     scores, spread = [], 0.0
     for done, frame in enumerate(frames, 1):
-        mean, std = (values.cpu() for values in estimator(frame.camera))
+        picture, std = estimator(frame.camera)
         photo = frame.image().float() / 255
-        scores.append(view_score(mean, std, photo, beta=1 - promise.within))
+        scores.append(view_score(picture, std, photo, beta=1 - promise.within))
         spread = max(spread, float(std.max()))
         told("Calibrating intervals", done, len(frames))
     if spread <= STD_FLOOR:

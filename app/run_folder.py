@@ -9,7 +9,7 @@
     eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
     calibration/        photos/ (those set aside to calibrate intervals, lossless), if there are any
     renders/            what `lumigraph render` made
-    uncertainty/        estimate.json, maps/, means/, report.html: what `lumigraph uncertainty` made
+    uncertainty/        what `lumigraph uncertainty` made: estimate.json, maps/, report.html, ...
     report.html         all of it on one page
     .lock               while it is trained: the process that does
 

@@ -49,12 +49,21 @@ def uncertainty(
         ("drop rate", f"{found['rate']:.4f} ({found['origin']}{known})"),
         ("AUSE", f"{mean['ause_mae']:.3f} (MAE), {mean['ause_rmse']:.3f} (RMSE)" if mean else None),
         ("Spearman", f"{mean['spearman']:.3f}" if mean else None),
+        ("as published", _published(found["published"])),
         ("mean std", f"{mean['sharpness']:.4f}" if mean else None),
         ("views", len(found["per_image"])),
         *_interval_rows(found),
         ("report", run / "uncertainty" / "report.html"),
     ]
     report(as_json, found, f"{run}: how far to trust it", rows)
+
+
+def _published(metrics: dict[str, float] | None) -> str | None:
+    """The numbers with errors of the mean over masks."""
+    if metrics is None:
+        return None
+    ause, spearman = metrics["ause_mae"], metrics["spearman"]
+    return f"AUSE {ause:.3f} (MAE), Spearman {spearman:.3f}, of the mean over masks"
 
 
 def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -72,7 +81,7 @@ def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
             f"{percent(made['covered_values'])} of their values; {made['width']:.3f} wide"
         )
     return [
-        ("intervals", f"mean +- {made['q']:.3g} std, to hold {promise}"),
+        ("intervals", f"colour +- {made['q']:.3g} std, to hold {promise}"),
         ("they hold", covered),
         ("but", note),
     ]

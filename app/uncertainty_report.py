@@ -51,7 +51,7 @@ PLOTS = {
     ),
     "reliability": Plot(
         "Reliability",
-        "of a normal distribution, in mean \u00b1 z standard deviations",
+        "of a normal distribution, in colour \u00b1 z standard deviations",
         "share of the values within",
         "Below the dashed line the standard deviations are too small to be read as they are: this "
         "is what intervals mend.",
@@ -86,6 +86,7 @@ th:first-child {{ min-width: 8.5rem; }}
 <div class="tiles">{"".join(tiles)}</div>{note}
 <h2>Intervals</h2>{_intervals(estimate)}
 <h2>How well the map knows its errors</h2>{_curves(estimate["curves"])}
+{_published(estimate["published"])}
 <h2>Test views</h2>{_views(run, estimate["per_image"])}
 </body></html>
 """
@@ -110,7 +111,7 @@ def _intervals(estimate: dict[str, Any]) -> str:
         tile(f"\u00b1 {found['q']:.3g}", "standard deviations (q)"),
     ]
     text = (
-        f"Each colour value gets an interval: its mean, and {found['q']:.3g} standard deviations "
+        f"Each colour value gets an interval: itself, and {found['q']:.3g} standard deviations "
         f"to both sides. How many it takes was measured on {found['views']} of the photos, which "
         "were set aside from training. The promise: a further view taken like those is covered "
         f"with a probability of at least {level}, and covered means that at least {within} of its "
@@ -136,6 +137,19 @@ def _kept(entries: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[str]
         tile(percent(found["covered_values"]), "of their values within"),
         tile(f"{found['width']:.3f}", "mean width, of colours from 0 to 1"),
     ]
+
+
+def _published(metrics: dict[str, float] | None) -> str:
+    """The numbers with errors of the mean over masks."""
+    if metrics is None:
+        return ""
+    return (
+        "<p>All errors are those of the picture with all splats. PH-Dropout was published with "
+        "errors of the mean over masks, which is darker the more is left out: so counted, AUSE is "
+        f"{metrics['ause_mae']:.3f} (MAE) and {metrics['ause_rmse']:.3f} (RMSE), in the units of "
+        f"the paper {metrics['ause_published']:.3f}, Spearman {metrics['spearman']:.3f}, the "
+        f"negative log likelihood {metrics['nll']:.3f}.</p>"
+    )
 
 
 def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
@@ -179,7 +193,7 @@ def _pictures(run: Run, index: int, frame: Frame) -> str:
     try:
         photo = frame.image()
         spread = read_picture(run.folder / "uncertainty" / "maps" / name, *size)
-        seen = read_picture(run.folder / "uncertainty" / "means" / name, *size)
+        seen = read_picture(run.folder / "uncertainty" / "pictures" / name, *size)
     except (OSError, ValueError):
         return "<td>missing</td>" * 3
     error: torch.Tensor = (seen.float() - photo.float()).abs().mean(-1) / 255 * ERROR_SCALE

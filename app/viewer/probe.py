@@ -25,9 +25,9 @@ class Reading:
     """What chance leaves of one pixel when splats are dropped; see `uncertainty.exact`.
 
     Attributes:
-        color: Expected. [3]
-        std: Of each channel. [3]
-        opacity: Expected.
+        color: With all splats, as people see it. [3]
+        std: Of each channel over masks. [3]
+        opacity: Expected over masks.
         depth: Along the camera's axis, in the scene's units; None where hardly anything is.
         depth_std: Of that.
     """
@@ -80,15 +80,18 @@ def read_pixel(
         footprints, features, background=(*background, 0, 0), **pixel
     )
     mean, std = moments.mean[0, 0].cpu(), moments.variance[0, 0].sqrt().cpu()
-    opacity = mean[3].item()
+    whole = backend.rasterize_moments(
+        footprints, colors, background=background, **{**pixel, "rate": 0.0}
+    )
+    color, opacity = whole.mean[0, 0].cpu(), mean[3].item()
     if opacity < HAZE:
-        return Reading(mean[:3], std[:3], opacity, None, None)
+        return Reading(color, std[:3], opacity, None, None)
     depth = mean[4] / mean[3]
     around = backend.rasterize_moments(
         footprints, depths, origin=depth.to(depths).view(1, 1, 1), **pixel
     )
     depth_std = around.variance.item() ** 0.5 / opacity
-    return Reading(mean[:3], std[:3], opacity, depth.item(), depth_std)
+    return Reading(color, std[:3], opacity, depth.item(), depth_std)
 
 
 def told(
