@@ -15,12 +15,13 @@ from typing import Literal
 
 import typer
 
+from lumigraph.app.endings import Ended
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.session import checkpoints
 from lumigraph.app.terminal import notice
 from lumigraph.app.training import SIGNALS, Order, resume_command
 from lumigraph.app.viewer.desk import Desk
-from lumigraph.app.viewer.jobs import Job
+from lumigraph.app.viewer.jobs import OVER, Job
 from lumigraph.app.viewer.page import Page, open_page
 from lumigraph.app.viewer.server import ssh_line
 
@@ -42,8 +43,8 @@ class Serving:
     token: bool = True
 
 
-News = SimpleQueue[Literal["end", "failed"]]
-"""What whoever waits is woken for. It takes news from a signal handler at any moment, which an
+News = SimpleQueue[int | Literal["failed"]]
+"""What whoever waits is woken for, signals to end by their numbers. It takes news from a signal handler at any moment, which an
 Event does not: its lock may just be held by the thread that the handler interrupts."""
 
 REDIRECT = """<!doctype html>
@@ -80,10 +81,12 @@ def view(path: Path, runs: Path, serving: Serving) -> None:
 
 def train_viewed(
     capture: Path, order: Order, runs: Path, resume: Path | None, serving: Serving
-) -> Run | None:
+) -> Ended | None:
     """Trains with the page open, and goes on serving it until Ctrl-C ends both; the run then.
 
-    None if the training failed, which is said at once, or was ended before it had done a step.
+    Its exit code is that of `train`: 128 and the signal's number if the training was at work then.
+    None if the training failed, which is said at once. Raises typer.Exit if it was ended before it
+    had done a step, or before it had begun.
     """
     allowed = [capture] if resume is None else [capture, resume]
     with _serving(allowed, runs, serving) as (page, news):
@@ -94,11 +97,13 @@ def train_viewed(
             job = desk.job(desk.start(source, order))
         else:
             job = desk.job(desk.go_on(desk.source_at(resume), source))
-        said = _stay(page, news, serving, job)
+        leave = _stay(page, news, serving, job)
     run = _run_of(job)
     if job.state != "failed":
-        return run
-    if not said:
+        if run is None:
+            raise typer.Exit(leave.code)
+        return Ended(run, leave.code)
+    if not leave.said:
         _say_failed(job)
     if run is not None and run.state != "finished" and checkpoints(run):
         notice("To go on from the last checkpoint:")
@@ -138,7 +143,7 @@ def _serving(
 
     def end(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        news.put("end")
+        news.put(number)
         if len(received) > 1:
             for each in before:
                 signal.signal(each, signal.SIG_DFL)
@@ -166,11 +171,21 @@ def _desk(folders: Sequence[Path], runs: Path, opened: Sequence[Path]) -> Desk:
     return desk
 
 
-def _stay(page: Page, news: News, serving: Serving, job: Job | None = None) -> bool:
-    """Says where the page is, and waits for a signal to end it.
+@dataclass(frozen=True)
+class _Leave:
+    """How a page came to its end.
 
-    True if the job failed meanwhile, which is said at once.
+    Attributes:
+        code: 128 and the number of the signal that ended it if the job was not over, else 0.
+        said: Whether the job failed, which was said at once.
     """
+
+    code: int
+    said: bool
+
+
+def _stay(page: Page, news: News, serving: Serving, job: Job | None = None) -> _Leave:
+    """Says where the page is, and waits for a signal to end it."""
     server = page.server
     url = server.urls["control"]
     notice(f"The page: {url}")
@@ -189,12 +204,13 @@ def _stay(page: Page, news: News, serving: Serving, job: Job | None = None) -> b
         if job is not None:
             stack.callback(page.desk.subscribe(lambda: _watch(job, news)))
             _watch(job, news)  # it may have failed already
-        while news.get() != "end":
+        while (number := news.get()) == "failed":
             if job is not None and not failed:
                 failed = True
                 _say_failed(job)
+        code = 128 + number if job is not None and job.state not in OVER else 0
     notice("Closing; once more to end a training in work without its checkpoint")
-    return failed
+    return _Leave(code, failed)
 
 
 def _watch(job: Job, news: News) -> None:

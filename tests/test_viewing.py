@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 import torch
+import typer
 import viser
 
 from lumigraph.app import viewing
+from lumigraph.app.endings import Ended, report_run
 from lumigraph.app.run_folder import open_run
 from lumigraph.app.session import checkpoints
 from lumigraph.app.training import Order, resume_command, start
@@ -199,7 +201,28 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
     words = shlex.split(resume_command(capture, run))
     gone_on = train_viewed(Path(words[-3]), Order(), tmp_path / "runs", Path(words[-1]), ANY)
     assert gone_on is not None
-    assert (gone_on.folder, gone_on.state) == (run, "stopped")
+    assert (gone_on.run.folder, gone_on.run.state) == (run, "stopped")
+    assert gone_on.code == 128 + signal.SIGTERM
+
+
+def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_path, visited):
+    def stopped(page: Page, address: str) -> None:
+        until(page.desk, lambda: page.desk.state()["current"].get("step"))
+        page.desk.stop()
+        until(page.desk, lambda: current(page.desk) == "stopped")
+
+    visited(stopped)
+    ended = train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY)
+    assert ended is not None
+    assert (ended.run.state, ended.code) == ("stopped", 0)
+    with pytest.raises(typer.Exit) as left:
+        report_run(Ended(ended.run, 130), capture, False, 0)
+    assert left.value.exit_code == 130
+
+    visited(lambda page, address: until(page.desk, lambda: current(page.desk)))
+    with pytest.raises(typer.Exit) as left:
+        train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY)
+    assert left.value.exit_code == 128 + signal.SIGTERM
 
 
 def test_a_second_signal_ends_a_training_that_does_not_answer(capture, tmp_path, visited):
