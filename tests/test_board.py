@@ -232,6 +232,35 @@ def test_the_scene_shown_has_a_first_view_and_following_ends_with_another(
     assert real.cameras() is real.cameras()  # they are not sent again as long as they are the same
 
 
+def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
+    real: Board, desk: Desk, pavilion: Path, tmp_path: Path
+):
+    shutil.copytree(pavilion, tmp_path / "mine" / "pavilion")
+    changes = {"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1}
+    desk.start(desk.source_at(tmp_path / "mine" / "pavilion"), Order("quick", changes=changes))
+    until(desk, lambda state: (state["current"] or {}).get("step"))
+    real.do("stop", True)
+    until(desk, lambda _: desk.state()["notes"])
+    step = desk.state()["current"]["step"]
+    source = next(s for s in desk.sources() if s["kind"] == "run")
+    until(desk, lambda _: chosen(real) == source["id"])
+    words = f"{source['name']} is stopped at step {step:,} of 1,000,000: press Go on"
+    assert words in notes(desk)[-1]
+    assert next(c for c in real.controls() if c["id"] == "go_on")["enabled"]
+
+
+def test_a_training_that_is_stopped_while_it_loads_leaves_nothing_to_go_on_with(
+    real: Board, desk: Desk
+):
+    desk.start("demo:tiny")
+    until(desk, lambda state: state["current"] and state["current"]["state"] == "loading")
+    before = chosen(real)
+    real.do("stop", True)
+    until(desk, lambda state: state["current"]["state"] == "stopped")
+    until(desk, lambda _: "nothing is kept" in str(notes(desk)))
+    assert chosen(real) == before
+
+
 # Files -----------------------------------------------------------------------------------------
 
 

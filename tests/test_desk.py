@@ -12,15 +12,23 @@ from typing import Any
 import pytest
 import torch
 
+from lumigraph.app import estimating
+from lumigraph.app.inputs import Selection
 from lumigraph.app.run_folder import open_run
-from lumigraph.app.session import checkpoints
-from lumigraph.app.training import Order
+from lumigraph.app.session import checkpoints, run_session
+from lumigraph.app.training import Order, start
 from lumigraph.app.viewer.desk import NOTES, Desk
+from lumigraph.app.viewer.home import frusta_of
 from lumigraph.app.viewer.jobs import POINTS, Curve, Job
+from lumigraph.app.viewer.look import RATE
+from lumigraph.app.viewer.origins import Origins
+from lumigraph.app.viewer.shown import Photos, open_setting
 from lumigraph.app.viewer.sources import find_sources, source_at
+from lumigraph.app.viewer.trust import Trust
 from lumigraph.datasets.demo import make_demo
-from lumigraph.recon.files import save_ply
+from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Splats
+from lumigraph.uncertainty import Calibration
 
 ENDLESS = Order(
     "quick",
@@ -355,6 +363,110 @@ def test_a_run_whose_files_lead_out_is_not_opened(stopped, folder, tmp_path):
         assert desk.scene() is None
     finally:
         desk.close()
+
+
+def estimated(run: Path, *, rate: float, **more: Any) -> None:
+    """Leaves in a run what `lumigraph uncertainty` leaves there, as far as a page reads it."""
+    estimate = {"rate": rate, "margin": 0.05, "base_ssim": 0.9, "trials": None, **more}
+    (run / "uncertainty").mkdir(exist_ok=True)
+    (run / "uncertainty" / "estimate.json").write_text(json.dumps(estimate))
+
+
+def shown_again(desk: Desk, ask: Callable[[], object]) -> Trust:
+    """What is known of the scene shown once it is another one than before."""
+    before = desk.scene()
+    ask()
+    until(desk, lambda state: state["shown"] and desk.scene() is not before)
+    shown = desk.scene()
+    assert shown
+    return shown.trust
+
+
+def test_what_is_estimated_while_a_run_is_open_is_found_by_looking_again(stopped):
+    desk = Desk([], stopped.parent.parent)
+    try:
+        source = id_of(desk, "runs/pavilion/001")
+        trust = shown_again(desk, lambda: desk.show(source))
+        assert (trust.rate, trust.searched) == (RATE, False)
+        assert (trust.calibration, trust.confidence) == (None, None)
+        run = open_run(stopped)
+        scene, calibration = run.scene(), Calibration(0.1, 0.2, 3.0, 9)
+        digest = estimating._digest(scene)
+        estimated(stopped, rate=0.21, scene=digest, intervals=calibration.plain())
+        estimating._keep_confidence(run, scene, torch.linspace(0, 1, len(scene)))
+        for ask in (desk.look_again, lambda: desk.show(source)):
+            trust = shown_again(desk, ask)
+            assert (trust.rate, trust.searched, trust.calibration) == (0.21, True, calibration)
+            assert trust.confidence is not None
+            assert torch.equal(trust.confidence, torch.linspace(0, 1, len(scene)))
+        # What was estimated of another scene is not known of this one; its rate is the run's.
+        estimated(stopped, rate=0.3, base_ssim=None, scene="other", intervals=calibration.plain())
+        trust = shown_again(desk, desk.look_again)
+        assert (trust.rate, trust.searched, trust.calibration) == (0.3, False, None)
+    finally:
+        desk.close()
+
+
+@pytest.mark.parametrize("name", ["estimate.json", "confidence.safetensors"])
+@pytest.mark.parametrize("how", ["damaged", "outside"])
+def test_an_estimate_that_cannot_be_read_is_a_note_and_the_scene_is_shown(
+    stopped, tmp_path, name: str, how: str
+):
+    estimated(stopped, rate=0.21)
+    path = stopped / "uncertainty" / name
+    path.unlink(missing_ok=True)
+    if how == "damaged":
+        path.write_text("{")
+    else:
+        (tmp_path / "elsewhere").write_text("{}")
+        path.symlink_to(tmp_path / "elsewhere")
+    desk = Desk([], stopped.parent.parent)
+    try:
+        trust = shown_again(desk, lambda: desk.show(id_of(desk, "runs/pavilion/001")))
+        assert (trust.calibration, trust.confidence) == (None, None)
+        (note, *_) = notes_of(desk.state(), "info")
+        assert name in note
+        assert ("leads out of the folders" in note) == (how == "outside")
+    finally:
+        desk.close()
+
+
+def test_a_ply_tells_how_far_its_splats_can_be_trusted(desk, folder):
+    assert shown_again(desk, lambda: desk.show(id_of(desk, "mine/splats.ply"))).confidence is None
+    scene = load_ply(folder / "splats.ply")
+    save_ply(scene, folder / "splats.ply", extra={"confidence": torch.linspace(0, 1, 20)})
+    trust = shown_again(desk, lambda: desk.show(id_of(desk, "mine/splats.ply")))
+    assert trust.confidence is not None
+    assert torch.equal(trust.confidence, torch.linspace(0, 1, 20))
+    assert trust.rate == RATE
+
+
+def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_path):
+    capture = folder / "captures" / "pavilion"
+    changes = {"steps": 2, "splat_limit": 500, "refine_stop": 1}
+    session = start(capture, Order("quick", calibration=3, changes=changes), tmp_path / "run")
+    run_session(session)
+    whole = Selection(calibration=3).load(capture)
+    setting = open_setting(tmp_path / "run", "run", "run", [tmp_path])
+    aside = [shot.name for shot in setting.cameras if shot.split == "calibration"]
+    assert aside == [frame.name for frame in whole.calibration]
+    assert [shot["split"] for shot in frusta_of(setting.cameras)].count("calibration") == 3
+    # Its capture is found, though views of it were set aside; their photos need it not.
+    origins = Origins(lambda: [source_at(capture, [folder])])
+    for find in (origins.capture, lambda run, cache: None):
+        photos = Photos(find)
+        for index, shot in enumerate(setting.cameras):
+            photo = photos.photo(setting, index)
+            frame = next(frame for frame in whole.frames if frame.name == shot.name)
+            if shot.split == "train" and find != origins.capture:
+                assert photo is None
+                continue
+            assert photo is not None
+            assert torch.equal(photo, frame.image())
+    # Photos are not read through links.
+    (tmp_path / "run" / "calibration" / "photos" / "link.png").symlink_to(folder / "notes.txt")
+    with pytest.raises(ValueError, match="has links in it"):
+        open_setting(tmp_path / "run", "run", "run", [tmp_path])
 
 
 def test_curves_stay_short_and_keep_their_ends():

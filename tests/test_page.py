@@ -19,9 +19,10 @@ from lumigraph.app.bench import generated_scene
 from lumigraph.app.viewer import page as pages
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.home import frusta_of
+from lumigraph.app.viewer.legend import UNKNOWN
 from lumigraph.app.viewer.shown import Shot
 from lumigraph.app.viewer.wishes import Move, parse
-from lumigraph.recon.files import save_ply
+from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Camera
 
 PROFILES = {
@@ -232,7 +233,7 @@ def test_every_mode_shows_something_else(browser: Browser, served: pages.Page):
     opened(served)
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         seen = [settled(page)]
-        for key in "234567":
+        for key in "2345678":
             before = page.evaluate(DRAWN)
             page.keyboard.press(key)
             page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}")
@@ -240,7 +241,149 @@ def test_every_mode_shows_something_else(browser: Browser, served: pages.Page):
             now = settled(page)
             assert all(difference(now, other) > 0.5 for other in seen), key
             seen.append(now)
-            assert page.locator("#legend").is_visible() == (key in "237")
+            assert page.locator("#legend").is_visible() == (key in "2378")
+
+
+def words(page: Page) -> str:
+    """What stands beside the cursor, once something does."""
+    page.wait_for_function(
+        "() => { const label = document.querySelector('.probe'); return label && !label.hidden; }"
+    )
+    return page.locator(".probe").inner_text()
+
+
+def place_of(page: Page) -> dict[str, float]:
+    """Where the canvas lies on the page."""
+    return page.evaluate("() => window.lumigraph.screen.canvas.getBoundingClientRect().toJSON()")
+
+
+def hover(page: Page, x: float, y: float) -> None:
+    """Rests the mouse at a part of the canvas."""
+    box = place_of(page)
+    page.mouse.move(box["left"] + x * box["width"], box["top"] + y * box["height"])
+
+
+def test_numbers_stand_beside_the_cursor(browser: Browser, served: pages.Page):
+    opened(served)
+    with visiting(browser, served.server.urls["view"], path="/light") as page:
+        settled(page)
+        hover(page, 0.5, 0.5)
+        page.keyboard.press("7")
+        first = words(page)
+        assert re.fullmatch(
+            r"Colour \d\.\d\d +\d\.\d\d +\d\.\d\d +± \d\.\d\d\d\n"
+            r"Not calibrated: no range is known",
+            first,
+        )
+        expect(page.locator("#words")).to_have_text(
+            "Standard deviation of the colours; drop rate 0.05, not calibrated"
+        )
+        # It stays inside the canvas, and goes with the cursor.
+        hover(page, 0.99, 0.99)
+        page.wait_for_function(
+            "() => document.querySelector('.probe').getBoundingClientRect().left > 100"
+        )
+        box = place_of(page)
+        label = page.locator(".probe").bounding_box()
+        assert label
+        assert box["left"] <= label["x"] <= label["x"] + label["width"] <= box["right"]
+        assert box["top"] <= label["y"] <= label["y"] + label["height"] <= box["bottom"]
+        hover(page, 0.5, 0.5)
+        page.wait_for_function(
+            "text => document.querySelector('.probe').textContent === text", arg=first
+        )
+        page.keyboard.press("2")
+        page.wait_for_function("() => /^Depth/.test(document.querySelector('.probe').textContent)")
+        assert re.fullmatch(r"Depth [\d.]+ ± [\d.]+", words(page))
+        # In another mode there is none, nor where the cursor is not.
+        page.keyboard.press("1")
+        expect(page.locator(".probe")).to_be_hidden()
+        page.keyboard.press("7")
+        words(page)
+        page.mouse.move(place_of(page)["right"] + 40, 30)
+        expect(page.locator(".probe")).to_be_hidden()
+
+
+def test_a_range_is_told_in_words(browser: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        told = page.evaluate(
+            """async () => {
+              const { wordsOf } = await import("/static/probe.js");
+              const reading = {
+                color: [0.52, 0.4, 0.31], std: [0.01, 0.02, 0.03], calibrated: true,
+                low: [0.48, 0.3, 0], high: [0.56, 0.5, 1], level: 0.9, within: 0.95,
+                depth: null, depth_std: null,
+              };
+              return [wordsOf(reading, "uncertainty"), wordsOf(reading, "depth")];
+            }"""
+        )
+    assert told == [
+        [
+            "Colour 0.52  0.40  0.31  ± 0.020",
+            "Photos would show 0.48\u20130.56  0.30\u20130.50  0.00\u20131.00",
+            "in 90 % of views, for 95 % of their pixels",
+        ],
+        ["Nothing here"],
+    ]
+
+
+def test_a_tap_reads_the_numbers(browser: Browser, served: pages.Page):
+    opened(served)
+    context = browser.new_context(viewport={"width": 390, "height": 780}, has_touch=True)
+    try:
+        page = context.new_page()
+        page.goto(served.server.urls["control"])
+        page.goto(served.server.urls["control"].split("?")[0].rstrip("/") + "/light")
+        page.wait_for_function(DRAWN)
+        page.keyboard.press("7")
+        settled(page)
+        box = place_of(page)
+        page.touchscreen.tap(box["width"] / 2, box["height"] / 2)
+        assert words(page).startswith("Colour")
+    finally:
+        context.close()
+
+
+def test_numbers_stand_beside_the_cursor_on_visers_page(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        settled(page)
+        page.keyboard.press("7")
+        page.wait_for_function("() => window.lumigraph.settings.mode === 'uncertainty'")
+        hover(page, 0.4, 0.5)
+        assert words(page).startswith("Colour")
+        hover(page, 0.3, 0.4)
+        page.wait_for_function("() => window.lumigraph.probe.place[0] < 0.35")
+        assert words(page).startswith("Colour")
+
+
+def test_confidence_where_it_is_known_and_where_not(
+    browser: Browser, served: pages.Page, folder: Path
+):
+    scene = load_ply(folder / "blobs.ply")
+    trusted = folder / "trusted.ply"
+    save_ply(scene, trusted, extra={"confidence": torch.linspace(0, 1, len(scene))})
+    served.desk.refresh()
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        option = page.locator('[data-id="mode"] option[value="confidence"]')
+        expect(option).to_be_disabled()
+        expect(option).to_have_attribute("title", UNKNOWN)
+        page.keyboard.press("8")
+        expect(page.locator("#words")).to_have_text(UNKNOWN)
+        expect(page.locator("#scale")).to_be_hidden()
+        expect(page.locator(".note.info", has_text=UNKNOWN)).to_be_visible()
+        opened(served, "trusted.ply")
+        expect(option).to_be_enabled()
+        expect(page.locator("#words")).to_have_text("Confidence in the splats")
+        expect(page.locator("#scale")).to_be_visible()
+        assert page.locator("#low").inner_text() == "0.00"
+        assert page.locator("#high").inner_text() == "1.00"
+        assert page.locator('[data-id="mode"]').input_value() == "confidence"
+        page.wait_for_function(FINAL)
+        assert difference(settled(page), [0, 0, 0, 255] * 144) > 5
+    trusted.unlink()
 
 
 def test_standing_at_a_camera_brings_its_photo(browser: Browser, served: pages.Page):

@@ -47,6 +47,7 @@ class Board:
             "downscale": 0,
         }
         self._drawn: tuple[Setting, dict[str, Any], list[dict[str, Any]]] | None = None
+        desk.stopped = self.choose
         self.changed: Callable[[], None] = lambda: None
         """Called when the form is another one; what the desk itself changes it tells by itself."""
 

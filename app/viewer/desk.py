@@ -3,6 +3,7 @@
 Any thread may call it. What it tells is plain data, and so is what is asked of it.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,6 +56,8 @@ class Desk:
         self._origins = Origins(self._found)
         self._photos = Photos(self._origins.capture)
         self._closed = False
+        self.stopped: Callable[[str], None] = lambda source: None
+        """Called with the source of a run that was stopped, and can go on."""
         self.refresh()
         self._opener = Opener(self._lock, self._allowed, self.note, self._opened)
         ears = Ears(self.note, self._loaded, self._arrived, self._over, self._changed)
@@ -88,6 +91,15 @@ class Desk:
             self._sources[source.id] = source
             self._changed()
         return source.id
+
+    def given(self) -> str | None:
+        """The id of the first capture in the folders that were given, else of a run or a PLY file.
+
+        What lies where new runs go comes last. None if there is nothing.
+        """
+        found = find_sources(self._allowed[:-1])
+        new = [s for s in found if s.path is None or not is_inside(s.path, [self._runs])]
+        return next((source.id for source in [*new, *found]), None)
 
     def state(self) -> dict[str, Any]:
         """Everything a page draws, as plain data; `version` is a later one after every change.
@@ -371,6 +383,20 @@ class Desk:
                 with suppress(ValueError):  # a run that was begun and not kept
                     source = source_at(Path(job.folder), self._allowed)
                     self._open(source)
+            stopped = job.state == "stopped" and not self._closed
+        if stopped:
+            self._say_stopped(job)
+
+    def _say_stopped(self, job: Job) -> None:
+        """Says where a training was stopped, and how to go on with it."""
+        try:
+            source = self._source(self.source_at(Path(job.folder or os.devnull)), "run")
+        except ValueError:
+            self.note("info", f"{job.name} was stopped before its first step: nothing is kept")
+            return
+        at = f"step {job.numbers['step']:,} of {job.numbers['steps']:,}"
+        self.note("info", f"{source.name} is stopped at {at}: press Go on to go on with it")
+        self.stopped(source.id)
 
     def _present(self, scene: Splats, step: int, setting: Setting, trust: Trust) -> None:
         self._scenes += 1

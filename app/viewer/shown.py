@@ -1,6 +1,5 @@
 """What a page shows: a scene, and around it the cameras and photos it was made from."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +116,7 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         if not is_inside(folder / part, allowed):
             raise ValueError(f"{folder / part} leads out of the folders that may be opened here")
     for photos in (folder / place for place in PHOTOS.values()):
-        if photos.is_dir() and any(entry.is_symlink() for entry in os.scandir(photos)):
+        if photos.is_dir() and any(photo.is_symlink() for photo in photos.iterdir()):
             raise ValueError(f"{photos} has links in it, and photos are not read through those")
     run = open_run(folder)
     capture = run.views()

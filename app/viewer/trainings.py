@@ -67,6 +67,7 @@ class Trainings:
         self._asked, self._next_ask, self._took = False, 0.0, 0.0
         self._threads: int | None = None
         self._made, self._closed, self._abandoned = 0, False, False
+        self._saving = False  # the job in work was asked for a checkpoint
         self._thread = threading.Thread(target=self._work, name="trainings", daemon=True)
         self._thread.start()
 
@@ -107,6 +108,7 @@ class Trainings:
             if self._child is None or self.job is None:
                 raise ValueError("Nothing is being trained now")
             self._child.do(command, **values)
+            self._saving = self._saving or command == "checkpoint"
             return self.job
 
     def hold(self, pausing: bool) -> None:
@@ -196,7 +198,7 @@ class Trainings:
             child = Child(job.order, buffers.descriptors)
             with self._lock:
                 self._child, self._buffers = child, buffers
-                self._asked, self._next_ask = False, 0.0
+                self._asked, self._next_ask, self._saving = False, 0.0, False
                 if self._closed:
                     child.leave()
             if self._abandoned:
@@ -242,6 +244,11 @@ class Trainings:
                 self._fail(job, sentence)
             case {"t": "snapshot"}:
                 self._take(job, message)
+            case {"t": "saved", "step": step}:
+                with self._lock:
+                    asked, self._saving = self._saving, False
+                if asked:  # those that are written now and then are nobody's concern
+                    self._ears.note("info", f"Checkpoint at step {step:,}")
             case _:
                 with self._lock:
                     job.hear(message)
