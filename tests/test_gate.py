@@ -318,7 +318,10 @@ def test_there_are_no_other_files(opened: Server, path: str):
     "query", ["websocket=ws://evil.example", "playbackPath=x", "%77ebsocket=x"]
 )
 def test_a_link_cannot_send_visers_page_to_another_server(opened: Server, path: str, query: str):
-    assert ask(opened, f"{path}?{query}", cookie=cookie(opened))[0] == 400
+    status, headers, _ = ask(opened, f"{path}?{query}&a=b", cookie=cookie(opened))
+    assert (status, headers["Location"]) == (303, f"{path}?a=b")
+    assert ask(opened, f"/static/page.css?{query}", cookie=cookie(opened))[0] == 400
+    assert refusal(opened, f"{path}?{query}") == 400
     token = opened.gate.tokens["control"]
     assert ask(opened, f"{path}?token={token}&a=b&{query}")[0] == 400
 
@@ -892,7 +895,7 @@ def test_without_a_token_strangers_still_stay_out():
         assert running.urls == {"control": f"http://127.0.0.1:{running.port}/"}
         assert ask(running)[0] == 200
         assert ask(running, host="evil.example")[0] == 403
-        assert ask(running, "/?websocket=ws://evil.example")[0] == 400
+        assert ask(running, "/?websocket=ws://evil.example")[1]["Location"] == "/"
         assert refusal(running, role=None, origin="http://evil.example") == 403
         with dial(running, role=None) as line:
             assert line.recv(PATIENCE) == "control"

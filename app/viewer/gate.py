@@ -121,9 +121,12 @@ def enter(gate: Gate, request: Request) -> Visit | Response:
         asked = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=16))
     except ValueError:
         return refuse(gate, HTTPStatus.BAD_REQUEST, "There is too much after the question mark")
-    if FORBIDDEN & asked.keys():
-        return refuse(gate, HTTPStatus.BAD_REQUEST, "That parameter is not allowed here")
     upgrade = bool(request.headers.get_all("Upgrade"))
+    if FORBIDDEN & asked.keys():
+        # viser's page writes its own into the address bar, so a reload and a bookmark have them.
+        if upgrade or path not in PAGES or "token" in asked:
+            return refuse(gate, HTTPStatus.BAD_REQUEST, "That parameter is not allowed here")
+        return _onward(path, {k: value for k, value in asked.items() if k not in FORBIDDEN})
     if upgrade and _only(request.headers, "Origin") not in (f"http://{host}", f"https://{host}"):
         return refuse(gate, HTTPStatus.FORBIDDEN, "Sockets are only for this server's own pages")
     name = f"lumigraph_{match[2] or 80}"
@@ -186,13 +189,19 @@ def _exchange(gate: Gate, path: str, asked: dict[str, str], name: str) -> Respon
     role = _holder(gate.tokens, asked.pop("token"))
     if gate.tokens and role is None:
         return refuse(gate, HTTPStatus.FORBIDDEN, "That token is not, or no longer, valid")
-    rest = f"?{urlencode(asked, errors='replace')}" if asked else ""
-    response = answer(HTTPStatus.SEE_OTHER, b"", "text/plain; charset=utf-8")
-    response.headers["Location"] = (path if path in PAGES else "/") + rest
+    response = _onward(path, asked)
     if role is not None:
         response.headers["Set-Cookie"] = (
             f"{name}={gate.cookies[role]}; HttpOnly; SameSite=Lax; Path=/; Max-Age={COOKIE_SECONDS}"
         )
+    return response
+
+
+def _onward(path: str, asked: Mapping[str, str]) -> Response:
+    """The way on to a page of ours with these parameters."""
+    rest = f"?{urlencode(asked, errors='replace')}" if asked else ""
+    response = answer(HTTPStatus.SEE_OTHER, b"", "text/plain; charset=utf-8")
+    response.headers["Location"] = (path if path in PAGES else "/") + rest
     return response
 
 
