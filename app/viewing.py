@@ -44,8 +44,11 @@ class Serving:
 
 
 News = SimpleQueue[int | Literal["failed"]]
-"""What whoever waits is woken for, signals to end by their numbers. It takes news from a signal handler at any moment, which an
-Event does not: its lock may just be held by the thread that the handler interrupts."""
+"""What whoever waits is woken for, signals to end by their numbers.
+
+It takes news from a signal handler at any moment, which an Event does not: its lock may just be
+held by the thread that the handler interrupts.
+"""
 
 REDIRECT = """<!doctype html>
 <meta charset="utf-8">
@@ -57,7 +60,7 @@ REDIRECT = """<!doctype html>
 
 
 def run_app(folders: Sequence[Path], runs: Path, serving: Serving) -> None:
-    """Serves the page over the captures and runs in the folders.
+    """Serves the page over the captures and runs in the folders, the first of them chosen.
 
     PLY files that are given are opened before: ValueError says if one cannot be.
     """
@@ -67,6 +70,8 @@ def run_app(folders: Sequence[Path], runs: Path, serving: Serving) -> None:
     files = [path for path in folders if path.is_file() and path.suffix.lower() == ".ply"]
     # The first one is opened last, and so is what is seen.
     with _serving(folders, runs, serving, files[::-1]) as (page, news):
+        if (source := page.desk.given()) is not None:
+            page.board.choose(source)
         _stay(page, news, serving)
 
 

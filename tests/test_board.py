@@ -16,6 +16,7 @@ from lumigraph.app.training import Order
 from lumigraph.app.viewer.board import Board
 from lumigraph.app.viewer.controls import desk_controls
 from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.jobs import Job
 from lumigraph.app.viewer.legend import UNKNOWN
 from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
@@ -240,7 +241,7 @@ def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
     desk.start(desk.source_at(tmp_path / "mine" / "pavilion"), Order("quick", changes=changes))
     until(desk, lambda state: (state["current"] or {}).get("step"))
     real.do("stop", True)
-    until(desk, lambda _: desk.state()["notes"])
+    until(desk, lambda _: "is stopped" in str(notes(desk)))
     step = desk.state()["current"]["step"]
     source = next(s for s in desk.sources() if s["kind"] == "run")
     until(desk, lambda _: chosen(real) == source["id"])
@@ -252,12 +253,9 @@ def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
 def test_a_training_that_is_stopped_while_it_loads_leaves_nothing_to_go_on_with(
     real: Board, desk: Desk
 ):
-    desk.start("demo:tiny")
-    until(desk, lambda state: state["current"] and state["current"]["state"] == "loading")
     before = chosen(real)
-    real.do("stop", True)
-    until(desk, lambda state: state["current"]["state"] == "stopped")
-    until(desk, lambda _: "nothing is kept" in str(notes(desk)))
+    desk._over(Job("job:1", "demo:tiny", "tiny", "train", {}, state="stopped"))
+    assert "tiny was stopped before its first step: nothing is kept" in notes(desk)
     assert chosen(real) == before
 
 

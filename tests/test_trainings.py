@@ -124,6 +124,17 @@ def test_a_message_that_cannot_be_understood_costs_only_itself(audience):
     assert len(set(audience.notes)) == len(audience.notes) == 4, "each thing is noted once"
 
 
+def test_a_checkpoint_that_was_asked_for_is_noted(audience):
+    queue = Trainings(audience.lock, audience.ears)
+    ask = lambda: queue.tell("checkpoint")  # noqa: E731
+    saved = [{"t": "saved", "step": step, "path": "x"} for step in (300, 1437, 2000)]
+    add(queue, "one", saved[0], ask, saved[1], saved[2], ask, RESULT)
+    add(queue, "two", saved[2], RESULT)
+    audience.until("one", "two")
+    queue.close()
+    assert audience.notes == [("info", "Checkpoint at step 1,437")]
+
+
 def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     job = Job("job:1", "x", "x", "train", {})
     for step, loss in enumerate([None, 0.5, None, 0.5], 1):

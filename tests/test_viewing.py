@@ -141,11 +141,9 @@ def test_what_is_no_file_of_splats_is_said_before_anything_is_served(
 ):
     (tmp_path / "x.ply").write_text(content)
     monkeypatch.setattr(viewing, "open_page", lambda *_, **__: pytest.fail("it is served"))
+    given: Any = [tmp_path, tmp_path / "x.ply"] if command == "app" else tmp_path / "x.ply"
     with pytest.raises(ValueError, match=words):
-        if command == "app":
-            run_app([tmp_path, tmp_path / "x.ply"], tmp_path / "runs", ANY)
-        else:
-            view(tmp_path / "x.ply", tmp_path / "runs", ANY)
+        {"app": run_app, "view": view}[command](given, tmp_path / "runs", ANY)
 
 
 def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
@@ -153,6 +151,19 @@ def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
     visited(lambda page, address: shown.append(page.desk.state()["shown"]["name"]))
     run_app([ply], tmp_path / "runs", ANY)
     assert shown == ["splats.ply"]
+
+
+def test_what_is_given_is_chosen(capture, ply, tmp_path, visited):
+    runs, chosen = tmp_path / "runs", []
+    make_demo(runs / "uploads" / "a", "tiny")
+    for folders in ([ply, runs, capture.parent], [ply], [runs], []):
+        visited(lambda page, address: chosen.append(page.board.controls()[0]["value"]))
+        run_app(folders, runs, ANY)
+    kinds = [source.split(":")[0] for source in chosen]
+    assert kinds == ["capture", "ply", "capture", "demo"]
+    desk = Desk([capture], runs)
+    assert chosen[0] == desk.source_at(capture)
+    desk.close()
 
 
 def test_a_training_that_fails_is_said_at_once_and_is_a_failure(tmp_path):
