@@ -4,13 +4,15 @@
 of `native/`, `cuda.py` gsplat's kernels. This room knows tensors, not scenes.
 """
 
-from lumigraph.kernels.backend import Backend, backend_for
+from lumigraph.kernels.backend import Backend, Linearization, backend_for
 from lumigraph.kernels.types import (
     ALPHA_MAX,
     ALPHA_MIN,
     BLUR,
+    GEOMETRY,
     TRANSMITTANCE_MIN,
     Adam,
+    Blocks,
     Filter,
     Footprints,
     Moments,
@@ -28,11 +30,14 @@ __all__ = [
     "ALPHA_MAX",
     "ALPHA_MIN",
     "BLUR",
+    "GEOMETRY",
     "TRANSMITTANCE_MIN",
     "Adam",
     "Backend",
+    "Blocks",
     "Filter",
     "Footprints",
+    "Linearization",
     "Moments",
     "Parameters",
     "Pull",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lumigraph.kernels.types import (
     Adam,
+    Blocks,
     Filter,
     Footprints,
     Moments,
@@ -19,10 +20,78 @@ from lumigraph.kernels.types import (
 )
 
 
+class Linearization(Protocol):
+    """The picture of one view, and products with its derivative G by the splats' parameters.
+
+    G has a row for each colour of each pixel and a column for each parameter, and is that of the
+    picture as it is rendered: an alpha held at `ALPHA_MAX` and a colour held at 0 do not move, and
+    neither does where splats are culled, cut off at `ALPHA_MIN` or hidden behind a finished pixel.
+    Quaternions are not of unit length, so along themselves they do nothing. No product is NaN where
+    a root vanishes: the root of the antialiased filter is held at 1e-4, lengths of quaternions and
+    of directions to the camera at 1e-12, and what is held does not move.
+
+    The splats must not be changed as long as products are asked for, nor may two threads ask for
+    products of one object at once.
+    """
+
+    @property
+    def color(self) -> Tensor:
+        """What `paint` gives. [height, width, 3]"""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the object holds beside the splats, about."""
+        ...
+
+    def jvp(self, direction: Parameters) -> Tensor:
+        """G v: how the colours change along a direction of the parameters. [height, width, 3]
+
+        Args:
+            direction: As the splats; rows of splats that are not seen are not read.
+
+        Raises:
+            ValueError: It has another shape or type than the splats.
+            RuntimeError: The splats have been changed in place.
+        """
+        ...
+
+    def vjp(self, weights: Tensor, out: Parameters | None = None) -> Parameters:
+        """G^T u: the gradient of sum(u * colors).
+
+        Args:
+            weights: u. [height, width, 3]
+            out: If given, the product is added to it and it is returned, so that views can be
+                summed without a copy.
+
+        Raises:
+            ValueError: An argument has another shape or type than said.
+            RuntimeError: The splats have been changed in place.
+        """
+        ...
+
+    def blocks(self, weights: Tensor, out: Blocks | None = None) -> Blocks:
+        """The blocks of G^T diag(w) G of each splat, positive semidefinite but for rounding.
+
+        A splat acts on the picture through nine numbers, its footprint's 2D mean, conic and
+        opacity and its colour: sums over pixels of products of the derivatives by those are found
+        first, and carried over to the parameters once for each splat.
+
+        Args:
+            weights: w, not negative. [height, width, 3]
+            out: If given, the blocks are added to it and it is returned.
+
+        Raises:
+            ValueError: An argument has another shape or type than said.
+            RuntimeError: The splats have been changed in place.
+        """
+        ...
+
+
 class Backend(Protocol):
     """What a module must define to be a backend.
 
-    Everything but `paint`, `paint_moments`, `descend` and `adam` is differentiable.
+    Everything but `paint`, `paint_moments`, `linearize`, `descend` and `adam` is differentiable.
     """
 
     def project(
@@ -205,6 +274,29 @@ class Backend(Protocol):
 
         Returns:
             Of the 3 colours.
+        """
+        ...
+
+    def linearize(
+        self,
+        splats: Parameters,
+        *,
+        view: View,
+        degree: int,
+        filter: Filter = "classic",
+        background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> Linearization:
+        """The picture of one view, with what second-order optimisers want of its derivative.
+
+        Args:
+            splats: The scene. It is kept, not copied.
+            view: The camera.
+            degree: The highest of the harmonics to use.
+            filter: How sub-pixel splats are drawn.
+            background: Colour behind all splats.
+
+        Raises:
+            ValueError: A parameter has another shape or type than said.
         """
         ...
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.checks import check_rate, check_shares
+from lumigraph.kernels.backend import Linearization
+from lumigraph.kernels.checks import check_rate, check_shares, check_splats, versions_of
+from lumigraph.kernels.cpu_linear import Products
 from lumigraph.kernels.cpu_moments import chances, rasterize_moments
 from lumigraph.kernels.types import (
     Adam,
@@ -32,6 +34,7 @@ __all__ = [
     "descend",
     "harmonics",
     "l1",
+    "linearize",
     "paint",
     "paint_moments",
     "project",
@@ -284,6 +287,33 @@ def paint_moments(
     if shares is not None:
         _written((shares,))
     return RasterMoments(*images)
+
+
+@torch.no_grad()
+def linearize(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Linearization:
+    """See `Backend.linearize`."""
+    check_splats(splats, degree)
+    color = splats.means.new_empty(view.height, view.width, 3)
+    native = _native.linearize(
+        tuple(value.detach().contiguous() for value in splats),
+        _numbers(view),
+        (view.width, view.height),
+        filter == "antialiased",
+        _position(view),
+        degree,
+        background,
+        color,
+        torch.get_num_threads(),
+    )
+    splats = Parameters(*(value.detach() for value in splats))
+    return Products(color, splats, versions_of(splats), native)
 
 
 @torch.no_grad()

@@ -18,17 +18,26 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import composed, reference
-from lumigraph.kernels.backend import Backend
+from lumigraph.kernels import composed, linear, reference
+from lumigraph.kernels.backend import Backend, Linearization
 from lumigraph.kernels.checks import check_moments
 from lumigraph.kernels.reference import adam, l1
-from lumigraph.kernels.types import BLUR, Filter, Footprints, Raster, RasterMoments, View
+from lumigraph.kernels.types import (
+    BLUR,
+    Filter,
+    Footprints,
+    Parameters,
+    Raster,
+    RasterMoments,
+    View,
+)
 
 __all__ = [
     "adam",
     "descend",
     "harmonics",
     "l1",
+    "linearize",
     "paint",
     "paint_moments",
     "probe",
@@ -278,7 +287,7 @@ def rasterize_moments(
         row = []
         for x in range(0, width, _PATCH):
             size = min(_PATCH, width - x), min(_PATCH, height - y)
-            part, index = _part(footprints, (x, y), size)
+            _, _, part, index = linear.part_of(footprints, (x, y), size)
             portions = None if shares is None else shares.new_zeros(len(index))
             patch = reference.rasterize_moments(
                 part,
@@ -297,16 +306,21 @@ def rasterize_moments(
     return RasterMoments(*(torch.cat(images) for images in zip(*rows, strict=True)))
 
 
-def _part(
-    footprints: Footprints, corner: tuple[int, int], size: tuple[int, int]
-) -> tuple[Footprints, Tensor]:
-    """The splats that a part of the image shows, measured from its corner, and their indices."""
-    means, extents = footprints.means.detach(), footprints.extents
-    first = means.new_tensor(corner)
-    meets = (means + extents > first) & (means - extents < first + means.new_tensor(size))
-    index = torch.nonzero(meets.all(1) & (extents[:, 0] > 0))[:, 0]
-    part = Footprints(*(tensor[index] for tensor in footprints))
-    return part._replace(means=part.means - first), index
+def linearize(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Linearization:
+    """See `Backend.linearize`: the reference, patch by patch, on the splats of each.
+
+    Its picture is the reference's, which differs from gsplat's where `cuda.py` says so.
+    """
+    return linear.linearize(
+        splats, view=view, degree=degree, filter=filter, background=background, patch=_PATCH
+    )
 
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lumigraph.kernels import composed
-from lumigraph.kernels.backend import Backend
+from lumigraph.kernels.backend import Backend, Linearization
 from lumigraph.kernels.checks import check_moments
 from lumigraph.kernels.types import (
     ALPHA_MAX,
@@ -25,6 +25,7 @@ from lumigraph.kernels.types import (
     TRANSMITTANCE_MIN,
     Filter,
     Footprints,
+    Parameters,
     Raster,
     RasterMoments,
     View,
@@ -164,7 +165,7 @@ def rasterize(
     transmittance_min: float = TRANSMITTANCE_MIN,
 ) -> Raster:
     """See `Backend.rasterize`; the thresholds can be changed here, to make it smooth."""
-    order = _front_to_back(footprints)
+    order = front_to_back(footprints)
     splats = [tensor[order] for tensor in (*footprints[:3], features)]
 
     def add_absolute(gradient: Tensor) -> None:
@@ -175,7 +176,7 @@ def rasterize(
         offsets = pixels[:, None] - means
         if absolute_gradients is not None and offsets.requires_grad:
             offsets.register_hook(add_absolute)
-        alpha = _alpha(offsets, conics, opacities, alpha_min, alpha_max)
+        alpha = alphas(offsets, conics, opacities, alpha_min, alpha_max)
         # Transmittance before each splat; those behind a finished pixel do not count.
         log_after = torch.log1p(-alpha).cumsum(1)
         before = torch.exp(log_after - torch.log1p(-alpha))
@@ -188,7 +189,7 @@ def rasterize(
 
     parts = [
         checkpoint(blend, block, *splats, use_reentrant=False)
-        for block in _pixels(width, height, features).split(_block(len(order)))
+        for block in pixel_centers(width, height, features).split(block_size(len(order)))
     ]
     image, left, found, index = (torch.cat(column) for column in zip(*parts, strict=True))
     if background is not None:
@@ -201,24 +202,24 @@ def rasterize(
     )
 
 
-def _front_to_back(footprints: Footprints) -> Tensor:
+def front_to_back(footprints: Footprints) -> Tensor:
     """Indices of the splats that are seen, the nearest first."""
     seen = torch.nonzero(footprints.extents[:, 0] > 0)[:, 0]
     return seen[torch.sort(footprints.depths.detach()[seen], stable=True).indices]
 
 
-def _pixels(width: int, height: int, like: Tensor) -> Tensor:
+def pixel_centers(width: int, height: int, like: Tensor) -> Tensor:
     """The centres of an image's pixels, row by row. [pixels, 2]"""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([columns, rows], -1).view(-1, 2).to(like) + 0.5
 
 
-def _block(numbers: int) -> int:
+def block_size(numbers: int) -> int:
     """How many pixels are worked at once if each needs so many numbers."""
     return max(1, _PAIRS_PER_BLOCK // max(1, numbers))
 
 
-def _alpha(
+def alphas(
     offsets: Tensor, conics: Tensor, opacities: Tensor, alpha_min: float, alpha_max: float
 ) -> Tensor:
     """What each splat stops of the light at offsets from its centre. [pixels, splats]"""
@@ -245,18 +246,21 @@ def rasterize_moments(
     """See `Backend.rasterize_moments`; the thresholds can be changed here, to make it smooth."""
     check_moments(features, rate, (width, height), background, origin, shares)
     channels = features.shape[1]
-    order = _front_to_back(footprints)
+    order = front_to_back(footprints)
     splats = [tensor[order] for tensor in (*footprints[:3], features)]
 
     def blend(pixels: Tensor, origins: Tensor, ends: Tensor, *splats: Tensor):
         means, conics, opacities, features = splats
-        alpha = _alpha(pixels[:, None] - means, conics, opacities, alpha_min, alpha_max)
+        alpha = alphas(pixels[:, None] - means, conics, opacities, alpha_min, alpha_max)
         return _moments(alpha, features - origins[:, None], ends, rate, transmittance_min)
 
     start = features.new_zeros(height, width, channels) if origin is None else origin.detach()
     start = start.reshape(-1, channels)
     end = torch.zeros_like(start) if background is None else start.new_tensor(background) - start
-    whole, size = (_pixels(width, height, start), start, end), _block(len(order) * channels)
+    whole, size = (
+        (pixel_centers(width, height, start), start, end),
+        block_size(len(order) * channels),
+    )
     blocks = zip(*(tensor.split(size) for tensor in whole), strict=True)
     parts = [checkpoint(blend, *block, *splats, use_reentrant=False) for block in blocks]
     mean, variance, left, portions = zip(*parts, strict=True)
@@ -362,6 +366,21 @@ paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
 
 paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
 """See `Backend.paint_moments`."""
+
+
+def linearize(
+    splats: Parameters,
+    *,
+    view: View,
+    degree: int,
+    filter: Filter = "classic",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Linearization:
+    """See `Backend.linearize`."""
+    from lumigraph.kernels import linear  # which is made of what is defined here
+
+    return linear.linearize(splats, view=view, degree=degree, filter=filter, background=background)
+
 
 descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
 """See `Backend.descend`."""

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Filter = Literal["classic", "antialiased"]
@@ -93,6 +94,37 @@ class Parameters(NamedTuple):
     """[splats, 3]"""
     rest: Tensor
     """[splats, (degree + 1)^2 - 1, 3]"""
+
+
+GEOMETRY = 11
+"""Numbers of a splat's shape: mean 3, quaternion 4, log scales 3, opacity logit 1."""
+
+
+class Blocks(NamedTuple):
+    """What G^T diag(w) G couples within each splat, where G is the colour's derivative."""
+
+    geometry: Tensor
+    """Its symmetric block over mean, quaternion, log scales and opacity logit: the rows of the
+    lower triangle, one after the other. [splats, 66]"""
+    base: Tensor
+    """Its diagonal over the harmonics of degree 0. [splats, 3]"""
+    rest: Tensor
+    """Its diagonal over the others. [splats, (degree + 1)^2 - 1, 3]"""
+
+    def matrices(self) -> Tensor:
+        """The blocks over the geometry, written out. [splats, 11, 11]"""
+        low, across = torch.tril_indices(GEOMETRY, GEOMETRY, device=self.geometry.device)
+        matrices = self.geometry.new_empty(len(self.geometry), GEOMETRY, GEOMETRY)
+        matrices[:, low, across] = self.geometry
+        matrices[:, across, low] = self.geometry
+        return matrices
+
+    def diagonal(self) -> "Parameters":
+        """The diagonal of G^T diag(w) G: a copy where it is of the geometry."""
+        places = torch.arange(1, GEOMETRY + 1, device=self.geometry.device)
+        diagonal = self.geometry[:, places * (places + 1) // 2 - 1]
+        means, quaternions, log_scales, logits = diagonal.split([3, 4, 3, 1], 1)
+        return Parameters(means, quaternions, log_scales, logits[:, 0], self.base, self.rest)
 
 
 class Rates(NamedTuple):

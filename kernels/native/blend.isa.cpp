@@ -116,7 +116,6 @@ void blend_all(const Blend &b) {
 }
 
 // The pixels of one tile on the way back, block by block. Pixels beyond the image have no gradient.
-using TileFloats = float[BLOCKS * BLOCKS][BLOCK * BLOCK];
 template <int CHANNELS>
 struct alignas(64) TilePixels {
     TileFloats left;             // transmittance before the current splat

@@ -24,6 +24,9 @@ inline Floats lane_y() {
     return v;
 }
 
+// A number for each pixel of a tile, block by block.
+using TileFloats = float[BLOCKS * BLOCKS][BLOCK * BLOCK];
+
 // log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
 struct Rows {
     Floats xy_dy, constant;

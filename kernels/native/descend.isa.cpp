@@ -8,19 +8,6 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-enum { MEANS, QUATERNIONS, LOG_SCALES, OPACITY_LOGITS, BASE, REST_OF_HARMONICS };
-
-// The sums over each record's slots, a column for each of a slot's numbers.
-inline void sum_columns(const Record *records, int count, const float *slots, Floats *out) {
-    alignas(64) float columns[SLOT][LANES] = {};
-    for (int i = 0; i < count; ++i) {
-        float total[SLOT];
-        sum_slots(records[i], slots, total);
-        for (int k = 0; k < SLOT; ++k) columns[k][i] = total[k];
-    }
-    for (int k = 0; k < SLOT; ++k) out[k] = load(columns[k]);
-}
-
 template <int COLUMNS>
 inline void store_columns(const Floats *columns, const Group &g, float *rows) {
     alignas(64) float values[COLUMNS][LANES];
@@ -94,15 +81,8 @@ inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, con
 }
 
 inline void descend_group(const Descent &d, const Record *records, int count, const float *slots) {
-    Group g;
-    g.count = count;
-    alignas(64) float shown[3][LANES] = {};
-    for (int i = 0; i < LANES; ++i) {
-        const Record &r = records[i < count ? i : 0];
-        g.index[i] = r.index;
-        for (int c = 0; c < 3; ++c) shown[c][i] = r.features[c];
-    }
-    Floats sums[SLOT];
+    Floats shown[3], sums[SLOT];
+    const Group g = group_of(records, count, shown);
     sum_columns(records, count, slots, sums);
 
     const Project &p = d.project;
@@ -118,7 +98,7 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
     const Harmonics &h = d.harmonics;
     Floats color[3], base[3], basis[REST], along[REST], by_direction[3];
     for (int c = 0; c < 3; ++c) {
-        color[c] = keep(above(load(shown[c]), Floats{}), sums[6 + c]);
+        color[c] = keep(above(shown[c], Floats{}), sums[6 + c]);
         base[c] = C0 * color[c];
     }
     const Missed<Floats> missed = missed_by(d, g);

@@ -192,9 +192,52 @@ struct GatherGradient {
     float *absolute_centers;                       // added to, rows of 2; or null
 };
 
-// The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 constexpr int PARAMETERS = 6;  // means, quaternions, log_scales, opacity_logits, base, rest
 
+// A scene in a view, for products with the derivative G of its picture by its parameters.
+struct Scene {
+    Project project;      // without outputs, and so are its colours
+    Harmonics harmonics;  // of the same splats
+};
+
+// How a record moves along a direction of the parameters: ln(alpha) by a polynomial in dx and dy,
+// whose coefficients are in the order of a slot's moments, and the features.
+struct alignas(64) Tangent {
+    float form[6], features[3];
+};
+
+struct BlendTangents {
+    const Tiles *tiles;
+    const Tangent *tangents;  // in the order of the records
+    const float *background;  // [3], or null
+    float *image;             // [height, width, 3]
+};
+
+// Sums over pixels of w g g^T for one entry, where g is by what the splat is on the image plane.
+// With q the derivative of a colour by ln(alpha) and light = alpha times the transmittance before:
+//   the sums of w q^2 X^i Y^j over the channels, i + j <= 4, in the order (0,0), (0,1) ... (4,0),
+//   three sums of w light^2, one a channel,
+//   and where colours depend on where a splat is, for each channel those of w q light X^i Y^j,
+//   i + j <= 2, in the same order.
+// X = dx + (xy / xx) dy of the conic and Y = dy: in these the ellipse is upright, so that squares
+// of the form's terms do not cancel, as they would for a long and slanting splat.
+constexpr int FORM_SUMS = 15, MIXED_SUMS = 6;
+constexpr int PLAIN_PRODUCTS = 20, ALL_PRODUCTS = 36;  // in a slot; 18 of the former are used
+
+struct Curvature {
+    const Tiles *tiles;
+    const float *image, *weights;  // [height, width, 3]; the image is what blend made
+    bool mixed;                    // whether to find the mixed sums
+    float *slots;                  // [entries, PLAIN_PRODUCTS or ALL_PRODUCTS]
+};
+
+// Where the blocks of G^T diag(w) G are added to, a row a splat.
+constexpr int GEOMETRY = 11, LOWER = GEOMETRY * (GEOMETRY + 1) / 2;
+struct BlockRows {
+    float *geometry, *base, *rest;  // rows of LOWER, 3, 3 * rest_count
+};
+
+// The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 struct Descent {
     Project project;      // its parameters are those below
     Harmonics harmonics;  // so are these
@@ -254,6 +297,18 @@ struct Kernels {
     void (*moments_backward)(const MomentsGradient &, int tile, const Tape &);
     // Moves the splats of one chunk's records along the gradient in its slots.
     void (*descend)(const Descent &, const Record *records, int count, const float *slots);
+
+    // How one chunk's records move along a direction, rows as those of the parameters.
+    void (*tangents)(const Scene &, const float *const *direction, const Record *records, int count,
+                     Tangent *out);
+    void (*blend_tangents)(const BlendTangents &);
+    // Adds the gradient that is in the slots of one chunk's records to rows like the parameters'.
+    void (*add_gradient)(const Scene &, const Record *records, int count, const float *slots,
+                         float *const *out);
+    void (*curvature)(const Curvature &);
+    // Adds the blocks that the products in the slots of one chunk's records make.
+    void (*add_blocks)(const Scene &, const Record *records, int count, const float *slots,
+                       const BlockRows &out);
 
     void (*loss)(const Loss &);
     void (*adam)(const Adam &);

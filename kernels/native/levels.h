@@ -18,6 +18,14 @@ void gather(const GatherGradient &);
 void moments(const Moments &, int tile, const Tape &);
 void moments_backward(const MomentsGradient &, int tile, const Tape &);
 void descend(const Descent &, const Record *records, int count, const float *slots);
+void tangents(const Scene &, const float *const *direction, const Record *records, int count,
+              Tangent *out);
+void blend_tangents(const BlendTangents &);
+void add_gradient(const Scene &, const Record *records, int count, const float *slots,
+                  float *const *out);
+void curvature(const Curvature &);
+void add_blocks(const Scene &, const Record *records, int count, const float *slots,
+                const BlockRows &out);
 void loss(const Loss &);
 void adam(const Adam &);
 

@@ -11,6 +11,7 @@ using namespace nb::literals;
 namespace lumigraph {
 void bind_splats(nb::module_ &);
 void bind_moments(nb::module_ &);
+void bind_linear(nb::module_ &);
 void bind_image(nb::module_ &);
 void bind_trace(nb::module_ &);
 }  // namespace lumigraph
@@ -35,6 +36,7 @@ NB_MODULE(_native, m) {
         "The instruction sets this processor can run, slowest first.");
     lumigraph::bind_splats(m);
     lumigraph::bind_moments(m);
+    lumigraph::bind_linear(m);
     lumigraph::bind_image(m);
     lumigraph::bind_trace(m);
 }

@@ -78,6 +78,14 @@ class TileLists {
     std::array<double, 3> descend(const Descent &descent, const Target &target,
                                   StageSeconds &seconds);
 
+    // Products with the derivative of what blend makes of the scene that the lists were made of,
+    // after it: G v, into an image; G^T u and the blocks of G^T diag(w) G, added to rows.
+    void jvp(const Scene &scene, const float *const *direction, const float *background,
+             float *image);
+    void vjp(const Scene &scene, const float *image, const float *weights, float *const *out);
+    void blocks(const Scene &scene, const float *image, const float *weights, const BlockRows &out);
+
+    int64_t bytes() const;  // of memory
     int64_t splats() const { return splats_; }
     int width() const { return tiles_.width; }
     int height() const { return tiles_.height; }

@@ -3,15 +3,29 @@
 #pragma once
 
 #include "kernels.h"
+#include "simd.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-inline void sum_slots(const Record &r, const float *slots, float total[SLOT]) {
-    const float *slot = slots + int64_t(r.first) * SLOT;
-    for (int k = 0; k < SLOT; ++k) total[k] = 0;
-    for (uint32_t s = 0; s < r.count; ++s, slot += SLOT)
-        for (int k = 0; k < SLOT; ++k) total[k] += slot[k];
+template <int NUMBERS = SLOT>
+inline void sum_slots(const Record &r, const float *slots, float total[NUMBERS]) {
+    const float *slot = slots + int64_t(r.first) * NUMBERS;
+    for (int k = 0; k < NUMBERS; ++k) total[k] = 0;
+    for (uint32_t s = 0; s < r.count; ++s, slot += NUMBERS)
+        for (int k = 0; k < NUMBERS; ++k) total[k] += slot[k];
+}
+
+// The sums of a vector of records, a column for each of a slot's numbers.
+template <int NUMBERS = SLOT>
+inline void sum_columns(const Record *records, int count, const float *slots, Floats *out) {
+    alignas(64) float columns[NUMBERS][LANES] = {};
+    for (int i = 0; i < count; ++i) {
+        float total[NUMBERS];
+        sum_slots<NUMBERS>(records[i], slots, total);
+        for (int k = 0; k < NUMBERS; ++k) columns[k][i] = total[k];
+    }
+    for (int k = 0; k < NUMBERS; ++k) out[k] = load(columns[k]);
 }
 
 // The loss by the centre (2), the conic (3) and the opacity of a footprint, from the moments that

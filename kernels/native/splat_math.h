@@ -27,6 +27,23 @@ struct Group {
     int count;
 };
 
+// The splats of some records, and the colours they show.
+inline Group group_of(const Record *records, int count, Floats *shown) {
+    Group g;
+    g.count = count;
+    alignas(64) float colors[3][LANES];
+    for (int i = 0; i < LANES; ++i) {
+        const Record &r = records[i < count ? i : 0];
+        g.index[i] = r.index;
+        for (int c = 0; c < 3; ++c) colors[c][i] = r.features[c];
+    }
+    for (int c = 0; c < 3; ++c) shown[c] = load(colors[c]);
+    return g;
+}
+
+// In the order of a scene's parameters.
+enum { MEANS, QUATERNIONS, LOG_SCALES, OPACITY_LOGITS, BASE, REST_OF_HARMONICS };
+
 // The parameters that say where splats are, how large and how opaque.
 struct Shape {
     Floats mean[3], quaternion[4], log_scale[3], opacity_logit;
@@ -169,38 +186,34 @@ inline void through_rotation(const Seen &s, const Vec d[3], Floats *out) {
     out[3] = s.inverse_length * (g[3] - radial * z);
 }
 
-inline ShapeGradient through_projection(const View &view, bool antialiased, const Seen &s,
-                                        const FootprintGradient &g) {
+// The gradient by the centre, the blurred covariance, and the determinant of that without blur.
+struct CovarianceGradient {
+    Floats center_x, center_y, depth, xx, xy, yy, sharp;
+};
+
+// Adds what an opacity's gradient is by the filter.
+inline void through_filter(const Seen &s, Floats opacity, CovarianceGradient &d) {
+    const Floats inverse = 1.0f / s.determinant;
+    const Floats d_ratio =
+        keep(above(s.filter, fill(1e-4f)), opacity * s.opacity * 0.5f / s.filter);
+    const Floats slope = -s.sharp * inverse * inverse * BLUR;
+    d.sharp += d_ratio * (s.determinant - s.sharp) * inverse * inverse;
+    d.xx += d_ratio * slope;
+    d.yy += d_ratio * slope;
+}
+
+// All but the opacity logit.
+inline ShapeGradient through_covariance(const View &view, const Seen &s,
+                                        const CovarianceGradient &g) {
     ShapeGradient out;
     const float *m = view.matrix;
-
-    // Conic = (yy, -xy, xx) / determinant. Through the determinant, as the forward pass goes:
-    // -conic (d conic) conic says the same but cancels where a long needle is widened by the blur.
-    const Floats inverse = 1.0f / s.determinant;
-    const Floats d_determinant =
-        -inverse * inverse * (g.conic_xx * s.yy - g.conic_xy * s.xy + g.conic_yy * s.xx);
-    Floats d_xx = g.conic_yy * inverse + BLUR * d_determinant;
-    Floats d_yy = g.conic_xx * inverse + BLUR * d_determinant;
-    const Floats d_xy = -g.conic_xy * inverse;
-    Floats d_sharp = d_determinant;
-
-    // Opacity and filter.
-    if (antialiased) {
-        const Floats d_ratio =
-            keep(above(s.filter, fill(1e-4f)), g.opacity * s.opacity * 0.5f / s.filter);
-        const Floats slope = -s.sharp * inverse * inverse * BLUR;
-        d_sharp += d_ratio * (s.determinant - s.sharp) * inverse * inverse;
-        d_xx += d_ratio * slope;
-        d_yy += d_ratio * slope;
-    }
-    out.opacity_logit = g.opacity * s.filter * s.opacity * (1 - s.opacity);
 
     // Covariance to the rows of J W R S.
     const Vec normal = cross(s.row_x, s.row_y);
     const Vec d_row_x =
-        (2 * d_xx) * s.row_x + d_xy * s.row_y + (2 * d_sharp) * cross(s.row_y, normal);
+        (2 * g.xx) * s.row_x + g.xy * s.row_y + (2 * g.sharp) * cross(s.row_y, normal);
     const Vec d_row_y =
-        (2 * d_yy) * s.row_y + d_xy * s.row_x + (2 * d_sharp) * cross(normal, s.row_x);
+        (2 * g.yy) * s.row_y + g.xy * s.row_x + (2 * g.sharp) * cross(normal, s.row_x);
     const Floats by_x = view.fx * s.inverse_z, by_y = view.fy * s.inverse_z;
     const Vec d_axes[3] = {by_x * d_row_x, by_y * d_row_y,
                            (-by_x * s.slope_x) * d_row_x - (by_y * s.slope_y) * d_row_y};
@@ -227,6 +240,24 @@ inline ShapeGradient through_projection(const View &view, bool antialiased, cons
         out.log_scale[2] += d_rotation[r].z * s.rotation[r].z;
     }
     through_rotation(s, d_rotation, out.quaternion);
+    return out;
+}
+
+inline ShapeGradient through_projection(const View &view, bool antialiased, const Seen &s,
+                                        const FootprintGradient &g) {
+    // Conic = (yy, -xy, xx) / determinant. Through the determinant, as the forward pass goes:
+    // -conic (d conic) conic says the same but cancels where a long needle is widened by the blur.
+    const Floats inverse = 1.0f / s.determinant;
+    const Floats d_determinant =
+        -inverse * inverse * (g.conic_xx * s.yy - g.conic_xy * s.xy + g.conic_yy * s.xx);
+    CovarianceGradient d = {g.center_x, g.center_y, g.depth};
+    d.xx = g.conic_yy * inverse + BLUR * d_determinant;
+    d.xy = -g.conic_xy * inverse;
+    d.yy = g.conic_xx * inverse + BLUR * d_determinant;
+    d.sharp = d_determinant;
+    if (antialiased) through_filter(s, g.opacity, d);
+    ShapeGradient out = through_covariance(view, s, d);
+    out.opacity_logit = g.opacity * s.filter * s.opacity * (1 - s.opacity);
     return out;
 }
 

@@ -17,6 +17,11 @@ const Kernels kernels = {
     .moments = moments,
     .moments_backward = moments_backward,
     .descend = descend,
+    .tangents = tangents,
+    .blend_tangents = blend_tangents,
+    .add_gradient = add_gradient,
+    .curvature = curvature,
+    .add_blocks = add_blocks,
     .loss = loss,
     .adam = adam,
 };

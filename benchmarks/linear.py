@@ -1,0 +1,154 @@
+"""What products with the derivative of a picture cost beside drawing it and beside the way back.
+
+    .venv/bin/python benchmarks/linear.py --scene garden.ply --cameras cameras.json
+
+The way back is that of a training step, blending backward, gathering, projecting backward and Adam,
+without what density control asks for. All times are taken by turns within one run.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from measuring import (
+    View,
+    at_size,
+    markdown,
+    number,
+    scene_options,
+    spread,
+    summary,
+    telling,
+    views,
+)
+
+from lumigraph.app.bench import Subject, interleaved, rendering
+from lumigraph.kernels import Blocks, Parameters, _native, backend_for
+from lumigraph.render import Camera, Splats
+
+BLEND_BACKWARD, DESCEND = 4, 5
+"""Of the stages of a step, those of the way back."""
+
+BARS = {"G v": ("one render", 1.3), "G^T u": ("backward", 1.1), "blocks": ("backward", 1.3)}
+"""What each product should cost at most, as a multiple of what."""
+
+
+def main() -> None:
+    """Measures, and prints what came of it."""
+    asked = _arguments()
+    view = views(asked)[-1]
+    camera = at_size(view.camera, (asked.width, asked.height))
+    result: dict[str, Any] = {"scene": view.name, "splats": len(view.scene)}
+    result["size"] = f"{asked.width}x{asked.height}"
+    with torch.no_grad():
+        result |= _measure(view, camera, asked.rounds)
+    print(json.dumps(result) if asked.json else _page(result))
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    scene_options(parser)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--rounds", type=int, default=7, help="of the times [7]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
+    scene = view.scene
+    splats = Parameters(*scene.tensors.values())
+
+    def linearize():
+        return backend_for("cpu").linearize(
+            splats, view=camera.view, degree=scene.degree, filter=scene.filter
+        )
+
+    linear = linearize()
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(linear.color.shape, generator=generator)
+    direction = Parameters(*(torch.randn(x.shape, generator=generator) for x in splats))
+    gradient = Parameters(*(torch.zeros_like(x) for x in splats))
+    blocks = Blocks(torch.zeros(len(scene), 66), *map(torch.zeros_like, splats[4:]))
+    subjects = [
+        rendering("one render", scene, camera),
+        Subject("backward", _backward(scene, camera)),
+        _subject("linearize", linearize),
+        _subject("G v", lambda: linear.jvp(direction)),
+        _subject("G^T u", lambda: linear.vjp(weights, gradient)),
+        _subject("G^T u, of its own", lambda: linear.vjp(weights)),
+        _subject("blocks", lambda: linear.blocks(weights, blocks)),
+        _subject("blocks, of their own", lambda: linear.blocks(weights)),
+    ]
+    times = interleaved(subjects, rounds=rounds, progress=telling("Products"))
+    speed = {name: dict(summary(values)) for name, values in times.items()}
+    return {"speed": speed, "bytes": linear.bytes}
+
+
+def _subject(name: str, work: Callable[[], object]) -> Subject:
+    def run() -> None:
+        work()
+
+    return Subject(name, run)
+
+
+def _backward(scene: Splats, camera: Camera) -> Callable[[], float]:
+    """A training step that moves nothing, and the milliseconds of its way back."""
+    splats = tuple(value.clone() for value in scene.tensors.values())
+    first, second = (tuple(map(torch.zeros_like, splats)) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    shape = (camera.height, camera.width, 3)
+    photo = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    view = camera.view
+    numbers = (*view.world_to_camera, *view.focal, *view.center, view.near)
+
+    def run() -> float:
+        _, seconds = _native.descend(
+            splats,
+            first,
+            second,
+            numbers,
+            (camera.width, camera.height),
+            scene.filter == "antialiased",
+            camera.position.tolist(),
+            scene.degree,
+            (),
+            photo,
+            None,
+            0.2,
+            (1e-20,) * len(splats),
+            (0.9, 0.999, 1e-15),
+            1.0,
+            1,
+            None,
+            None,
+            torch.get_num_threads(),
+        )
+        return (seconds[BLEND_BACKWARD] + seconds[DESCEND]) * 1e3
+
+    return run
+
+
+def _page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    speed = result["speed"]
+    lines = [f"{result['scene']}, {result['splats']:,} splats, {result['size']}, "]
+    lines[0] += f"{result['bytes'] / 1e6:.1f} MB kept of a view"
+    head = ["", "ms", "range", "to one render", "to backward", "at most"]
+    rows = []
+    for name, times in speed.items():
+        ratios = [times["median"] / speed[x]["median"] for x in ("one render", "backward")]
+        beside, bar = BARS.get(name, ("", 0.0))
+        most = f"{bar} of {beside}" if bar else ""
+        rows.append([name, number(times["median"]), spread(times), *map(number, ratios), most])
+    return "\n".join([*lines, "", markdown(head, rows)])
+
+
+if __name__ == "__main__":
+    main()

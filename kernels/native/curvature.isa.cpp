@@ -1,0 +1,281 @@
+// The blocks of G^T diag(w) G of each splat, where G is the derivative of a picture by the
+// parameters of its splats: sums over pixels of products of derivatives by what a splat is on the
+// image plane, and from there to its parameters.
+#include "block.h"
+#include "levels.h"
+#include "rows.h"
+#include "slots.h"
+#include "splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+// The sums of a tile's entry; see `Curvature`.
+constexpr int FORM = 0, SHOWN = FORM_SUMS, MIXED = SHOWN + 3;
+// Where those of X^i start, from the power of X on: of degree 4 together with Y, and of degree 2.
+constexpr int FORM_AT[5] = {0, 5, 9, 12, 14}, MIXED_AT[3] = {0, 3, 5};
+static_assert(MIXED + 3 * MIXED_SUMS == ALL_PRODUCTS && MIXED <= PLAIN_PRODUCTS);
+
+// The pixels of one tile. Those beyond the image have neither light nor weight.
+struct alignas(64) TilePixels {
+    TileFloats left;       // transmittance before the current splat
+    TileFloats behind[3];  // the colour that this and later splats account for
+    TileFloats weights[3];
+};
+
+inline void read_pixels(const Curvature &b, int x0, int y0, TilePixels &p) {
+    const Tiles &t = *b.tiles;
+    for (int y = 0; y < TILE; ++y)
+        for (int x = 0; x < TILE; ++x) {
+            const int block = y / BLOCK * BLOCKS + x / BLOCK, i = y % BLOCK * BLOCK + x % BLOCK;
+            const bool inside = x0 + x < t.width && y0 + y < t.height;
+            const int64_t pixel = inside ? int64_t(y0 + y) * t.width + x0 + x : 0;
+            for (int c = 0; c < 3; ++c) {
+                p.behind[c][block][i] = b.image[3 * pixel + c];
+                p.weights[c][block][i] = inside ? b.weights[3 * pixel + c] : 0.0f;
+            }
+            p.left[block][i] = inside ? 1.0f : 0.0f;
+        }
+}
+
+// Sums over the blocks of a row, in which Y of a lane is the same.
+struct RowSums {
+    Floats form[5], mixed[3][3];  // by the power of X; mixed by channels
+};
+
+template <bool IS_MIXED>
+inline void add_row(const RowSums &row, Floats y, Floats *sums) {
+    Floats power = fill(1.0f);
+#pragma GCC unroll 5
+    for (int j = 0; j < 5; ++j, power *= y) {
+#pragma GCC unroll 5
+        for (int i = 0; i + j < 5; ++i) sums[FORM + FORM_AT[i] + j] += row.form[i] * power;
+        if (!IS_MIXED || j > 2) continue;
+        for (int c = 0; c < 3; ++c)
+#pragma GCC unroll 3
+            for (int i = 0; i + j < 3; ++i)
+                sums[MIXED + c * MIXED_SUMS + MIXED_AT[i] + j] += row.mixed[c][i] * power;
+    }
+}
+
+template <bool IS_MIXED>
+inline void curve_one(const Record &r, uint32_t blocks, int x0, int y0, TilePixels &p,
+                      float *slot) {
+    Floats sums[ALL_PRODUCTS] = {}, shown[3] = {};
+    const Floats finished = fill(TRANSMITTANCE_MIN);
+    const Floats tile_dx = lane_x() + (float(x0) - r.x), tile_dy = lane_y() + (float(y0) - r.y);
+    const float lean = r.xy / (2 * r.xx);
+    for (int row = 0; row < BLOCKS; ++row, blocks >>= BLOCKS) {
+        const uint32_t met = blocks & ((1u << BLOCKS) - 1);
+        if (!met) continue;
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) {
+            const Floats dy = tile_dy + float(row * BLOCK + v * ROWS);
+            const Rows rows = rows_at(r, dy);
+            const Floats shift = dy * lean;
+            RowSums of{};
+            bool reached = false;
+            for (uint32_t bits = met; bits; bits &= bits - 1) {
+                const int column = __builtin_ctz(bits), at = v * LANES;
+                const int block = row * BLOCKS + column;
+                const Floats dx = tile_dx + float(column * BLOCK);
+                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Floats left = load(&p.left[block][at]);
+                const Mask hit =
+                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
+                if (!any(hit)) continue;
+                reached = true;
+                const Floats unclamped = exp2_fast(exponent);
+                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats light = alpha * left, square = light * light;
+                const Floats odds = alpha * reciprocal(1.0f - alpha);
+                // Clamped alphas do not move with their splat.
+                const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
+                const Floats x = dx + shift;
+                store(&p.left[block][at], left - light);
+                Floats squares{};
+                for (int c = 0; c < 3; ++c) {
+                    const Floats part = light * r.features[c];
+                    const Floats behind = load(&p.behind[c][block][at]) - part;
+                    const Floats weight = load(&p.weights[c][block][at]);
+                    store(&p.behind[c][block][at], behind);
+                    shown[c] += weight * square;
+                    const Floats q = part - odds * behind, pull = keep(moves, weight * q);
+                    squares += pull * q;
+                    if (!IS_MIXED) continue;
+                    const Floats mixed = pull * light, along = mixed * x;
+                    of.mixed[c][0] += mixed;
+                    of.mixed[c][1] += along;
+                    of.mixed[c][2] += along * x;
+                }
+#pragma GCC unroll 5
+                for (int i = 0; i < 5; ++i, squares *= x) of.form[i] += squares;
+            }
+            if (reached) add_row<IS_MIXED>(of, dy, sums);
+        }
+    }
+    for (int c = 0; c < 3; ++c) sums[SHOWN + c] = shown[c];
+    store_totals<16>(sums, slot);
+    if (IS_MIXED) store_totals<16>(sums + 16, slot + 16);
+    constexpr int LAST = (IS_MIXED ? ALL_PRODUCTS : PLAIN_PRODUCTS) - 4;
+    store_totals<4>(sums + LAST, slot + LAST);
+}
+
+template <bool IS_MIXED>
+void curve_all(const Curvature &b) {
+    constexpr int NUMBERS = IS_MIXED ? ALL_PRODUCTS : PLAIN_PRODUCTS;
+    const Tiles &t = *b.tiles;
+#pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
+    for (int tile = 0; tile < t.columns * t.rows; ++tile) {
+        const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
+        const Entry *entries = t.entries + t.begin[tile];
+        const uint32_t count = t.begin[tile + 1] - t.begin[tile], used = t.used[tile];
+        TilePixels pixels;
+        if (used) read_pixels(b, x, y, pixels);
+        for (uint32_t n = 0; n < used; ++n) {
+            __builtin_prefetch(t.record + entries[n + AHEAD].record);
+            const Entry &entry = entries[n];
+            curve_one<IS_MIXED>(t.record[entry.record], entry.blocks, x, y, pixels,
+                                b.slots + int64_t(entry.slot) * NUMBERS);
+        }
+        // The rest lie behind finished pixels.
+        for (uint32_t n = used; n < count; ++n)
+            __builtin_memset(b.slots + int64_t(entries[n].slot) * NUMBERS, 0, 4 * NUMBERS);
+    }
+}
+
+// How ln(alpha) depends on the geometry: a row for each monomial 1, Y, Y^2, X, X Y, X^2 of it, in
+// the order of the products.
+constexpr int MONOMIALS = 6;
+constexpr int POWER_X[MONOMIALS] = {0, 0, 0, 1, 1, 2}, POWER_Y[MONOMIALS] = {0, 1, 2, 0, 1, 0};
+struct Lens {
+    Floats by[MONOMIALS][GEOMETRY];
+};
+
+inline Lens lens_of(const Project &p, const Seen &s) {
+    // With C the conic, the covariance's inverse, ln(alpha) = ln(opacity) - d^T C d / 2 changes by
+    // (C t).d + (C d)^T V (C d) / 2 where the centre moves by t and the covariance by V. In X and
+    // Y, C d = (xx X, xx lean X + Y / v), v the covariance's second variance, and (C t).d = xx (t_x
+    // + lean t_y) X + t_y / v Y: nothing here is a small difference of large numbers.
+    const Floats by_yy = 1.0f / s.yy, xx = s.yy / s.determinant, lean = -s.xy * by_yy;
+    const Floats half = 0.5f * xx * xx, across = xx * by_yy;
+    CovarianceGradient rows[MONOMIALS] = {};
+    if (p.antialiased) through_filter(s, 1.0f / (s.opacity * s.filter), rows[0]);
+    rows[1].center_y = by_yy;
+    rows[2].yy = 0.5f * by_yy * by_yy;
+    rows[3].center_x = xx, rows[3].center_y = xx * lean;
+    rows[4].xy = across, rows[4].yy = across * lean;
+    rows[5].xx = half, rows[5].xy = 2 * half * lean, rows[5].yy = half * lean * lean;
+    Lens lens;
+    for (int k = 0; k < MONOMIALS; ++k) {
+        const ShapeGradient by = through_covariance(p.view, s, rows[k]);
+        for (int i = 0; i < 3; ++i) lens.by[k][i] = by.mean[i];
+        for (int i = 0; i < 4; ++i) lens.by[k][3 + i] = by.quaternion[i];
+        for (int i = 0; i < 3; ++i) lens.by[k][7 + i] = by.log_scale[i];
+        lens.by[k][10] = k == 0 ? 1.0f - s.opacity : Floats{};
+    }
+    return lens;
+}
+
+// The lower triangle of lens^T S lens, where S are the sums of products of monomials.
+inline void form_block(const Lens &lens, const Floats *sums, Floats *out) {
+    for (int p = 0; p < GEOMETRY; ++p) {
+        Floats pulled[MONOMIALS] = {};
+#pragma GCC unroll 6
+        for (int k = 0; k < MONOMIALS; ++k)
+#pragma GCC unroll 6
+            for (int l = 0; l < MONOMIALS; ++l)
+                pulled[k] += sums[FORM_AT[POWER_X[k] + POWER_X[l]] + POWER_Y[k] + POWER_Y[l]] *
+                             lens.by[l][p];
+        for (int q = 0; q <= p; ++q) {
+            Floats sum{};
+#pragma GCC unroll 6
+            for (int k = 0; k < MONOMIALS; ++k) sum += pulled[k] * lens.by[k][q];
+            out[p * (p + 1) / 2 + q] = sum;
+        }
+    }
+}
+
+// Adds what comes of colours that change with the mean, which the camera sees from another side:
+// `turn` is their derivative by it.
+inline void add_turning(const Lens &lens, const Floats *sums, const Floats turn[3][3],
+                        Floats *out) {
+    for (int c = 0; c < 3; ++c) {
+        const Floats *mixed = sums + MIXED + c * MIXED_SUMS;
+        for (int p = 0; p < GEOMETRY; ++p) {
+            Floats pulled{};
+            for (int k = 0; k < MONOMIALS; ++k) pulled += mixed[k] * lens.by[k][p];
+            // Both terms of the mixed products where both are of the mean, and half of the
+            // colours' own.
+            for (int q = 0; q < 3; ++q) {
+                const Floats term = turn[c][q] * pulled;
+                if (q <= p) out[p * (p + 1) / 2 + q] += term;
+                if (p <= q && p < 3) out[q * (q + 1) / 2 + p] += term;
+            }
+        }
+        for (int p = 0; p < 3; ++p)
+            for (int q = 0; q <= p; ++q)
+                out[p * (p + 1) / 2 + q] += sums[SHOWN + c] * turn[c][p] * turn[c][q];
+    }
+}
+
+template <int NUMBERS>
+inline void add_blocks_of(const Scene &scene, const Record *records, int count, const float *slots,
+                          const BlockRows &out) {
+    const Project &p = scene.project;
+    const Harmonics &h = scene.harmonics;
+    Floats shown[3], sums[NUMBERS], block[LOWER], base[3];
+    const Group g = group_of(records, count, shown);
+    sum_columns<NUMBERS>(records, count, slots, sums);
+    const Shape shape = load_shape(p, g.index, count);
+    const Lens lens = lens_of(p, see(p.view, p.antialiased, shape));
+    form_block(lens, sums, block);
+
+    // A colour that was clamped at zero does not change.
+    for (int c = 0; c < 3; ++c) {
+        sums[SHOWN + c] = keep(above(shown[c], Floats{}), sums[SHOWN + c]);
+        base[c] = (C0 * C0) * sums[SHOWN + c];
+    }
+    if constexpr (NUMBERS == ALL_PRODUCTS) {
+        const int used = rest_of(h.degree);
+        Coefficients coefficients;
+        Floats basis[REST], along[REST], turn[3][3], rest[3 * REST];
+        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
+        const Direction direction = direction_to(shape.mean, h.position);
+        basis_at(h.degree, direction, basis);
+        for (int c = 0; c < 3; ++c) {
+            for (int k = 0; k < used; ++k) {
+                along[k] = coefficients.rest[k][c];
+                rest[3 * k + c] = basis[k] * basis[k] * sums[SHOWN + c];
+            }
+            through_direction(h.degree, direction, along, turn[c]);
+            for (Floats &x : turn[c]) x = keep(above(shown[c], Floats{}), x);
+        }
+        add_turning(lens, sums, turn, block);
+        add_harmonics(used, rest, g, out.rest, 3 * h.rest_count);
+    }
+    // What rounding made of zeros is no less.
+    for (int i = 0; i < GEOMETRY; ++i) {
+        Floats &x = block[i * (i + 3) / 2];
+        x = larger(x, Floats{});
+    }
+    add_rows<LOWER>(block, g, out.geometry, LOWER);
+    add_rows<3>(base, g, out.base, 3);
+}
+
+}  // namespace
+
+void curvature(const Curvature &b) { return b.mixed ? curve_all<true>(b) : curve_all<false>(b); }
+
+void add_blocks(const Scene &scene, const Record *records, int count, const float *slots,
+                const BlockRows &out) {
+    for (int n = 0; n < count; n += LANES) {
+        const int here = count - n < LANES ? count - n : LANES;
+        if (scene.harmonics.degree > 0)
+            add_blocks_of<ALL_PRODUCTS>(scene, records + n, here, slots, out);
+        else
+            add_blocks_of<PLAIN_PRODUCTS>(scene, records + n, here, slots, out);
+    }
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA
