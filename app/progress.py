@@ -28,8 +28,46 @@ REDRAW_SECONDS = 0.25
 PLAIN_LINES = 10
 """Over a whole training, where the output is no terminal."""
 
-RATE_STEPS = 200
-"""The rate and the time left are measured over as many last events."""
+RATE_SECONDS = 5.0
+"""Over which the rate is measured: long enough to be steady, short enough to follow the scene."""
+
+WARM_PART, WARM_STEPS, LEFT_SECONDS = 50, 200, 2.0
+"""One step of `WARM_PART`, at most `WARM_STEPS`, says nothing of the others: it decodes its photo and
+fills caches. The time left is told once steps were measured after those for `LEFT_SECONDS`, or as
+many as they were."""
+
+
+class Pace:
+    """How fast steps are taken lately, and how long those that are left will take.
+
+    Attributes:
+        rate: Steps per second over the last `RATE_SECONDS`; None before there are two.
+        left: Seconds to the last step; None until that can be told.
+    """
+
+    def __init__(self, warm: int = 0) -> None:
+        """Of nothing yet; at least `warm` steps say nothing of the others."""
+        self.rate: float | None = None
+        self.left: float | None = None
+        self._warm, self._first = warm, -1
+        self._measured: int | None = None  # the step from which on the time left is measured
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def add(self, step: int, steps: int, seconds: float) -> None:
+        """Takes note of a step of so many, and when it was over."""
+        self._first = step if self._first < 0 else self._first
+        self._recent.append((seconds, step))
+        while len(self._recent) > 2 and seconds - self._recent[0][0] > RATE_SECONDS:
+            self._recent.popleft()
+        (start, first), part = self._recent[0], min(steps // WARM_PART, WARM_STEPS)
+        if seconds > start:
+            self.rate = (step - first) / (seconds - start)
+        if self._measured is None:
+            if step - self._first >= max(self._warm, part):
+                self._measured = step
+                self._recent = deque([(seconds, step)])
+        elif self.rate and (seconds - start >= LEFT_SECONDS or step - self._measured >= part):
+            self.left = (steps - step) / self.rate
 
 
 class _Left(ProgressColumn):
@@ -79,7 +117,7 @@ class Drawing:
             console=self._console,
             auto_refresh=False,
         )
-        recent: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS)
+        pace = Pace()
         with bar:
             training = bar.add_task("Training", total=None, facts="", left=None)
             scoring = bar.add_task("Evaluating", total=None, facts="", left=None, visible=False)
@@ -87,7 +125,7 @@ class Drawing:
             while not ended:
                 batch = self._events.take(timeout=REDRAW_SECONDS)
                 for event in batch:
-                    _update(bar, training, scoring, event, recent)
+                    _update(bar, training, scoring, event, pace)
                     ended = ended or isinstance(event, Ended)
                 bar.refresh()
                 # Events come faster than anyone can read: let them gather.
@@ -141,17 +179,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _update(
-    bar: Progress, training: TaskID, scoring: TaskID, event: Event, recent: deque[tuple[float, int]]
-) -> None:
+def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace: Pace) -> None:
     """Brings the bars up to an event."""
     match event:
         case Step():
-            recent.append((event.seconds, event.step))
-            rate = _rate(recent)
-            left = (event.steps - event.step) / rate if rate else None
+            pace.add(event.step, event.steps, event.seconds)
+            rate = pace.rate or 0.0
             facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
-            bar.update(training, total=event.steps, completed=event.step, facts=facts, left=left)
+            done: dict[str, Any] = {"completed": event.step, "facts": facts, "left": pace.left}
+            bar.update(training, total=event.steps, **done)
         case Scored():
             bar.update(
                 scoring, total=event.views, completed=event.done, facts="test views", visible=True
@@ -163,9 +199,3 @@ def _update(
             bar.console.print(f"Warning: {event.message}", style="yellow", markup=False)
         case Ended():
             pass
-
-
-def _rate(recent: deque[tuple[float, int]]) -> float:
-    """Steps per second between the first and the last of these."""
-    (start, first), (end, last) = recent[0], recent[-1]
-    return (last - first) / (end - start) if end > start else 0.0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lumigraph.app.machine import cores
+from lumigraph.app.progress import Pace
 from lumigraph.app.viewer import trainings
 from lumigraph.app.viewer.jobs import Job
 from lumigraph.app.viewer.trainings import Ears, Trainings
@@ -133,6 +134,30 @@ def test_a_checkpoint_that_was_asked_for_is_noted(audience):
     audience.until("one", "two")
     queue.close()
     assert audience.notes == [("info", "Checkpoint at step 1,437")]
+
+
+@pytest.mark.parametrize("views", [43, 300])
+def test_the_time_left_is_not_told_from_steps_that_decode_photos(views):
+    job, told, seconds = Job("job:1", "x", "x", "train", {}), [], 0.0
+    loaded = {"capture": "x", "plan": {}, "folder": "/x", "step": 0, "steps": 3000}
+    job.hear({"t": "loaded", **loaded, "views": views})
+    for step in range(1, 3001):
+        seconds += 0.15 if step <= views else 0.01
+        job.hear({**PROGRESS, "steps": 3000, "step": step, "seconds": seconds, "loss": 0.5})
+        if (left := job.numbers["seconds_left"]) is not None:
+            told.append((step, left))
+    assert views < told[0][0] <= max(views, 60) + 62
+    assert all(left == pytest.approx((3000 - step) / 100) for step, left in told)
+
+
+def test_a_slow_training_that_becomes_slower_tells_by_its_last_seconds():
+    pace, seconds = Pace(), 0.0
+    for step in range(1, 101):
+        seconds += 1.0 if step < 50 else 2.0
+        pace.add(step, 100, seconds)
+        assert (pace.left is None) == (step < 5), "two steps say nothing of the others"
+        if step > 55:
+            assert pace.left == pytest.approx(2 * (100 - step))
 
 
 def test_a_loss_that_is_no_number_is_left_out_of_the_curve():

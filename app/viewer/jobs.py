@@ -1,6 +1,5 @@
 """A training as the page knows it: its state and its numbers, kept up to date by its messages."""
 
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from lumigraph.app.files import is_number
 from lumigraph.app.metrics_log import read_log
+from lumigraph.app.progress import Pace
 from lumigraph.app.session import LOG
 
 State = Literal[
@@ -25,9 +25,6 @@ OVER = ("finished", "stopped", "failed")
 
 POINTS = 500
 """Of a curve: more than a plot on a page has pixels for, in a few kilobytes."""
-
-RATE_SECONDS = 5.0
-"""Over which the rate is measured: long enough to be steady, short enough to follow the scene."""
 
 SMOOTHING = 0.1
 """Weight of the newest loss in the one that is shown: each is of another photo, and they differ."""
@@ -88,7 +85,7 @@ class Job:
     losses: Curve = field(default_factory=Curve)
     scores: Curve = field(default_factory=Curve)
     pausing: bool = False
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+    _pace: Pace = field(default_factory=Pace)
 
     @property
     def at_work(self) -> bool:
@@ -126,6 +123,7 @@ class Job:
                 self.plan, self.folder = message["plan"], message["folder"]
                 self.order = {**self.order, "capture": message["capture"]}
                 self.state = "paused" if self.pausing else "training"
+                self._pace = Pace(message.get("views", 0))  # each is decoded when it is first seen
                 self.numbers |= {"step": message["step"], "steps": message["steps"]}
                 self._remember()
             case {"t": "progress"}:
@@ -162,19 +160,15 @@ class Job:
 
     def _progress(self, message: dict[str, Any]) -> None:
         step, steps, seconds = message["step"], message["steps"], message["seconds"]
-        self._recent.append((seconds, step))
-        while len(self._recent) > 2 and seconds - self._recent[0][0] > RATE_SECONDS:
-            self._recent.popleft()
-        (first_seconds, first), passed = self._recent[0], seconds - self._recent[0][0]
-        rate = (step - first) / passed if seconds > first_seconds else None
+        self._pace.add(step, steps, seconds)
         self.numbers |= {
             "step": step,
             "steps": steps,
             "splats": message["splats"],
             "degree": message["degree"],
             "seconds": seconds,
-            "steps_per_second": rate,
-            "seconds_left": (steps - step) / rate if rate else None,
+            "steps_per_second": self._pace.rate,
+            "seconds_left": self._pace.left,
         }
         if is_number(message["loss"]):  # null: of a scene that has gone astray
             last = self.numbers.get("loss", message["loss"])

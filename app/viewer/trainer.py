@@ -147,6 +147,7 @@ class Trainer:
             folder=str(session.run.folder.absolute()),
             step=session.fit.step,
             steps=session.fit.plan.steps,
+            views=len(session.capture.train),
             plan=plan_to_json(session.fit.plan),
         )
         run = run_session(session)
