@@ -32,9 +32,9 @@ RATE_SECONDS = 5.0
 """Over which the rate is measured: long enough to be steady, short enough to follow the scene."""
 
 WARM_PART, WARM_STEPS, LEFT_SECONDS = 50, 200, 2.0
-"""One step of `WARM_PART`, at most `WARM_STEPS`, says nothing of the others: it decodes its photo and
-fills caches. The time left is told once steps were measured after those for `LEFT_SECONDS`, or as
-many as they were."""
+"""The first of so many parts of the steps, or so many, say nothing of the others: they decode their
+photos and fill caches. The time left is told once steps were measured after those for
+`LEFT_SECONDS`, or as many as they were."""
 
 
 class Pace:

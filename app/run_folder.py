@@ -115,10 +115,12 @@ class Run:
         """The reconstructed scene, in the fit's frame: that of `views`."""
         path = self.folder / "scene.safetensors"
         if not path.exists():
+            rest = "train again; this folder can be removed"
+            if any(self.folder.glob("checkpoints/[0-9]*.safetensors")):
+                rest = f"go on with `lumigraph train CAPTURE --resume {self.folder}`"
             raise FileNotFoundError(
-                f"{self.folder} has no scene.safetensors yet: its training was cut off before "
-                "the first save; go on with `lumigraph train CAPTURE --resume "
-                f"{self.folder}` or train again"
+                f"{self.folder} has no scene.safetensors: its training is at work, or was cut off "
+                f"before the scene was saved. If so, {rest}"
             )
         return load_scene(path)
 

@@ -189,10 +189,10 @@ def test_a_value_that_no_training_can_have_is_refused_by_the_desk(real: Board):
 
 def test_what_came_into_a_folder_is_found_by_looking_again(real: Board, desk: Desk, tmp_path: Path):
     save_ply(generated_scene(20), tmp_path / "mine" / "late.ply")
-    assert not any(source["name"] == "mine/late.ply" for source in desk.sources())
+    assert not any(source["name"] == "late.ply" for source in desk.sources())
     real.do("refresh", True)
-    until(desk, lambda _: any(source["name"] == "mine/late.ply" for source in desk.sources()))
-    assert "mine/late.ply" in [option["label"] for option in real.controls()[0]["options"]]
+    until(desk, lambda _: any(source["name"] == "late.ply" for source in desk.sources()))
+    assert "late.ply" in [option["label"] for option in real.controls()[0]["options"]]
 
 
 def test_confidence_can_be_chosen_where_it_is_known(real: Board, desk: Desk, tmp_path: Path):
@@ -283,7 +283,7 @@ def files_in(tmp_path: Path) -> list[str]:
 def test_a_capture_in_a_zip_is_chosen(real: Board, desk: Desk, tmp_path: Path, pavilion: Path):
     packed = shutil.make_archive(str(tmp_path / "x"), "zip", pavilion.parent, "pavilion")
     sent(real, "garden.zip", Path(packed).read_bytes())
-    source = next(s for s in desk.sources() if s["name"].endswith("garden/pavilion"))
+    source = next(s for s in desk.sources() if s["name"].startswith("pavilion (uploaded "))
     assert chosen(real) == source["id"]
     assert "ready to start" in notes(desk)[-1]
     assert "garden.zip" not in files_in(tmp_path)
@@ -355,7 +355,7 @@ def test_photos_and_a_model_sent_together_make_a_capture(
         assert chosen(real) == first
         sent(real, name, (pavilion / "sparse" / "0" / name).read_bytes())
     source = next(s for s in desk.sources() if s["id"] == chosen(real))
-    assert (source["kind"], source["name"].split("/")[-1]) == ("capture", "photos")
+    assert (source["kind"], source["name"].split(" (")[0]) == ("capture", "photos")
     for photo in photos[3:]:
         sent(real, photo.name, photo.read_bytes())
     assert len(notes(desk)) == 2
@@ -386,7 +386,9 @@ def test_what_is_sent_after_a_start_is_another_capture(
     real.do("source", "demo:tiny")
     real.do("start", True)
     sent(real, "b.jpg", b"b")
-    real.do("source", next(s["id"] for s in desk.sources() if s["name"].endswith("/photos")))
+    real.do(
+        "source", next(s["id"] for s in desk.sources() if s["name"].startswith("photos (uploaded "))
+    )
     real.do("start", True)
     sent(real, "c.jpg", b"c")
     assert len(started) == 3

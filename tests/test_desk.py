@@ -103,10 +103,10 @@ def test_sources_are_what_lies_in_the_folders(desk):
         ("capture", "Built-in scene, tiny"),
         ("capture", "Built-in scene, small"),
         ("capture", "Built-in scene, full"),
-        ("capture", "mine/broken"),
-        ("capture", "mine/captures/pavilion"),
-        ("ply", "mine/hostile.ply"),
-        ("ply", "mine/splats.ply"),
+        ("capture", "broken"),
+        ("capture", "pavilion"),
+        ("ply", "hostile.ply"),
+        ("ply", "splats.ply"),
     ]
     text = json.dumps([desk.sources(), desk.state()])
     assert os.path.dirname(__file__) not in text
@@ -153,7 +153,7 @@ def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, desk):
     for name in ("", "ply:0000", "../outside/secret.ply", str(outside / "secret.ply")):
         with pytest.raises(ValueError, match="not to be found here any more"):
             desk.show(name)
-    shown = id_of(desk, "mine/splats.ply")
+    shown = id_of(desk, "splats.ply")
     (folder / "splats.ply").unlink()
     (folder / "splats.ply").symlink_to(outside / "secret.ply")
     with pytest.raises(ValueError, match="not to be found here any more"):
@@ -161,9 +161,9 @@ def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, desk):
 
 
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(desk, folder):
-    capture, splats = id_of(desk, "mine/captures/pavilion"), id_of(desk, "mine/splats.ply")
+    capture, splats = id_of(desk, "pavilion"), id_of(desk, "splats.ply")
     refusals = [
-        (lambda: desk.start(splats), "mine/splats.ply is a ply, not a capture"),
+        (lambda: desk.start(splats), "splats.ply is a ply, not a capture"),
         (lambda: desk.show(capture), "is a capture, not a run or a ply"),
         (lambda: desk.go_on(capture), "is a capture, not a run"),
         (lambda: desk.start(capture, Order(changes={"steps": 0})), "ask for at least 1"),
@@ -187,14 +187,14 @@ def test_what_cannot_be_asked_for_is_refused_in_one_sentence(desk, folder):
 
 
 def test_a_ply_is_shown_and_a_hostile_one_is_a_note(desk):
-    desk.show(id_of(desk, "mine/splats.ply"))
+    desk.show(id_of(desk, "splats.ply"))
     state = until(desk, lambda state: state["shown"])
     first = desk.scene()
     assert first is not None
     assert (state["shown"]["splats"], state["shown"]["up"]) == (20, [0.0, -1.0, 0.0])
     assert (first.cameras, first.step, first.background) == ((), 0, (0.0, 0.0, 0.0))
 
-    desk.show(id_of(desk, "mine/hostile.ply"))
+    desk.show(id_of(desk, "hostile.ply"))
     state = until(desk, lambda state: not state["opening"])
     state = until(desk, lambda state: notes_of(state, "error"))
     assert len(notes_of(state, "error")) == 1
@@ -226,8 +226,8 @@ def test_listeners_hear_of_changes_and_may_fail(desk):
 
 def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folder):
     descriptors = len(os.listdir("/dev/fd"))
-    capture = id_of(desk, "mine/captures/pavilion")
-    desk.start(id_of(desk, "mine/broken"))
+    capture = id_of(desk, "pavilion")
+    desk.start(id_of(desk, "broken"))
     desk.start(capture, ENDLESS)
     last = desk.start(capture, Order("quick", changes={"steps": 30}))
     desk.cancel(desk.start(capture))
@@ -237,7 +237,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
     state = until(desk, lambda state: state["shown"], watched=True)
     assert job_states(state) == ["failed", "training", "waiting", "stopped"]
     assert "transforms.json" in state["jobs"][0]["sentence"]
-    assert len([n for n in notes_of(state, "error") if "mine/broken" in n]) == 1
+    assert len([n for n in notes_of(state, "error") if "broken" in n]) == 1
 
     check_live(desk)
 
@@ -256,14 +256,14 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
 
     # What is shown in the end is what lies in its folder.
     state = until(desk, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
-    assert state["shown"]["source"] == id_of(desk, "runs/pavilion/002")
+    assert state["shown"]["source"] == id_of(desk, "pavilion/002")
     shown = desk.scene()
     assert shown is not None
     kept = open_run(folder.parent / "runs" / "pavilion" / "002").scene()
     assert torch.equal(shown.scene.means, kept.means)
     check_photos(desk)
     runs = {s["name"]: s["stopped"] for s in desk.sources() if s["kind"] == "run"}
-    assert runs == {"runs/pavilion/001": True, "runs/pavilion/002": False}
+    assert runs == {"pavilion/001": True, "pavilion/002": False}
     # The trainings' pipes and buffers are gone.
     until(desk, lambda state: not state["opening"])
     assert len(os.listdir("/dev/fd")) == descriptors
@@ -336,7 +336,7 @@ def test_a_closed_desk_leaves_a_run_that_another_desk_shows_and_goes_on_with(sto
     assert (run.state, len(checkpoints(run))) == ("stopped", 1)
     desk = Desk([folder / "captures"], stopped.parent.parent)
     try:
-        source = id_of(desk, "runs/pavilion/001")
+        source = id_of(desk, "pavilion/001")
         desk.show(source)
         until(desk, lambda state: state["shown"])
         check_photos(desk)
@@ -352,8 +352,8 @@ def test_a_closed_desk_leaves_a_run_that_another_desk_shows_and_goes_on_with(sto
 def test_a_run_whose_files_lead_out_is_not_opened(stopped, folder, tmp_path):
     desk = Desk([folder / "broken"], stopped.parent.parent)
     try:
-        source = id_of(desk, "runs/pavilion/001")
-        with pytest.raises(ValueError, match="The capture of runs/pavilion/001 is in none of"):
+        source = id_of(desk, "pavilion/001")
+        with pytest.raises(ValueError, match="The capture of pavilion/001 is in none of"):
             desk.go_on(source)
         (stopped / "scene.safetensors").rename(tmp_path / "elsewhere")
         (stopped / "scene.safetensors").symlink_to(tmp_path / "elsewhere")
@@ -385,7 +385,7 @@ def shown_again(desk: Desk, ask: Callable[[], object]) -> Trust:
 def test_what_is_estimated_while_a_run_is_open_is_found_by_looking_again(stopped):
     desk = Desk([], stopped.parent.parent)
     try:
-        source = id_of(desk, "runs/pavilion/001")
+        source = id_of(desk, "pavilion/001")
         trust = shown_again(desk, lambda: desk.show(source))
         assert (trust.rate, trust.searched) == (RATE, False)
         assert (trust.calibration, trust.confidence) == (None, None)
@@ -422,7 +422,7 @@ def test_an_estimate_that_cannot_be_read_is_a_note_and_the_scene_is_shown(
         path.symlink_to(tmp_path / "elsewhere")
     desk = Desk([], stopped.parent.parent)
     try:
-        trust = shown_again(desk, lambda: desk.show(id_of(desk, "runs/pavilion/001")))
+        trust = shown_again(desk, lambda: desk.show(id_of(desk, "pavilion/001")))
         assert (trust.calibration, trust.confidence) == (None, None)
         (note, *_) = notes_of(desk.state(), "info")
         assert name in note
@@ -432,10 +432,10 @@ def test_an_estimate_that_cannot_be_read_is_a_note_and_the_scene_is_shown(
 
 
 def test_a_ply_tells_how_far_its_splats_can_be_trusted(desk, folder):
-    assert shown_again(desk, lambda: desk.show(id_of(desk, "mine/splats.ply"))).confidence is None
+    assert shown_again(desk, lambda: desk.show(id_of(desk, "splats.ply"))).confidence is None
     scene = load_ply(folder / "splats.ply")
     save_ply(scene, folder / "splats.ply", extra={"confidence": torch.linspace(0, 1, 20)})
-    trust = shown_again(desk, lambda: desk.show(id_of(desk, "mine/splats.ply")))
+    trust = shown_again(desk, lambda: desk.show(id_of(desk, "splats.ply")))
     assert trust.confidence is not None
     assert torch.equal(trust.confidence, torch.linspace(0, 1, 20))
     assert trust.rate == RATE

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lumigraph.app.training import Order
 from lumigraph.app.viewer.controls import Control, desk_controls, page_controls
-from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.viewer.desk import NOTHING_SAVED, Desk
 from lumigraph.app.viewer.home import frusta_of, home_of
 from lumigraph.app.viewer.shown import Setting, Shown
+from lumigraph.app.viewer.sources import STAMP, UNSAVED
 from lumigraph.app.viewer.uploads import IMAGES, Sitting, Upload
 from lumigraph.app.viewer.wishes import Scalar
 from lumigraph.recon import PRESETS
@@ -36,7 +37,7 @@ class Board:
                 in a folder that the desk may open.
         """
         self._desk, self._lock = desk, threading.Lock()
-        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        stamp = datetime.now().strftime(STAMP)
         self._sitting = Sitting(uploads / stamp)
         self._gathered = ""  # source of the capture that was last sent in parts
         self._told: dict[Path, str] = {}  # what was said of each capture that was sent in parts
@@ -217,6 +218,9 @@ class Board:
         with self._lock:
             self._form[name] = value
         self.changed()
+        chosen = [s for s in self._desk.sources() if s["id"] == value]
+        if name == "source" and chosen[0]["kind"] == UNSAVED:
+            self._desk.note("info", NOTHING_SAVED)
 
     def _around(self, shown: Shown) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The first view and the cameras, computed once for a setting."""

@@ -21,7 +21,15 @@ from lumigraph.app.viewer.opener import Opener
 from lumigraph.app.viewer.origins import Origins, place_of
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_setting
-from lumigraph.app.viewer.sources import Source, built_in, find_sources, is_inside, source_at
+from lumigraph.app.viewer.sources import (
+    UNSAVED,
+    Source,
+    built_in,
+    find_sources,
+    is_inside,
+    named,
+    source_at,
+)
 from lumigraph.app.viewer.trainings import Ears, NoteKind, Trainings
 from lumigraph.app.viewer.trust import Trust, trust_of
 from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
@@ -29,6 +37,11 @@ from lumigraph.render import Splats
 
 NOTES, NOTE_LIMIT = 50, 1000
 """The newest are kept, at most so many, of so many characters."""
+
+NOTHING_SAVED = (
+    "This run has neither a scene nor a checkpoint: its training has just begun, or was cut off "
+    "before the first save. If so, train its capture again; the run's folder can be removed"
+)
 
 
 class Desk:
@@ -74,7 +87,7 @@ class Desk:
         """Looks again for what there is in the allowed folders."""
         found = [*built_in(), *find_sources(self._allowed)]
         with self._lock:
-            self._sources = {source.id: source for source in found}
+            self._sources = named(found)
             self._changed()
 
     def look_again(self) -> None:
@@ -88,7 +101,7 @@ class Desk:
         """The id of the source at a path; ValueError if it is outside, or there is none."""
         source = source_at(path, self._allowed)
         with self._lock:
-            self._sources[source.id] = source
+            self._sources = named((self._sources | {source.id: source}).values())
             self._changed()
         return source.id
 
@@ -336,6 +349,8 @@ class Desk:
             source = self._sources.get(source_id)
         if source is None or (source.path and not is_inside(source.path, self._allowed)):
             raise ValueError("That is not to be found here any more: choose again")
+        if source.kind == UNSAVED:
+            raise ValueError(f"{source.name}: {NOTHING_SAVED}")
         if source.kind not in kinds:
             raise ValueError(f"{source.name} is a {source.kind}, not a {' or a '.join(kinds)}")
         return source

@@ -5,9 +5,11 @@ Pages name a source by its id, never by a path, so nothing can be asked for that
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +19,7 @@ from lumigraph.app.run_folder import FORMAT
 from lumigraph.datasets.colmap import colmap_models
 from lumigraph.datasets.transforms import transforms_files
 
-Kind = Literal["capture", "run", "ply"]
+Kind = Literal["capture", "run", "ply", "unsaved run"]
 
 DEPTH = 4
 """Folders below an allowed one that are looked into: runs lie two below theirs, and collections of
@@ -29,6 +31,11 @@ MOST_SOURCES, MOST_FOLDERS = 1000, 20_000
 RUN_LIMIT = 4 << 20
 """Bytes of a run.json that is read for the list: that of ten thousand photos is no longer."""
 
+UNSAVED: Kind = "unsaved run"
+
+STAMP = "%Y-%m-%d_%H-%M-%S"
+"""Of the folder that the uploads of a sitting go to, in a folder `uploads`."""
+
 DEMOS = ("tiny", "small", "full")
 
 
@@ -38,11 +45,13 @@ class Source:
 
     Attributes:
         id: The same as long as it lies where it lies.
-        name: To show to people; says where it lies from the allowed folder on.
-        kind: "capture" is for making a run of, the built-in scenes included.
+        name: To show to people, see `named`.
+        kind: "capture" is for making a run of, the built-in scenes included. An "unsaved run" has
+            neither a scene nor a checkpoint: it has just begun, or was cut off too early.
         path: None for a built-in scene.
         state: Of a run, as its run.json says; "" for all else.
         stopped: Whether it is a run that can go on.
+        parts: Of its path, as it was found; none for a built-in scene.
     """
 
     id: str
@@ -51,10 +60,12 @@ class Source:
     path: Path | None
     state: str = ""
     stopped: bool = False
+    parts: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """What a page may know of it; its path stays here."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        told = {key: value for key, value in asdict(self).items() if key not in ("path", "parts")}
+        return told | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
 
 
 def built_in() -> list[Source]:
@@ -75,10 +86,52 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
                 if len(found) >= MOST_SOURCES:
                     break
                 with suppress(OSError):  # it is gone, nobody's to read, or on a dead network disk
-                    if source := _source(path, folder):
+                    if source := _source(path):
                         found.setdefault(source.id, source)
-    order = {"capture": 0, "run": 1, "ply": 2}
-    return sorted(found.values(), key=lambda source: (order[source.kind], source.name))
+    order = {"capture": 0, "run": 1, UNSAVED: 1, "ply": 2}
+    return sorted(found.values(), key=lambda source: (order[source.kind], source.parts))
+
+
+def named(sources: Iterable[Source]) -> dict[str, Source]:
+    """The sources by their ids, with names that fit in a narrow list and tell them apart.
+
+    A name is the last part of the path, for a numbered run the last two, with when it was uploaded
+    if it was; in brackets behind it comes as much of the rest as is needed.
+    """
+    known = {source.id: source for source in sources}
+    depths = dict.fromkeys(known, 0)
+    while True:
+        names = {key: _name(source, depths[key]) for key, source in known.items()}
+        counts = Counter(names.values())
+        alike = [key for key in known if counts[names[key]] > 1]
+        alike = [key for key in alike if depths[key] < len(known[key].parts)]
+        if not alike:
+            return {key: replace(source, name=names[key]) for key, source in known.items()}
+        for key in alike:
+            depths[key] += 1
+
+
+def _name(source: Source, depth: int) -> str:
+    """The name with so many folders in brackets."""
+    if not source.parts:
+        return source.name
+    last = 2 if source.kind in ("run", UNSAVED) and source.parts[-1].isdigit() else 1
+    name, before = "/".join(source.parts[-last:]), source.parts[:-last]
+    if depth:
+        where = "/".join(before[-depth:])
+    else:
+        where = next(filter(None, map(_uploaded, before, before[1:])), "")
+    return printable(f"{name} ({where})" if where else name)
+
+
+def _uploaded(parent: str, folder: str) -> str:
+    """When what is in a folder was uploaded; "" if it was not."""
+    with suppress(ValueError):
+        if parent == "uploads":
+            moment = datetime.strptime(folder, STAMP)
+            today = moment.date() == datetime.now().date()
+            return moment.strftime("uploaded %H:%M" if today else "uploaded %Y-%m-%d %H:%M")
+    return ""
 
 
 def source_at(path: Path, folders: Sequence[Path]) -> Source:
@@ -89,7 +142,7 @@ def source_at(path: Path, folders: Sequence[Path]) -> Source:
     """
     if not is_inside(path, folders):
         raise ValueError(f"{printable(str(path))} lies outside the folders that may be opened here")
-    source = _source(path, next(f for f in folders if is_inside(path, [f])))
+    source = _source(path)
     if source is None:
         raise ValueError(
             f"{printable(str(path))} is no capture, no run and no PLY file: give one of those"
@@ -151,23 +204,24 @@ def _kind(path: Path) -> Kind | None:
     return None
 
 
-def _source(path: Path, folder: Path) -> Source | None:
+def _source(path: Path) -> Source | None:
     """The source at a path inside an allowed folder, if there is one."""
     kind = _kind(path)
     if kind is None:
         return None
     real = Path(os.path.realpath(path))
     key = blake2b(os.fsencode(real), digest_size=8).hexdigest()
-    within = os.path.relpath(path, folder)
-    top = Path(os.path.realpath(folder)).name
-    name = printable(top if within == "." else f"{top}/{within}")
+    found = Source(f"{kind}:{key}", "", kind, real, parts=Path(os.path.abspath(path)).parts[1:])
+    found = replace(found, name=_name(found, 0))
     if kind != "run":
-        return Source(f"{kind}:{key}", name, kind, real)
+        return found
     state = _state(real)
     if state is None:
         return None
-    stopped = state != "finished" and any(real.glob("checkpoints/[0-9]*.safetensors"))
-    return Source(f"run:{key}", name, kind, real, state, stopped)
+    kept = any(real.glob("checkpoints/[0-9]*.safetensors"))
+    if not kept and not (real / "scene.safetensors").exists():
+        return replace(found, kind=UNSAVED, state=state)
+    return replace(found, state=state, stopped=kept and state != "finished")
 
 
 def _state(folder: Path) -> str | None:
