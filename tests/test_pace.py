@@ -491,3 +491,21 @@ def test_a_final_picture_is_no_latency():
     assert stats is not None
     assert stats.latency_ms is None
     assert stats.scale == 1.0
+
+
+def test_a_client_is_settled_with_the_final_picture_of_its_view_and_scene():
+    pace = Pace()
+    assert pace.settled(1) is None
+    pace.see(640, 360, 0.0)
+    passing = pace.next(1, 0.0)
+    assert passing
+    pace.sent(passing, 1, 100, 0.1)
+    assert pace.settled(1) is None
+    final = pace.next(1, 1.0)
+    assert final
+    pace.sent(final, 2, 100, 1.1)
+    assert pace.settled(1) == final
+    assert pace.settled(2) is None
+    assert pace.settled(None) is None
+    pace.see(640, 360, 2.0)
+    assert pace.settled(1) is None

@@ -34,7 +34,7 @@ class Client:
         photo_waits: One is being read or waits to be sent: the next one is not begun.
         photo_read: It waits to be sent.
         place: Whose numbers it wants, in parts of the picture's width and height.
-        probed: What they were last read of.
+        probed: What they were last read of, in this view.
         probe_at: When that was.
         probe_read: They wait to be sent.
         frames: That were sent.

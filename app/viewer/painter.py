@@ -202,7 +202,7 @@ class Painter:
         still = client.pace.settled(version) is not None
         if client.place is None or look is None or look.mode not in PROBED or not still:
             return None
-        return client.place, client.view, look, version
+        return client.place, look, version
 
     def _probe_due(self, client: Client) -> float:
         """When that is to be read; infinity if it was, or there is nothing; under the lock."""
@@ -251,7 +251,7 @@ class Painter:
             client.final = None
             if made:
                 client.frames += 1
-                if not order.final:  # the page forgets what was read of another picture
+                if not order.final:  # of another view, whose numbers the page no longer shows
                     client.probed = None
                 client.pace.sent(order, client.frames, len(made[-1]), self._clock())
             client.out.extend(made)
