@@ -190,6 +190,24 @@ def test_photos_and_their_cameras_make_one_capture(sitting: Sitting, tmp_path: P
     assert sitting.begin("c.png", 1).path.parents[1].name == "photos_3"
 
 
+def test_what_is_sent_again_takes_the_place_of_the_first(sitting: Sitting, tmp_path: Path):
+    def sent(name: str, data: bytes) -> str:
+        upload = sitting.begin(name, len(data))
+        assert upload.add(data)
+        return str(upload.path.relative_to(tmp_path / "up"))
+
+    for data in (b"first", b"again"):
+        assert sent("a.png", data) == "photos/images/a.png"
+        assert (tmp_path / "up" / "photos" / "images" / "a.png").read_bytes() == data
+    assert sum(sitting._held.values()) == 5
+    assert sent("transforms.json", b"{}") == "photos/transforms.json"
+    assert sent("transforms.json", b"{} ") == "photos/transforms.json"
+    assert sum(sitting._held.values()) == 8
+    assert sent("a.png", b"another") == "photos_2/images/a.png"
+    sitting.end_capture()
+    assert sent("a.png", b"another") == "photos_3/images/a.png"
+
+
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():

@@ -3,8 +3,9 @@
 A zip of a capture is unpacked into a folder of its own, and a PLY lies by itself. Photos that are
 sent one by one make a capture together with the files of their cameras: all go into one folder, the
 photos into `images`, a COLMAP model into `sparse/0`, a transforms.json, which has to name its
-photos as images/NAME, beside them. They may come in any order and in several goes; a file whose
-name is taken there begins another such folder, and so does the first after a training was started.
+photos as images/NAME, beside them. They may come in any order and in several goes, and a file that
+is sent again takes the place of the first. A photo of the name of one there, but of another size,
+begins another such folder, and so does the first file after a training was started.
 """
 
 import errno
@@ -134,7 +135,7 @@ class Sitting:
         with self._lock:
             self._check_room(safe, size)
             alone = kind in (".zip", ".ply")
-            path = self._folder / safe if alone else self._place(safe)
+            path = self._folder / safe if alone else self._place(safe, size)
             path.parent.mkdir(parents=True, exist_ok=True)
             path, file = _claimed(path, _new_file)
             upload = Upload(path, size, file)
@@ -200,12 +201,20 @@ class Sitting:
         coming = sum(upload.size - upload.received for upload in self._coming)
         return shutil.disk_usage(_existing(self._folder)).free - coming
 
-    def _place(self, name: str) -> Path:
-        """Where a photo, or a file of its cameras, goes; under the lock."""
+    def _place(self, name: str, size: int) -> Path:
+        """Where a photo, or a file of its cameras, goes, which is free then; under the lock."""
         within = Path(LOOSE.get(name, IMAGES)) / name
-        if self._capture is None or os.path.lexists(self._capture / within):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._capture, _ = _claimed(self._folder / "photos", Path.mkdir)
+        if self._capture is not None:
+            path = self._capture / within
+            coming = any(u.path == path and not u.file.closed for u in self._coming)
+            # Two photos of one size to the byte are hardly ever different ones.
+            again = name in LOOSE or self._held.get(path) == size
+            if again and not coming and self._held.pop(path, None) is not None:
+                path.unlink(missing_ok=True)
+            if not os.path.lexists(path):
+                return path
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._capture, _ = _claimed(self._folder / "photos", Path.mkdir)
         return self._capture / within
 
 
