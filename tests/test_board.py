@@ -33,6 +33,10 @@ class Told:
         """See `Desk.sources`."""
         return [{"id": name, "name": name, "kind": "capture"} for name in ("demo:small", "other")]
 
+    def state(self) -> dict[str, Any]:
+        """See `Desk.state`."""
+        return {"current": {"splats": 5000}}
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **values: self.calls.append((name, *args, *values.items()))
 
@@ -117,6 +121,11 @@ def test_what_is_set_while_it_trains(told: Told, board: Board):
         ("change", ("ssim_weight", 0.25)),
     ]
     assert isinstance(told.calls[1][1][1], int)
+    told.calls.clear()
+    board.do("splat_limit", 4999)
+    change, (note, kind, text) = told.calls
+    assert (change, note, kind) == (("change", ("splat_limit", 4999)), "note", "info")
+    assert text.startswith("There are 5,000 splats already, more than 4,999: none are added")
 
 
 def test_the_form_is_filled_and_then_ordered(told: Told, board: Board):

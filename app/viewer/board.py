@@ -67,7 +67,7 @@ class Board:
         self._desk.want_scene()
 
     def photo(self, index: int) -> Tensor | None:
-        """The photo of a camera of what is shown. uint8 [height, width, 3]"""
+        """The photo of a camera, see `Desk.photo`. uint8 [height, width, 3]"""
         return self._desk.photo(index)
 
     def state(self) -> dict[str, Any]:
@@ -118,11 +118,22 @@ class Board:
                 raise ValueError("The degree of the harmonics is 0, 1, 2 or 3")
             desk.change(degree=int(str(value)))
         elif id == "splat_limit":
-            desk.change(splat_limit=_whole("The limit of splats", value))
+            self._limit(_whole("The limit of splats", value))
         elif id == "ssim_weight":
             desk.change(ssim_weight=value)
         else:
             self._fill(id, value)
+
+    def _limit(self, most: int) -> None:
+        """Bounds the splats of the training in work, and says what that does if there are more."""
+        self._desk.change(splat_limit=most)
+        splats = (self._desk.state()["current"] or {}).get("splats") or 0
+        if most < splats:
+            self._desk.note(
+                "info",
+                f"There are {splats:,} splats already, more than {most:,}: none are added from "
+                "here on, and those there are stay",
+            )
 
     def upload(self, name: str, size: int) -> "Incoming":
         """A file of so many bytes is to come; ValueError or OSError says why it is not taken."""
