@@ -99,6 +99,10 @@ def test_a_run_goes_on_with_the_capture_that_is_named(gardens, tmp_path):
         run = desk.source_at(tmp_path / "runs" / "run")
         with pytest.raises(ValueError, match="in none of the folders"):
             desk.go_on(run)
+        assert desk.photo(0) is None, "nothing is shown"
+        desk.show_now(run)
+        with pytest.raises(ValueError, match="not at hand: give the folder of garden to lumigraph"):
+            desk.photo(0)
         job = desk.job(desk.go_on(run, desk.source_at(tmp_path / "moved")))
         assert job.order["capture"] == str(tmp_path / "moved")
     finally:

@@ -290,16 +290,28 @@ class Desk:
             self._trainings.want_scene()
 
     def photo(self, index: int) -> Tensor | None:
-        """The photo of a camera of what is shown, where it can be found. uint8 [height, width, 3]
+        """The photo of a camera of what is shown, None if there is no such camera.
 
-        It may take a while, as it is read from the disk.
+        It may take a while, as it is read from the disk. uint8 [height, width, 3]
+
+        Raises:
+            ValueError: The photo is not at hand, or cannot be read; it says what to do.
         """
         shown = self.scene()
-        try:
-            return None if shown is None else self._photos.photo(shown.setting, index)
-        except Exception as error:  # of a file that somebody else made
-            self.note("error", sentence_of(error))
+        if shown is None or not 0 <= index < len(shown.cameras):
             return None
+        try:
+            photo = self._photos.photo(shown.setting, index)
+        except Exception as error:  # of a file that somebody else made
+            raise ValueError(sentence_of(error)) from error
+        if photo is None:
+            run = shown.setting.run
+            capture = printable(str(run.record["capture"]))[:80] if run else "its capture"
+            raise ValueError(
+                f"The photo of this camera is not at hand: give the folder of {capture} to "
+                "lumigraph as well, as in `lumigraph app RUN CAPTURE`"
+            )
+        return photo
 
     def abandon(self) -> None:
         """Ends the training in work at once, without a checkpoint; also in a signal handler."""
