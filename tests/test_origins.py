@@ -1,5 +1,6 @@
 """Which capture a run was made of: known, or found by name and held against what the run noted."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from lumigraph.app.run_folder import open_run
 from lumigraph.app.session import run_session
 from lumigraph.app.training import Order, start
 from lumigraph.app.viewer.child import Child
@@ -89,6 +91,31 @@ def test_a_run_goes_on_with_the_one_of_its_captures_that_it_was_begun_with(garde
     assert child.wait() == 0
     (loaded,) = (message for message in told if message["t"] == "loaded")
     assert loaded["capture"] == places[1]
+
+
+def test_a_run_that_is_opened_tells_its_numbers(gardens, tmp_path):
+    shutil.copytree(gardens / "run", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run.with_record(state="finished", step=9, steps=9, metrics={"psnr": 30.5, "ssim": None})
+    entries = [{"step": 5, "loss": 0.5, "psnr": 20.0}, {"step": 9, "loss": 0.25}, {"step": 9}]
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    desk = Desk([tmp_path / "run"], tmp_path / "runs")
+    try:
+        source = desk.source_at(tmp_path / "run")
+        for change, psnr in (({}, 30.5), ({"metrics": {}}, 20.0)):
+            open_run(tmp_path / "run").with_record(**change)
+            desk.show_now(source)
+            for _ in range(2):
+                shown = desk.state()["shown"]
+                assert (shown["step"], shown["steps"]) == (9, 9)
+                assert (shown["psnr"], shown["loss"]) == (psnr, 0.25)
+                assert "ssim" not in shown
+                desk._look_again()
+        (tmp_path / "run" / "metrics.jsonl").unlink()
+        desk.show_now(source)
+        assert "loss" not in desk.state()["shown"]
+    finally:
+        desk.close()
 
 
 def test_a_run_goes_on_with_the_capture_that_is_named(gardens, tmp_path):

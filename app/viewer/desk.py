@@ -343,6 +343,7 @@ class Desk:
 
     def _plain(self, shown: Shown) -> dict[str, Any]:
         return {
+            **shown.numbers,
             "name": shown.setting.name,
             "source": shown.setting.source,
             "version": shown.version,
@@ -425,9 +426,17 @@ class Desk:
         self.note("info", f"{source.name} is stopped at {at}: press Go on to go on with it")
         self.stopped(source.id)
 
-    def _present(self, scene: Splats, step: int, setting: Setting, trust: Trust) -> None:
+    def _present(
+        self,
+        scene: Splats,
+        step: int,
+        setting: Setting,
+        trust: Trust,
+        numbers: dict[str, float] | None = None,
+    ) -> None:
         self._scenes += 1
-        self._shown, self._stale = Shown(scene, self._scenes, step, setting, trust), False
+        self._shown = Shown(scene, self._scenes, step, setting, trust, numbers or {})
+        self._stale = False
         self._changed()
 
     def _look_again(self) -> None:
@@ -439,15 +448,17 @@ class Desk:
         trust = trust_of(shown.setting.run, shown.scene, self._allowed, self._warn)
         with self._lock:
             if self._shown is shown:
-                self._present(shown.scene, shown.step, shown.setting, trust)
+                self._present(shown.scene, shown.step, shown.setting, trust, shown.numbers)
 
     def _warn(self, text: str) -> None:
         self.note("info", text)
 
-    def _opened(self, scene: Splats, setting: Setting, trust: Trust) -> None:
+    def _opened(
+        self, scene: Splats, setting: Setting, trust: Trust, numbers: dict[str, float]
+    ) -> None:
         """A run or a PLY file is open; under the lock."""
         step = setting.run.record.get("step", 0) if setting.run else 0
-        self._present(scene, step, self._known(setting), trust)
+        self._present(scene, step, self._known(setting), trust, numbers)
 
     def _open(self, source: Source) -> None:
         """Has a run or a PLY file loaded and shown, unless another one is asked for meanwhile."""

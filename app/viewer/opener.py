@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lumigraph.app.viewer.sentences import sentence_of
-from lumigraph.app.viewer.shown import Setting, open_ply, open_setting
+from lumigraph.app.viewer.shown import Setting, numbers_of, open_ply, open_setting
 from lumigraph.app.viewer.sources import Source
 from lumigraph.app.viewer.trainings import NoteKind
 from lumigraph.app.viewer.trust import Trust, trust_of
@@ -26,7 +26,7 @@ class Opener:
         lock: threading.Condition,
         allowed: Sequence[Path],
         note: Callable[[NoteKind, str], None],
-        opened: Callable[[Splats, Setting, Trust], None],
+        opened: Callable[[Splats, Setting, Trust, dict[str, float]], None],
     ) -> None:
         """Nothing is asked for yet.
 
@@ -34,7 +34,8 @@ class Opener:
             lock: Of whoever owns it; to be held where `name` is read.
             allowed: The folders that may be opened.
             note: Is told what went wrong.
-            opened: Is given the scene, what is around it and known of it, under the lock.
+            opened: Is given the scene, what is around it and known of it, and its numbers, under
+                the lock.
         """
         self.name = ""
         self._lock, self._allowed, self._note, self._opened = lock, allowed, note, opened
@@ -83,11 +84,13 @@ class Opener:
                 warnings.simplefilter("always")
                 if source.kind == "ply":
                     scene, setting, trust = open_ply(source.path, source.id, source.name)
+                    numbers: dict[str, float] = {}
                 else:
                     setting = open_setting(source.path, source.id, source.name, self._allowed)
                     assert setting.run
                     scene = setting.run.scene()
                     trust = trust_of(setting.run, scene, self._allowed, warnings.warn)
+                    numbers = numbers_of(setting.run)
         except Exception as error:  # a file that somebody else made may break anything
             with self._lock:
                 if ticket == self._tickets:
@@ -98,4 +101,4 @@ class Opener:
         with self._lock:
             if ticket == self._tickets:
                 self.name = ""
-                self._opened(scene, setting, trust)
+                self._opened(scene, setting, trust, numbers)

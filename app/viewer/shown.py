@@ -1,16 +1,21 @@
 """What a page shows: a scene, and around it the cameras and photos it was made from."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumigraph.app.cameras_file import PHOTOS, Split
+from lumigraph.app.files import is_number
 from lumigraph.app.film import NEAR, PLY_UP, middle_of
+from lumigraph.app.metrics_log import read_log
 from lumigraph.app.run_folder import Run, open_run
+from lumigraph.app.session import LOG
 from lumigraph.app.viewer.sources import is_inside
 from lumigraph.app.viewer.trust import Trust
 from lumigraph.datasets import Capture, Frame, ImageCache
@@ -66,6 +71,8 @@ class Shown:
         step: Of its training; 0 for a PLY file.
         setting: What is around it.
         trust: What is known of its uncertainty.
+        numbers: What the record of a run that was opened says of it: `steps`, `seconds`, `psnr`,
+            `ssim` and the last `loss`, as far as they are known.
     """
 
     scene: Splats
@@ -73,6 +80,7 @@ class Shown:
     step: int
     setting: Setting
     trust: Trust = field(default_factory=Trust)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def background(self) -> tuple[float, float, float]:
@@ -134,6 +142,25 @@ def open_setting(folder: Path, source: str, name: str, allowed: Sequence[Path]) 
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     near = min((shot.camera.near for shot in shots), default=Camera.near)
     return Setting(source, name, capture.background, shots, up, near, capture.frames, run)
+
+
+def numbers_of(run: Run) -> dict[str, float]:
+    """What is known of a run, see `Shown`."""
+    record, metrics = run.record, run.record.get("metrics", {})
+    numbers = {name: record.get(name) for name in ("steps", "seconds")}
+    numbers |= {name: metrics.get(name) for name in ("psnr", "ssim")}
+    with suppress(OSError):
+        path = run.folder / LOG
+        entries = [] if path.is_symlink() else read_log(path)  # it may lead out of the folders
+        if not is_number(numbers["psnr"]):  # it was stopped: as when it was last looked at
+            numbers["psnr"] = _last(entries, "psnr")
+        numbers["loss"] = _last(entries, "loss")
+    return {name: number for name, number in numbers.items() if is_number(number)}
+
+
+def _last(entries: list[dict[str, Any]], name: str) -> Any:
+    """The last number of that name in a log; None if there is none."""
+    return next((e[name] for e in reversed(entries) if is_number(e.get(name))), None)
 
 
 class Photos:
