@@ -156,13 +156,14 @@ def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
 def test_what_is_given_is_chosen(capture, ply, tmp_path, visited):
     runs, chosen = tmp_path / "runs", []
     make_demo(runs / "uploads" / "a", "tiny")
-    for folders in ([ply, runs, capture.parent], [ply], [runs], []):
+    make_demo(tmp_path / "a", "tiny")
+    for folders in ([ply, runs, capture.parent], [ply], [runs], [], [capture, tmp_path / "a"]):
         visited(lambda page, address: chosen.append(page.board.controls()[0]["value"]))
         run_app(folders, runs, ANY)
     kinds = [source.split(":")[0] for source in chosen]
-    assert kinds == ["capture", "ply", "capture", "demo"]
+    assert kinds == ["capture", "ply", "capture", "demo", "capture"]
     desk = Desk([capture], runs)
-    assert chosen[0] == desk.source_at(capture)
+    assert chosen[0] == chosen[4] == desk.source_at(capture)
     desk.close()
 
 

@@ -110,7 +110,8 @@ class Desk:
 
         What lies where new runs go comes last. None if there is nothing.
         """
-        found = find_sources(self._allowed[:-1])
+        found = [source for folder in self._allowed[:-1] for source in find_sources([folder])]
+        found.sort(key=lambda source: source.kind != "capture")
         new = [s for s in found if s.path is None or not is_inside(s.path, [self._runs])]
         return next((source.id for source in [*new, *found]), None)
 
