@@ -177,6 +177,46 @@ def test_every_browser_gets_a_page_that_draws(
         browser.close()
 
 
+@contextmanager
+def in_training(served: pages.Page) -> Iterator[list[tuple[str, object]]]:
+    """All controls can be used, as if something were in training; what was done with them."""
+    board, done = served.board, []
+    board.controls = lambda: [{**c, "enabled": True} for c in type(board).controls(board)]  # type: ignore[method-assign]
+    board.do = lambda id, value: done.append((id, value))  # type: ignore[method-assign]
+    board.changed()
+    try:
+        yield done
+    finally:
+        del board.controls, board.do
+        board.changed()
+
+
+def entered(page: Page, name: str, value: str) -> None:
+    """Types a number and leaves its field."""
+    page.locator(f'[data-id="{name}"]').fill(value)
+    page.locator(f'[data-id="{name}"]').press("Tab")
+
+
+def test_any_number_in_its_range_is_taken(browser: Browser, served: pages.Page):
+    with (
+        in_training(served) as done,
+        visiting(browser, served.server.urls["control"], path="/light") as page,
+    ):
+        expect(page.locator('[data-id="splat_limit"]')).to_be_enabled()
+        entered(page, "splat_limit", "20500")
+        entered(page, "minutes", "1441")
+        expect(page.locator(".note.error")).to_contain_text("a number from 0 to 1,440")
+        page.locator('[data-id="auto_range"]').uncheck()
+        entered(page, "high", "0.55")
+        page.wait_for_function("() => window.lumigraph.settings.high === 0.55")
+        entered(page, "minutes", "7")
+        expect(page.locator(".note.error")).to_have_count(1)
+        page.evaluate("() => window.lumigraph.stream.send({t: 'do', id: 'end', value: 1})")
+        while ("end", 1) not in done:
+            page.wait_for_timeout(20)
+        assert done == [("splat_limit", 20500), ("minutes", 7), ("end", 1)]
+
+
 def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         page.locator('[data-id="source"]').select_option("demo:tiny")

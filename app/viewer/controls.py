@@ -184,7 +184,7 @@ def _live_controls(job: dict[str, Any], *, enabled: bool) -> list[Control]:
             "splat_limit",
             "Most splats",
             value=plan.get("splat_limit", 1_000_000),
-            low=1,
+            low=0,
             high=20_000_000,
             step=1000,
             enabled=enabled,

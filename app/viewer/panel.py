@@ -26,6 +26,9 @@ PLOTS = {
     "Splats": ("seconds", "splats"),
 }
 
+DIGITS = 6
+"""After the point, of a number that may have some."""
+
 NUMBERS, HELP = "Numbers", "Keys"
 
 HANDS = {
@@ -155,6 +158,8 @@ class Panel:
         else:
             bounds = {"min": control["low"], "max": control["high"], "step": control["step"]}
             widget = gui.add_number(label, value, hint=hint, **bounds)
+            if not isinstance(control["step"], int):  # which is an arrow's, no limit of digits
+                widget.precision = DIGITS
         widget.on_update(lambda event: event.client and self._used(control, event.target.value))
         if why := control.get("why"):
             gui.add_markdown(f"*{why}*")

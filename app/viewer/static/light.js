@@ -171,8 +171,10 @@ async function changed(item, input) {
     input.value = "";
     return;
   }
-  if (item.kind === "number" && !input.checkValidity()) {
-    note("error", `${item.label}: ${input.validationMessage}`);
+  // A step is what an arrow key goes, not what a number must be a multiple of.
+  const { badInput, rangeUnderflow, rangeOverflow } = input.validity;
+  if (item.kind === "number" && (badInput || rangeUnderflow || rangeOverflow || !input.value)) {
+    note("error", `${item.label}: a number from ${count(item.low)} to ${count(item.high)}`);
     return;
   }
   const value = { check: input.checked, number: input.valueAsNumber, slider: input.valueAsNumber }[
