@@ -7,6 +7,7 @@ from typing import Literal, assert_never
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -129,7 +130,7 @@ def picture(
         case "opacity":
             _, opacity = _blended(scene, camera, scene.base, (0.0, 0.0, 0.0), stop)
             low, high = look.low or 0.0, 1.0 if look.high is None else look.high
-            return _mapped(opacity, opacity >= 0, low, high, look.color_map)
+            return _mapped(opacity, None, low, high, look.color_map)
         case "normals":
             return _normals(scene, camera, stop)
         case "centers":
@@ -237,35 +238,44 @@ def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None)
     # Channel by channel: sums over a last dimension of three take torch ten times as long.
     red, green, blue = std.unbind(-1)
     spread = (red + green).add_(blue).div_(3)
-    everywhere = spread >= 0
     low, high = look.low or 0.0, look.high
     if high is None:
-        high = max(_range(spread, everywhere)[1], 1e-6)
-    made = _mapped(spread, everywhere, low, high, look.color_map)
-    if look.over == 0 and look.threshold <= 0:
+        high = max(_range(spread)[1], 1e-6)
+    certain = (spread < look.threshold).cpu().numpy() if look.threshold > 0 else None
+    made = _mapped(spread, None, low, high, look.color_map)
+    if look.over == 0 and certain is None:
         return made
-    colors = _bytes(mean)
-    mixed = torch.lerp(made.pixels.float(), colors.float(), look.over).round_().to(torch.uint8)
-    certain = (spread < look.threshold).cpu()[..., None]
-    return replace(made, pixels=torch.where(certain, colors, mixed))
+    # Pillow mixes bytes several times as fast as torch does.
+    colors = Image.fromarray(_bytes(mean).numpy())
+    mixed = Image.blend(Image.fromarray(made.pixels.numpy()), colors, look.over)
+    if certain is not None:
+        mixed.paste(colors, mask=Image.fromarray(certain.view(np.uint8) * np.uint8(255)))
+    return replace(made, pixels=torch.from_numpy(np.array(mixed)))
 
 
-def _range(values: Tensor, seen: Tensor) -> tuple[float, float]:
-    """Between which numbers most of what is seen lies."""
-    sample = values[::SPARSE, ::SPARSE][seen[::SPARSE, ::SPARSE]].sort().values
+def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
+    """Between which numbers most of what is seen lies; without `seen` it is all."""
+    sample = values[::SPARSE, ::SPARSE]
+    sample = sample.flatten() if seen is None else sample[seen[::SPARSE, ::SPARSE]]
+    sample = sample.sort().values
     if not len(sample):
         return 0.0, 1.0
     low, high = (sample[round(p * (len(sample) - 1))].item() for p in PERCENTILES)
     return low, high
 
 
-def _mapped(values: Tensor, seen: Tensor, low: float, high: float, color_map: ColorMap) -> Picture:
-    """Numbers as colours, black where nothing is seen."""
-    share = (values - low).mul_(254 / max(high - low, 1e-9)).clamp_(0, 254)
+def _mapped(
+    values: Tensor, seen: Tensor | None, low: float, high: float, color_map: ColorMap
+) -> Picture:
+    """Numbers, which are used up, as colours; black where nothing is seen."""
+    share = values.sub_(low).mul_(254 / max(high - low, 1e-9)).clamp_(0, 254)
     index = share.round_().add_(1).cpu().numpy().astype(np.uint8)
-    index *= seen.cpu().numpy()
-    pixels = np.take(color_table(color_map), index, axis=0, mode="clip")
-    return Picture(torch.from_numpy(pixels), low, high)
+    if seen is not None:
+        index *= seen.cpu().numpy()
+    # By Pillow, which looks colours up in half the time that numpy takes.
+    image = Image.fromarray(index)
+    image.putpalette(color_table(color_map).tobytes())
+    return Picture(torch.from_numpy(np.array(image.convert("RGB"))), low, high)
 
 
 def _normals(scene: Splats, camera: Camera, stop: Tensor | None) -> Picture:
