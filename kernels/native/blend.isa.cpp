@@ -220,6 +220,7 @@ void backward_all(const BlendGradient &b) {
         if (used) read_pixels<CHANNELS>(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n) {
             __builtin_prefetch(t.record + entries[n + AHEAD].record);
+            fetch_slot<SLOT>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
             blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entry.record], entry.blocks, x, y,
                                                    pixels, b.slots + int64_t(entry.slot) * SLOT);

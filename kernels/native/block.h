@@ -13,6 +13,14 @@ constexpr int VECTORS = BLOCK * BLOCK / LANES;
 constexpr int ROWS = LANES / BLOCK;             // of a block in a vector
 constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
 
+// A slot lies anywhere in memory: it is fetched some entries before, lest its stores have to wait.
+constexpr int SOON = 4;
+template <int NUMBERS>
+inline void fetch_slot(const float *slots, const Entry &entry) {
+    const float *slot = slots + int64_t(entry.slot) * NUMBERS;
+    for (int k = 0; k < NUMBERS; k += 16) __builtin_prefetch(slot + k, 1);
+}
+
 inline Floats lane_x() {
     Floats v;
     for (int i = 0; i < LANES; ++i) v[i] = float(i % BLOCK);

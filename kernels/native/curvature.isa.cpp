@@ -23,18 +23,38 @@ struct alignas(64) TilePixels {
     TileFloats weights[3];
 };
 
+// A tile of an image of three channels, block by block; a whole one by vectors.
+inline void read_tile(const Tiles &t, const float *image, int x0, int y0, TileFloats *out) {
+    const bool whole = x0 + TILE <= t.width && y0 + TILE <= t.height;
+    for (int y = 0; y < TILE; ++y) {
+        alignas(64) float row[3][TILE] = {};
+        const float *pixels = image + 3 * (int64_t(y0 + y) * t.width + x0);
+        if (LANES >= 8 && whole) {
+            for (int x = 0; x < TILE; x += LANES) {
+                Floats columns[3];
+                load_dense_columns<3>(pixels + 3 * x, columns);
+                for (int c = 0; c < 3; ++c) store(row[c] + x, columns[c]);
+            }
+        } else if (y0 + y < t.height) {
+            for (int x = 0; x < TILE && x0 + x < t.width; ++x)
+                for (int c = 0; c < 3; ++c) row[c][x] = pixels[3 * x + c];
+        }
+        for (int c = 0; c < 3; ++c)
+            for (int b = 0; b < BLOCKS; ++b)
+                __builtin_memcpy(out[c][y / BLOCK * BLOCKS + b] + y % BLOCK * BLOCK,
+                                 row[c] + b * BLOCK, 4 * BLOCK);
+    }
+}
+
 inline void read_pixels(const Curvature &b, int x0, int y0, TilePixels &p) {
     const Tiles &t = *b.tiles;
-    for (int y = 0; y < TILE; ++y)
-        for (int x = 0; x < TILE; ++x) {
-            const int block = y / BLOCK * BLOCKS + x / BLOCK, i = y % BLOCK * BLOCK + x % BLOCK;
-            const bool inside = x0 + x < t.width && y0 + y < t.height;
-            const int64_t pixel = inside ? int64_t(y0 + y) * t.width + x0 + x : 0;
-            for (int c = 0; c < 3; ++c) {
-                p.behind[c][block][i] = b.image[3 * pixel + c];
-                p.weights[c][block][i] = inside ? b.weights[3 * pixel + c] : 0.0f;
-            }
-            p.left[block][i] = inside ? 1.0f : 0.0f;
+    read_tile(t, b.image, x0, y0, p.behind);
+    read_tile(t, b.weights, x0, y0, p.weights);
+    for (int block = 0; block < BLOCKS * BLOCKS; ++block)
+        for (int i = 0; i < BLOCK * BLOCK; ++i) {
+            const int x = x0 + block % BLOCKS * BLOCK + i % BLOCK;
+            const int y = y0 + block / BLOCKS * BLOCK + i / BLOCK;
+            p.left[block][i] = x < t.width && y < t.height ? 1.0f : 0.0f;
         }
 }
 
@@ -134,6 +154,7 @@ void curve_all(const Curvature &b) {
         if (used) read_pixels(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n) {
             __builtin_prefetch(t.record + entries[n + AHEAD].record);
+            fetch_slot<NUMBERS>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
             curve_one<IS_MIXED>(t.record[entry.record], entry.blocks, x, y, pixels,
                                 b.slots + int64_t(entry.slot) * NUMBERS);
