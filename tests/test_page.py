@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 
 from lumigraph.app.bench import generated_scene
 from lumigraph.app.viewer import page as pages
+from lumigraph.app.viewer.controls import desk_controls, page_controls
 from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.home import frusta_of
 from lumigraph.app.viewer.legend import UNKNOWN
@@ -206,6 +207,7 @@ def test_any_number_in_its_range_is_taken(browser: Browser, served: pages.Page):
         entered(page, "splat_limit", "20500")
         entered(page, "minutes", "1441")
         expect(page.locator(".note.error")).to_contain_text("a number from 0 to 1,440")
+        page.locator('[data-id="mode"]').select_option("depth")
         page.locator('[data-id="auto_range"]').uncheck()
         entered(page, "high", "0.55")
         page.wait_for_function("() => window.lumigraph.settings.high === 0.55")
@@ -215,6 +217,99 @@ def test_any_number_in_its_range_is_taken(browser: Browser, served: pages.Page):
         while ("end", 1) not in done:
             page.wait_for_timeout(20)
         assert done == [("splat_limit", 20500), ("minutes", 7), ("end", 1)]
+
+
+def labels(page: Page, group: str) -> list[str]:
+    """The controls of a group of the page, from top to bottom."""
+    return page.locator(f'[data-group="{group}"] [data-id]').evaluate_all(
+        "all => all.map(each => each.dataset.id)"
+    )
+
+
+def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Page):
+    board = served.board
+    job = {"state": "training", "steps": 9, "step": 1}
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        expect(page.locator('[data-id="pause"]')).to_be_attached()
+        try:
+            for state, waiting in (("training", 0), ("paused", 2), ("training", 1)):
+                jobs = [{"state": "waiting", "id": f"{i}", "name": f"run {i}"} for i in "ab"]
+                told = {"current": {**job, "state": state}, "jobs": jobs[:waiting]}
+                board.controls = lambda told=told: [  # type: ignore[method-assign]
+                    *desk_controls(board._form, told, ()),
+                    *page_controls(),
+                ]
+                if state == "paused":
+                    page.locator('[data-id="pause"]').focus()
+                board.changed()
+                expected = [c["id"] for c in board.controls() if c["group"] == "Make"]
+                turn = "resume" if state == "paused" else "pause"
+                expect(page.locator(f'[data-id="{turn}"]')).to_be_enabled()
+                assert labels(page, "Make") == expected
+                assert expected.index(turn) == expected.index("checkpoint") - 1
+                if state == "paused":  # what was pressed keeps the focus
+                    assert page.evaluate("() => document.activeElement.dataset.id") == "resume"
+        finally:
+            del board.controls
+            board.changed()
+
+
+def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["view"], path="/light") as page:
+        for mode, free, greyed in (
+            ("color", (), ("map", "auto_range", "low", "high", "over", "threshold")),
+            ("depth", ("map", "auto_range"), ("low", "high", "over", "threshold")),
+            ("uncertainty", ("auto_range", "over", "threshold"), ("low", "high")),
+        ):
+            page.locator('[data-id="mode"]').select_option(mode)
+            for name in free:
+                expect(page.locator(f'[data-id="{name}"]')).to_be_enabled()
+            for name in greyed:
+                expect(page.locator(f'[data-id="{name}"]')).to_be_disabled()
+        page.locator('[data-id="auto_range"]').uncheck()
+        expect(page.locator('[data-id="low"]')).to_be_enabled()
+        page.locator("#canvas").focus()
+        page.keyboard.press("1")
+        expect(page.locator('[data-id="low"]')).to_be_disabled()
+
+
+def test_notes_can_be_closed_and_are_not_stacked(browser: Browser, served: pages.Page):
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        expect(page.locator('[data-id="minutes"]')).to_be_enabled()
+        entered(page, "minutes", "-1")
+        entered(page, "downscale", "-1")
+        entered(page, "minutes", "-2")
+        notes = page.locator(".note.error")
+        expect(notes).to_have_count(2)
+        expect(notes.first).to_contain_text("Minutes")
+        notes.first.get_by_role("button", name="Close").click()
+        expect(notes).to_have_count(1)
+        expect(notes).to_contain_text("Smaller photos")
+
+
+def box_of(page: Page, selector: str) -> tuple[float, float]:
+    """The width and height of something on the page."""
+    box = page.locator(selector).bounding_box()
+    assert box
+    return box["width"], box["height"]
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_the_controls_hide_and_come_back(
+    browser: Browser, served: pages.Page, size: tuple[int, int]
+):
+    opened(served)
+    with visiting(browser, served.server.urls["control"], path="/light") as page:
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        settled(page)
+        before = box_of(page, "main"), box_of(page, "aside")
+        page.get_by_role("button", name="Hide").click()
+        assert box_of(page, "main") == size
+        settled(page)
+        page.get_by_role("button", name="Show").click()
+        assert (box_of(page, "main"), box_of(page, "aside")) == before
+        width, _ = box_of(page, '[data-id="source"]')
+        assert width > 0.85 * before[1][0]
 
 
 def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
@@ -515,6 +610,14 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         before = page.evaluate(DRAWN)
         page.get_by_label("Show", exact=True).click()
         page.get_by_role("option", name="Depth").click()
+        expect(page.get_by_label("Uncertain from", exact=True)).to_be_disabled()
+        expect(page.get_by_label("To", exact=True)).to_be_disabled()
+        seen = page.get_by_role("checkbox", name="Range as seen")
+        expect(seen).to_be_enabled()
+        seen.uncheck(force=True)
+        expect(page.get_by_label("To", exact=True)).to_be_enabled()
+        page.get_by_label("To", exact=True).fill("0.125")
+        page.wait_for_function("() => window.lumigraph.settings.high === 0.125")
         page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
         assert page.evaluate("() => window.lumigraph.settings.mode") == "depth"
         expect(page.locator("canvas[width='256']")).to_be_visible()

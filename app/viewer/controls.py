@@ -2,8 +2,10 @@
 
 A control is a plain dict: `id`, `kind`, `label`, `group`, `where` ("desk" if the server acts on it,
 "page" if the page does), and, as its kind needs, `value`, `options`, `low`, `high`, `step`, `hint`,
-`why` it can never be used, `enabled`; an option may have a `why` it cannot be chosen now. Kinds:
-choice, number, slider, check, color, button, upload, progress.
+`why` it can never be used, `enabled`, `slot` (one name for those that take turns in one place),
+`when` (it does something while each of these settings of the page is one of these values); an
+option may have a `why` it cannot be chosen now. Kinds: choice, number, slider, check, color,
+button, upload, progress.
 """
 
 from collections.abc import Sequence
@@ -33,6 +35,9 @@ MODES = {
     "uncertainty": "Uncertainty",
     "confidence": "Confidence",
 }
+RANGED = ["depth", "opacity", "uncertainty", "confidence"]
+"""The modes that show numbers by colours."""
+
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
     "scene": "As the capture says",
@@ -105,6 +110,7 @@ def desk_controls(
             "button",
             "resume" if paused else "pause",
             "Resume" if paused else "Pause",
+            slot="pause",
             enabled=training,
         ),
         _control(MAKE, "button", "checkpoint", "Checkpoint", enabled=training),
@@ -117,27 +123,32 @@ def desk_controls(
             enabled=running and not (state.get("shown") or {}).get("following", True),
             hint="Shows its scene again, after another one was opened.",
         ),
-        *_live_controls(job, enabled=training),
         *(_waiting(other) for other in state.get("jobs", []) if other["state"] == "waiting"),
+        *_live_controls(job, enabled=training),
+        *_unbuilt(),
+    ]
+
+
+def _unbuilt() -> list[Control]:
+    """What cannot be chosen yet: after all that can, so that it stands in nobody's way."""
+    return [
+        _control(
+            MAKE,
+            "choice",
+            name,
+            label,
+            value=only,
+            options=[_option(only, only)],
+            enabled=False,
+            why=why,
+        )
+        for name, (label, only, why) in UNBUILT.items()
     ]
 
 
 def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
     presets = [_option(name, name) for name in ("quick", "standard", "high")]
     return [
-        *(
-            _control(
-                MAKE,
-                "choice",
-                name,
-                label,
-                value=only,
-                options=[_option(only, only)],
-                enabled=False,
-                why=why,
-            )
-            for name, (label, only, why) in UNBUILT.items()
-        ),
         _control(
             MAKE,
             "choice",
@@ -227,12 +238,16 @@ def page_controls(*, confidence: bool = True) -> list[Control]:
     modes = _options(MODES)
     if not confidence:
         next(m for m in modes if m["value"] == "confidence")["why"] = UNKNOWN
+    ranged = {"mode": RANGED}
+    chosen = {**ranged, "auto_range": [False]}
     return [
         _page(LOOK, "choice", "mode", "Show", value="color", options=modes),
-        _page(LOOK, "choice", "map", "Colour map", value="turbo", options=_options(MAPS)),
-        _page(LOOK, "check", "auto_range", "Range as seen", value=True),
-        _page(LOOK, "number", "low", "From", value=0.0, low=-1e6, high=1e6, step=0.1),
-        _page(LOOK, "number", "high", "To", value=1.0, low=-1e6, high=1e6, step=0.1),
+        _page(
+            LOOK, "choice", "map", "Colour map", value="turbo", options=_options(MAPS), when=ranged
+        ),
+        _page(LOOK, "check", "auto_range", "Range as seen", value=True, when=ranged),
+        _page(LOOK, "number", "low", "From", value=0.0, low=-1e6, high=1e6, step=0.1, when=chosen),
+        _page(LOOK, "number", "high", "To", value=1.0, low=-1e6, high=1e6, step=0.1, when=chosen),
         _page(
             LOOK,
             "slider",
@@ -242,6 +257,7 @@ def page_controls(*, confidence: bool = True) -> list[Control]:
             low=0.0,
             high=1.0,
             step=0.05,
+            when={"mode": ["uncertainty"]},
             hint="0 shows uncertainty alone, 1 the colours alone.",
         ),
         _page(
@@ -253,6 +269,7 @@ def page_controls(*, confidence: bool = True) -> list[Control]:
             low=0,
             high=1,
             step=0.005,
+            when={"mode": ["uncertainty"]},
             hint="Where colours are surer than this, they are shown as they are. 0.05 is a "
             "twentieth of the way from black to white.",
         ),

@@ -29,6 +29,9 @@ PLOTS = {
 DIGITS = 6
 """After the point, of a number that may have some."""
 
+LAST = 1e6
+"""An order after that of all controls."""
+
 NUMBERS, HELP = "Numbers", "Keys"
 
 HANDS = {
@@ -71,6 +74,8 @@ class Panel:
         self.client, self.desk, self.role = client, desk, role
         self._widgets: dict[str, Any] = {}
         self._drawn: dict[str, Control] = {}
+        self._beside: dict[str, Any] = {}  # words before a bar, or after what cannot be used
+        self._settings: dict[str, Any] = {}  # of the page
         self._noted = 0
         self._home: dict[str, Any] | None = None
         _run_script(client, SCRIPT)
@@ -82,7 +87,7 @@ class Panel:
             self._plots = {name: _plot(client, name) for name in PLOTS}
         self.refresh()
         with self._tabs[LOOK]:
-            dark = client.gui.add_checkbox("Dark", False)
+            dark = client.gui.add_checkbox("Dark", False, order=LAST)
             dark.on_update(lambda event: self._paint(dark.value))
         commands = [self._command(use) for use in KEYS]
         with self._tabs[HELP]:
@@ -91,14 +96,17 @@ class Panel:
     def refresh(self) -> None:
         """Brings the widgets to where the desk is now."""
         state = self.desk.state()
-        controls = {control["id"]: control for control in self.desk.controls()}
+        controls = {_slot(control): control for control in self.desk.controls()}
         for name in [name for name in self._widgets if name not in controls]:
             self._widgets.pop(name).remove()
             self._drawn.pop(name)
-        for name, control in controls.items():
+            if name in self._beside:
+                self._beside.pop(name).remove()
+        for order, (name, control) in enumerate(controls.items()):
             if self._drawn.get(name) != control:
                 self._draw(control)
                 self._drawn[name] = control
+            self._order(name, order)
         self._arrive((state.get("shown") or {}).get("home"))
         self._numbers.content = _numbers(state)
         history = state.get("history") or {}
@@ -113,16 +121,19 @@ class Panel:
 
     def _draw(self, control: Control) -> None:
         """Makes the control's widget, or sets what has changed of it."""
-        name, allowed = control["id"], control["where"] == "page" or self.role == "control"
+        name = _slot(control)
         if name not in self._widgets:
             with self._tabs[control["group"]]:
                 self._widgets[name] = self._made(control)
         widget = self._widgets[name]
         if control["kind"] == "progress":
             widget.value = 100.0 * control["value"]
-            self._words.content = control["hint"]
+            self._beside[name].content = control["hint"]
             return
-        widget.disabled = not (control.get("enabled", True) and allowed)
+        widget.label = control["label"]
+        if control["where"] == "page":
+            self._settings.setdefault(name, control.get("value"))
+        self._enable(control)
         # What the page itself sets is the page's; only the desk's values come from here.
         if control["where"] == "desk" and "value" in control:
             if control["kind"] == "choice":
@@ -133,6 +144,21 @@ class Panel:
             else:
                 widget.value = control["value"]
 
+    def _order(self, name: str, order: int) -> None:
+        """Has a widget stand at that place among all, what explains it beside."""
+        self._widgets[name].order = float(order)
+        if words := self._beside.get(name):
+            words.order = order - 0.5 if self._drawn[name]["kind"] == "progress" else order + 0.5
+
+    def _enable(self, control: Control) -> None:
+        """Greys the control's widget where it would do nothing."""
+        needs = control.get("when", {}).items()
+        idle = any(self._settings.get(name) not in values for name, values in needs)
+        allowed = control["where"] == "page" or self.role == "control"
+        self._widgets[_slot(control)].disabled = (
+            not control.get("enabled", True) or not allowed or idle
+        )
+
     def _made(self, control: Control) -> Any:
         gui, kind, label = self.client.gui, control["kind"], control["label"]
         hint = control.get("why") or control.get("hint")
@@ -141,7 +167,7 @@ class Panel:
             widget.on_click(lambda event: self._used(control, True))
             return widget
         if kind == "progress":
-            self._words = gui.add_markdown("")  # viser's bar has none
+            self._beside[_slot(control)] = gui.add_markdown("")  # viser's bar has none
             return gui.add_progress_bar(100.0 * control["value"])
         value: Any = control["value"]
         if kind == "choice":
@@ -162,7 +188,7 @@ class Panel:
                 widget.precision = DIGITS
         widget.on_update(lambda event: event.client and self._used(control, event.target.value))
         if why := control.get("why"):
-            gui.add_markdown(f"*{why}*")
+            self._beside[_slot(control)] = gui.add_markdown(f"*{why}*")
         return widget
 
     def _tell(self, kind: str, text: str) -> None:
@@ -210,7 +236,7 @@ class Panel:
 
     def _used(self, control: Control, value: Any) -> None:
         """Somebody used the widget: tells the desk, or has the page do it."""
-        latest = self._drawn.get(control["id"], control)
+        latest = self._drawn.get(_slot(control), control)
         if control["kind"] == "choice":
             by_label = {option["label"]: option["value"] for option in latest["options"]}
             value = by_label.get(value, value)
@@ -222,9 +248,13 @@ class Panel:
         elif control["where"] == "page":
             arguments = json.dumps([control["id"], value])
             _run_script(self.client, f"window.lumigraph?.set(...{arguments});")
+            self._settings[control["id"]] = value
+            for other in self._drawn.values():
+                if "when" in other:
+                    self._enable(other)
         elif self.role == "control":
             try:
-                self.desk.do(control["id"], value)
+                self.desk.do(latest["id"], value)
             except Exception as error:
                 self._tell("error", sentence_of(error))
 
@@ -232,6 +262,11 @@ class Panel:
 def _run_script(client: viser.ClientHandle, source: str) -> None:
     """Has the client's page run a line of script, which must hold no text of anybody else's."""
     client.gui._websock_interface.queue_message(RunJavascriptMessage(source=source))
+
+
+def _slot(control: Control) -> str:
+    """What names the control's widget: that of another one if they take turns."""
+    return control.get("slot", control["id"])
 
 
 def _plot(client: viser.ClientHandle, name: str) -> Any:

@@ -18,6 +18,7 @@ eye.follow = (shot) => {
 const legend = { root: $("legend") };
 for (const id of ["words", "scale", "low", "high", "ramp"]) legend[id] = $(id);
 const inputs = new Map();
+const READING = 15000; // milliseconds that a note which is no error stays
 let role = "view", noted = 0, curves = {};
 
 const viewing = new Viewing(canvas, eye, {
@@ -50,27 +51,66 @@ function hint(text) {
   $("hint").textContent = text;
 }
 
+// The newest is on top. An error stays until it is closed; what is said again is not stacked.
 function note(kind, text) {
+  const lines = $("notes");
+  for (const line of [...lines.children]) if (line.firstChild.textContent === text) line.remove();
   const line = document.createElement("p");
   line.className = `note ${kind}`;
-  line.textContent = text;
-  $("notes").append(line);
-  while ($("notes").childElementCount > 5) $("notes").firstChild.remove();
+  const [words, close] = [document.createElement("span"), document.createElement("button")];
+  words.textContent = text;
+  close.type = "button";
+  close.textContent = "\u00d7";
+  close.setAttribute("aria-label", "Close");
+  close.addEventListener("click", () => line.remove());
+  line.append(words, close);
+  lines.prepend(line);
+  if (kind !== "error") setTimeout(() => line.remove(), READING);
+  while (lines.childElementCount > 5) lines.lastChild.remove();
 }
 
 // Controls --------------------------------------------------------------------------------------
 
+// Controls that take turns, as Pause and Resume do, are one on the page.
+const slotOf = (item) => item.slot ?? item.id;
+
 function drawControls(items) {
-  const known = new Set(items.map((item) => item.id));
-  for (const [id, { place }] of inputs) {
-    if (known.has(id)) continue;
-    place.remove();
-    inputs.delete(id);
-  }
+  const known = new Set(items.map(slotOf));
+  for (const slot of [...inputs.keys()]) if (!known.has(slot)) inputs.delete(slot);
+  for (const item of items) update(inputs.get(slotOf(item)) ?? make(item), item);
+  for (const name of new Set(items.map((item) => item.group)))
+    layOut(groupOf(name), items.filter((item) => item.group === name));
+}
+
+// Has a group show these in their order, buttons that follow one another in a row.
+function layOut(group, items) {
+  const boxes = [...group.querySelectorAll(".buttons")];
+  const places = [group.firstElementChild], within = new Map();
   for (const item of items) {
-    const made = inputs.get(item.id) ?? make(item);
-    update(made, item);
+    const { place } = inputs.get(slotOf(item));
+    if (item.kind !== "button") {
+      places.push(place);
+      continue;
+    }
+    if (!within.has(places.at(-1))) {
+      const box = boxes.shift() ?? document.createElement("div");
+      box.className = "buttons";
+      places.push(box);
+      within.set(box, []);
+    }
+    within.get(places.at(-1)).push(place);
   }
+  arrange(group, places);
+  for (const [box, inside] of within) arrange(box, inside);
+}
+
+// Brings the children of an element to these. What is in its place is not moved: it would lose
+// the focus.
+function arrange(parent, wanted) {
+  wanted.forEach((child, i) => {
+    if (parent.children[i] !== child) parent.insertBefore(child, parent.children[i] ?? null);
+  });
+  while (parent.childElementCount > wanted.length) parent.lastElementChild.remove();
 }
 
 function groupOf(name) {
@@ -91,13 +131,13 @@ function make(item) {
   const input = document.createElement(
     { choice: "select", button: "button", progress: "progress" }[item.kind] ?? "input",
   );
-  input.dataset.id = item.id;
+  const made = { item, place, input, options: "" };
   const text = document.createElement("span");
   const why = document.createElement("small");
   if (item.kind === "button") {
     input.type = "button";
     place.append(input);
-    input.addEventListener("click", () => use(item, true));
+    input.addEventListener("click", () => use(made.item, true));
   } else if (item.kind === "progress") {
     input.max = 1;
     place.append(text, input, why);
@@ -108,23 +148,20 @@ function make(item) {
     if (item.kind === "upload") input.multiple = true;
     place.append(...(item.kind === "check" ? [input, text, why] : [text, input, why]));
     const live = item.kind === "slider" && item.where === "page";
-    input.addEventListener(live ? "input" : "change", () => changed(item, input));
+    input.addEventListener(live ? "input" : "change", () => changed(made.item, input));
   }
-  const group = groupOf(item.group);
-  if (item.kind === "button") {
-    let buttons = group.lastElementChild;
-    if (!buttons.classList.contains("buttons")) {
-      buttons = document.createElement("div");
-      buttons.className = "buttons";
-      group.append(buttons);
-    }
-    buttons.append(place);
-  } else {
-    group.append(place);
-  }
-  const made = { place, input, text, why, options: "" };
-  inputs.set(item.id, made);
+  Object.assign(made, { text, why });
+  inputs.set(slotOf(item), made);
   return made;
+}
+
+// A control is greyed where the server says so, where it is another's, and where the page's
+// settings are none of those that it needs.
+function enable({ item, input }) {
+  const allowed = item.where === "page" || role === "control";
+  const needs = Object.entries(item.when ?? {});
+  const idle = needs.some(([id, values]) => !values.includes(viewing.settings[id]));
+  input.disabled = item.enabled === false || !allowed || idle;
 }
 
 // One of a choice, greyed where it cannot be chosen now.
@@ -137,8 +174,9 @@ function optionOf({ value, label, why }) {
 
 function update(made, item) {
   const { input, text, why } = made;
-  const allowed = item.where === "page" || role === "control";
-  input.disabled = item.enabled === false || !allowed;
+  made.item = item;
+  input.dataset.id = item.id;
+  enable(made);
   if (item.kind === "button") {
     input.textContent = item.label;
     input.title = item.hint ?? "";
@@ -184,8 +222,13 @@ async function changed(item, input) {
 }
 
 function use(item, value) {
-  if (item.where === "page") viewing.set(item.id, value);
+  if (item.where === "page") set(item.id, value);
   else viewing.stream.send({ t: "do", id: item.id, value });
+}
+
+function set(id, value) {
+  viewing.set(id, value);
+  for (const made of inputs.values()) enable(made);
 }
 
 // Sets a control of the page as if by hand.
@@ -194,7 +237,7 @@ function press(id, value) {
   if (made && typeof value === "boolean" && made.input.type === "checkbox")
     made.input.checked = value;
   else if (made && made.input.tagName !== "BUTTON") made.input.value = value;
-  viewing.set(id, value);
+  set(id, value);
 }
 
 // Numbers and plots ------------------------------------------------------------------------------
