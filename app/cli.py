@@ -188,7 +188,7 @@ def train(
     ] = False,
     device: DeviceAt = None,
     viewed: Annotated[
-        bool, typer.Option("--view", help="Watch and steer it in a browser.")
+        bool, typer.Option("--view", help="Watch and steer it in a browser, in a new run in runs/.")
     ] = False,
     host: page_commands.Host = "127.0.0.1",
     port: page_commands.Port = 8080,
@@ -224,7 +224,7 @@ def train(
         seen = train_viewed(capture, order, Path("runs"), resume, serving)
         if seen is None:
             raise typer.Exit(1)
-        report_run(seen, capture, as_json, 0)
+        report_run(seen.run, capture, as_json, seen.code)
     if resume is not None:
         if output is not None or overwrite:
             raise typer.BadParameter(

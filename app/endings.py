@@ -6,7 +6,6 @@ Nothing heavy is imported before it is needed.
 import errno
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,14 +13,6 @@ import typer
 
 if TYPE_CHECKING:
     from lumigraph.app.run_folder import Run
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A training that was watched: its run, and the exit code it asks for."""
-
-    run: "Run"
-    code: int
 
 
 def report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[str, Any]]) -> None:
@@ -34,13 +25,11 @@ def report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[st
         result_table(title, rows)
 
 
-def report_run(run: "Run | Ended", capture: Path, as_json: bool, code: int) -> NoReturn:
-    """Prints what came of a training, and leaves with its exit code, or that which `run` has."""
+def report_run(run: "Run", capture: Path, as_json: bool, code: int) -> NoReturn:
+    """Prints what came of a training, and leaves with its exit code."""
     from lumigraph.app.terminal import notice
     from lumigraph.app.training import next_command, summary, summary_rows
 
-    if isinstance(run, Ended):
-        run, code = run.run, run.code
     command = next_command(run, capture)
     if as_json or command is None:
         report(as_json, summary(run, capture), str(run.folder), summary_rows(run, capture))

@@ -15,7 +15,6 @@ from typing import Literal
 
 import typer
 
-from lumigraph.app.endings import Ended
 from lumigraph.app.run_folder import Run, open_run
 from lumigraph.app.session import checkpoints
 from lumigraph.app.terminal import notice
@@ -84,9 +83,17 @@ def view(path: Path, runs: Path, serving: Serving) -> None:
         _stay(page, news, serving)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A training that was watched: its run, and the exit code it asks for."""
+
+    run: Run
+    code: int
+
+
 def train_viewed(
     capture: Path, order: Order, runs: Path, resume: Path | None, serving: Serving
-) -> Ended | None:
+) -> Watched | None:
     """Trains with the page open, and goes on serving it until Ctrl-C ends both; the run then.
 
     Its exit code is that of `train`: 128 and the signal's number if the training was at work then.
@@ -107,7 +114,7 @@ def train_viewed(
     if job.state != "failed":
         if run is None:
             raise typer.Exit(leave.code)
-        return Ended(run, leave.code)
+        return Watched(run, leave.code)
     if not leave.said:
         _say_failed(job)
     if run is not None and run.state != "finished" and checkpoints(run):

@@ -130,8 +130,10 @@ def _masks_projected(scene: Splats, camera: Camera, rate: float) -> Tensor:
     for _ in range(MASKS):
         kept = torch.rand(len(scene), generator=generator) >= rate
         seen = Footprints(*(values[kept] for values in footprints))
-        size = {"width": camera.width, "height": camera.height}
-        found.add(backend.rasterize(seen, colors[kept], median=False, **size).features)
+        raster = backend.rasterize(
+            seen, colors[kept], width=camera.width, height=camera.height, median=False
+        )
+        found.add(raster.features)
     return found.std()
 
 

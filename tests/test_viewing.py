@@ -20,7 +20,7 @@ import typer
 import viser
 
 from lumigraph.app import viewing
-from lumigraph.app.endings import Ended, report_run
+from lumigraph.app.endings import report_run
 from lumigraph.app.run_folder import open_run
 from lumigraph.app.session import checkpoints
 from lumigraph.app.training import Order, resume_command, start
@@ -228,7 +228,7 @@ def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_pat
     assert ended is not None
     assert (ended.run.state, ended.code) == ("stopped", 0)
     with pytest.raises(typer.Exit) as left:
-        report_run(Ended(ended.run, 130), capture, False, 0)
+        report_run(ended.run, capture, False, 130)
     assert left.value.exit_code == 130
 
     visited(lambda page, address: until(page.desk, lambda: current(page.desk)))
