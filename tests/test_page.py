@@ -549,14 +549,18 @@ def test_a_ply_is_uploaded_and_shown(browser: Browser, served: pages.Page, folde
     path = folder / "sent <b>.ply"
     shutil.copy(folder / "blobs.ply", path)
     with visiting(browser, served.server.urls["control"], path="/light") as page:
-        page.locator('[data-id="upload"]').set_input_files(path)
+        files = [("nothing.ply", b""), (path.name, path.read_bytes())]
+        page.locator('[data-id="upload"]').set_input_files(
+            [{"name": n, "mimeType": "", "buffer": content} for n, content in files]
+        )
+        expect(page.locator(".note.error")).to_contain_text("nothing.ply is empty")
         name = "() => document.querySelector('[data-id=source]').selectedOptions[0]?.textContent"
         page.wait_for_function(f"() => ({name})()?.includes('sent _b_.ply')")
         settled(page)
         page.locator('[data-id="upload"]').set_input_files(
             {"name": "run.sh", "mimeType": "text/plain", "buffer": b"exit"}
         )
-        expect(page.locator(".note.error")).to_contain_text("is not taken")
+        expect(page.locator(".note.error", has_text="is not taken")).to_be_visible()
     path.unlink()
 
 
@@ -572,6 +576,29 @@ def test_it_comes_back_after_a_reload_and_after_the_server_hung_up(
         served.server.loop.call_soon_threadsafe(served.server._door.hang_up)
         page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
         expect(page.locator("#hint")).to_have_text("")
+
+
+def test_a_server_that_was_started_anew_is_told_from_one_that_is_gone(
+    browser: Browser, tmp_path: Path
+):
+    def served_at(port: int) -> pages.Page:
+        return pages.open_page(Desk([tmp_path], tmp_path), tmp_path / "uploads", port=port)
+
+    first = served_at(0)
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(first.server.urls["control"])
+        page.wait_for_url("**/light")
+        page.wait_for_function("() => window.lumigraph?.stream.socket.readyState === 1")
+        first.close()
+        expect(page.locator("#hint")).to_contain_text("Trying again", timeout=SECONDS)
+        first = served_at(int(page.url.split(":")[2].split("/")[0]))
+        told = "The server was started anew: open the address that it printed"
+        expect(page.locator("#hint")).to_have_text(told, timeout=SECONDS)
+    finally:
+        context.close()
+        first.close()
 
 
 def test_two_clients_and_two_roles(browser: Browser, served: pages.Page):
@@ -792,6 +819,16 @@ def test_what_came_into_a_folder_is_found(browser: Browser, served: pages.Page, 
         page.locator('[data-id="refresh"]').click()
         expect(found).to_have_count(1)
     (folder / "late.ply").unlink()
+
+
+def test_visers_page_can_be_loaded_again(drawer: Browser, served: pages.Page):
+    opened(served)
+    with visiting(drawer, served.server.urls["control"], path="/full") as page:
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        page.reload()
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        assert max(settled(page)) > 0
+        assert page.url.split("?")[0].endswith("/full")
 
 
 def test_who_only_looks_gets_the_light_page(drawer: Browser, served: pages.Page):

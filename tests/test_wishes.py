@@ -50,6 +50,8 @@ def test_every_wish_is_read():
     assert parse('{"t": "probe", "x": 0.25, "y": 1}') == Probe((0.25, 1.0))
     assert parse('{"t": "probe", "x": null, "y": null}') == Probe(None)
     assert parse('{"t": "upload", "name": "a b.zip", "size": 9}') == SendFile("a b.zip", 9)
+    # An empty one is to be refused in words, and not to go without an answer.
+    assert parse('{"t": "upload", "name": "a.ply", "size": 0}') == SendFile("a.ply", 0)
     for value in (None, True, 3, 0.5, "three"):
         assert parse(json.dumps({"t": "do", "id": "x", "value": value})) == Do("x", value)
 
@@ -142,7 +144,7 @@ BAD = {
     "a place of text": '{"t": "probe", "x": "0.5", "y": 0.5}',
     "no place": '{"t": "probe", "x": 0.5}',
     "a file without a name": '{"t": "upload", "name": "", "size": 1}',
-    "a file of nothing": '{"t": "upload", "name": "a.ply", "size": 0}',
+    "a file of less than nothing": '{"t": "upload", "name": "a.ply", "size": -1}',
     "a file of a long name": json.dumps({"t": "upload", "name": "x" * 256, "size": 1}),
     "a file of no size": '{"t": "upload", "name": "a.ply"}',
 }

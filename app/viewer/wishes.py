@@ -193,7 +193,7 @@ def _probe(message: dict[str, Any]) -> Probe:
 
 
 def _upload(message: dict[str, Any]) -> SendFile:
-    return SendFile(_text(message["name"], 1, NAME), _whole(message["size"], 1, 2**53))
+    return SendFile(_text(message["name"], 1, NAME), _whole(message["size"], 0, 2**53))
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], Wish]] = {

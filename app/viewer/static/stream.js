@@ -3,6 +3,7 @@
 const HEADER = 24;
 const KINDS = { 1: "frame", 2: "photo" };
 const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to come back
+const PATIENCE = 30000; // milliseconds in which a server says whether it takes a file
 
 // Calls the handlers given, by the name of what came: hello, state, controls, cameras, legend,
 // stats, note, probe (numbers under the cursor), upload (whether a file is taken), status (connected or not, and why), frame and photo
@@ -34,8 +35,18 @@ export class Stream {
       const wait = RETRY[Math.min(this.attempts++, RETRY.length - 1)];
       const reason = event.reason || "The server does not answer";
       this.tell("status", { connected: false, text: `${reason}. Trying again.` });
-      setTimeout(() => this.open(), wait);
+      setTimeout(() => this.comeBack(), wait);
     };
+  }
+
+  // Opens the socket again, unless another server is there by now, which knows this page no more.
+  async comeBack() {
+    if (this.attempts > 1 && (await isLocked())) {
+      const text = "The server was started anew: open the address that it printed";
+      this.tell("status", { connected: false, text });
+    } else {
+      this.open();
+    }
   }
 
   tell(name, value) {
@@ -44,7 +55,7 @@ export class Stream {
 
   heard(message) {
     const { t, ...rest } = message;
-    if (t === "upload") this.answered?.(rest.taken);
+    if (t === "upload" && rest.name === this.announced) this.answered?.(rest.taken);
     this.tell(t, rest);
   }
 
@@ -70,7 +81,7 @@ export class Stream {
     try {
       picture = await createImageBitmap(blob);
     } catch {
-      this.tell("note", { kind: "error", text: "A picture from the server could not be read." });
+      this.complain("A picture from the server could not be read.");
     }
     if (socket !== this.socket) picture?.close(); // from before it came back
     else if (picture) this.tell(header.kind, { ...header, picture });
@@ -100,9 +111,16 @@ export class Stream {
   async upload(file, progress) {
     const { socket } = this;
     if (socket.readyState !== WebSocket.OPEN) return;
+    if (file.size === 0) return this.complain(`${file.name} is empty: it was not sent.`);
     const taken = new Promise((answered) => (this.answered = answered));
+    const timer = setTimeout(() => this.answered(null), PATIENCE);
+    this.announced = file.name;
     this.send({ t: "upload", name: file.name, size: file.size });
-    if (!(await taken)) return;
+    const answer = await taken;
+    clearTimeout(timer);
+    if (answer === null)
+      return this.complain(`The server did not say whether it takes ${file.name}: send it again.`);
+    if (!answer) return;
     const PIECE = 1 << 19;
     for (let at = 0; at < file.size && socket.readyState === WebSocket.OPEN; at += PIECE) {
       socket.send(await file.slice(at, at + PIECE).arrayBuffer());
@@ -110,5 +128,18 @@ export class Stream {
         await new Promise((resume) => setTimeout(resume, 10));
       progress(Math.min(1, (at + PIECE) / file.size));
     }
+  }
+
+  complain(text) {
+    this.tell("note", { kind: "error", text });
+  }
+}
+
+// Whether the server answers, and does not let this page in.
+async function isLocked() {
+  try {
+    return (await fetch("/light", { cache: "no-store" })).status === 401;
+  } catch {
+    return false;
   }
 }
