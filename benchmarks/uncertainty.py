@@ -48,6 +48,7 @@ from lumigraph.uncertainty import (
     split_coverage,
     view_metrics,
     view_score,
+    views_needed,
 )
 
 TRIALS = (10, 100)
@@ -245,8 +246,10 @@ def _coverage(
     rate: float,
     seed: int,
     background: tuple[float, float, float],
-) -> dict[str, Any]:
-    """The share of views covered, over splits in halves."""
+) -> dict[str, Any] | None:
+    """The share of views covered, over splits in halves; None if there are too few for that."""
+    if len(frames) // 2 < views_needed(1 - LEVEL):
+        return None
     scores = []
     for frame in frames:
         _, std = exact_color(scene, frame.camera, rate, background=background)
@@ -281,10 +284,8 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
             keys = ("rate", "passes", "search_s", "ause_mae", "mean_ause_mae")
             values = [median(run["searches"][way][key] for run in runs) for key in keys]
             searches.append([about[0], way, *map(number, values)])
-        shares = [median(run["coverage"][key] for run in runs) for key in ("mean", "least", "most")]
-        cells = [f"{100 * share:.1f} %" for share in shares]
-        views = str(runs[0]["coverage"]["views"])
-        cover.append([about[0], views, *cells])
+        if all(run["coverage"] for run in runs):
+            cover.append([about[0], *_coverage_cells([run["coverage"] for run in runs])])
     seeds = len(next(iter(records.values())))
     head = ["training views", "drop rate", "maps", *NUMBERS.values(), "ms a map"]
     lines = [f"{name}, medians of {seeds}", "", markdown(head, rows)]
@@ -301,6 +302,12 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
     lines += ["", markdown(head, searches)]
     head = ["training views", "other views", "covered, mean", "least", "most"]
     return "\n".join([*lines, "", markdown(head, cover)])
+
+
+def _coverage_cells(found: Sequence[dict[str, Any]]) -> list[str]:
+    """How many views there were, and which share of them was covered."""
+    shares = [median(each[key] for each in found) for key in ("mean", "least", "most")]
+    return [str(found[0]["views"]), *(f"{100 * share:.1f} %" for share in shares)]
 
 
 if __name__ == "__main__":
