@@ -22,7 +22,7 @@ class Products:
 
     Between products it keeps the splats in view and the sorted list of each tile: 72 bytes a
     splat, 24 an entry of a list and a quarter more to grow, and the picture. While one is found it
-    takes 64 bytes a splat (`jvp`), 48 an entry (`vjp`) or 144 (`blocks`; 80 without harmonics) from
+    takes 64 bytes a splat (`jvp`), 48 an entry (`vjp`) or 176 (`blocks`; 96 without harmonics) from
     memory that all objects share.
     """
 

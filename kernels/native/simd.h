@@ -125,6 +125,37 @@ inline float total(Floats v) {
     return sums[0];
 }
 
+// In each run of four lanes, the sums over these lanes of each of four vectors.
+inline Floats sum_fours(Floats a, Floats b, Floats c, Floats d) {
+#if defined(__AVX512F__)
+    const __m512d x =
+        _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    const __m512d y =
+        _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+#elif defined(__AVX2__)
+    return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+#elif defined(__x86_64__)
+    return _mm_hadd_ps(_mm_hadd_ps(a, b), _mm_hadd_ps(c, d));
+#else
+    const auto pairs = [](float32x4_t u, float32x4_t v) { return vpaddq_f32(u, v); };
+    return (Floats)pairs(pairs((float32x4_t)a, (float32x4_t)b),
+                         pairs((float32x4_t)c, (float32x4_t)d));
+#endif
+}
+// Four sums: of the first lanes of all runs of four, of the second, and so on.
+inline void store_four(float *out, Floats v) {
+#if defined(__AVX512F__)
+    const __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+#elif defined(__AVX2__)
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
+#else
+    store(out, v);
+#endif
+}
+
 #if defined(__AVX512F__)
 
 typedef __mmask16 Mask;
