@@ -572,6 +572,7 @@ def test_it_comes_back_after_a_reload_and_after_the_server_hung_up(
         settled(page)
         page.reload()
         settled(page)
+        expect(page.locator("#live")).to_have_text(re.compile("^still, "))
         before = page.evaluate(DRAWN)
         served.server.loop.call_soon_threadsafe(served.server._door.hang_up)
         page.wait_for_function(f"() => window.lumigraph.screen.drawn > {before}", timeout=SECONDS)
@@ -725,13 +726,21 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
             del served.board.controls
 
 
-def test_visers_page_can_be_dark(drawer: Browser, served: pages.Page):
+def test_visers_page_is_dark_where_the_system_is_or_it_was(drawer: Browser, served: pages.Page):
+    opened(served)
+    scheme = "name => document.documentElement.dataset.mantineColorScheme === name"
     with visiting(drawer, served.server.urls["control"], path="/full") as page:
-        page.get_by_role("tab", name="Look").click()
-        page.get_by_role("checkbox", name="Dark", exact=True).check(force=True)
-        page.wait_for_function(
-            "() => document.documentElement.dataset.mantineColorScheme === 'dark'"
-        )
+        page.wait_for_function(DRAWN, timeout=SECONDS)
+        page.wait_for_function(scheme, arg="light")
+        expect(page.get_by_text("Software WebGL rendering detected")).to_be_hidden()
+        page.emulate_media(color_scheme="dark")
+        page.reload()
+        page.wait_for_function(scheme, arg="dark")
+        dark = page.get_by_role("checkbox", name="Dark", exact=True)
+        expect(dark).to_be_checked()
+        dark.uncheck(force=True)
+        page.wait_for_function(scheme, arg="light")
+        assert page.evaluate("() => localStorage.getItem('theme')") == "light"
 
 
 def test_frames_are_shown_in_their_order(browser: Browser, served: pages.Page):

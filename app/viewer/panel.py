@@ -29,9 +29,6 @@ PLOTS = {
 DIGITS = 6
 """After the point, of a number that may have some."""
 
-LAST = 1e6
-"""An order after that of all controls."""
-
 NUMBERS, HELP = "Numbers", "Keys"
 
 HANDS = {
@@ -86,9 +83,9 @@ class Panel:
             self._numbers = client.gui.add_markdown("")
             self._plots = {name: _plot(client, name) for name in PLOTS}
         self.refresh()
-        with self._tabs[LOOK]:
-            dark = client.gui.add_checkbox("Dark", False, order=LAST)
-            dark.on_update(lambda event: self._paint(dark.value))
+        # Below the tabs: a tab has no widgets before it is looked at, and full.js sets this one.
+        dark = client.gui.add_checkbox("Dark", False)
+        dark.on_update(lambda event: self._paint(dark.value))
         commands = [self._command(use) for use in KEYS]
         with self._tabs[HELP]:
             client.gui.add_markdown(_table([*HANDS.items(), *commands]))

@@ -38,6 +38,7 @@ export class Viewing {
         this.probe?.frame(frame);
         handlers.frame?.(frame);
       },
+      stats: (stats) => handlers.stats?.({ ...stats, moving: this.moved() }),
       probe: (reading) => this.probe?.show(reading),
       photo: (photo) => {
         if (photo.number === this.screen.cameras[this.screen.standing]?.number)
@@ -69,6 +70,14 @@ export class Viewing {
       this.handlers.arrived?.(shown);
     }
     this.handlers.state?.(state);
+  }
+
+  // Whether a hand has moved since this was last asked: an arrival and a window that is made
+  // larger ask for a few views, a hand for a dozen in the second from one question to the next.
+  moved() {
+    const asked = this.stream.cameraId - (this.counted ?? 0);
+    this.counted = this.stream.cameraId;
+    return asked > 5;
   }
 
   // The view has changed, or may have.

@@ -140,8 +140,32 @@ function legendIn(place) {
   return { root, words, scale, low, high, ramp };
 }
 
+// Closes viser's notice that WebGL is in software: our pictures are drawn elsewhere.
+function hush() {
+  for (const notice of document.querySelectorAll(".mantine-Notification-root"))
+    if (notice.textContent.includes("Software WebGL")) notice.querySelector("button")?.click();
+}
+
+// Has the page be dark where it was so last, or where the system is; by the panel's own check,
+// which whoever presses it is remembered by.
+async function theme() {
+  const check = (input) => input.type === "checkbox" && input.labels?.[0]?.textContent === "Dark";
+  document.addEventListener("click", ({ isTrusted, target }) => {
+    if (isTrusted && target instanceof HTMLInputElement && check(target))
+      localStorage.setItem("theme", target.checked ? "dark" : "light");
+  });
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  if ((localStorage.getItem("theme") ?? system) !== "dark") return;
+  let dark;
+  while (!(dark = [...document.querySelectorAll("input")].find(check))) await wait(0.1);
+  if (!dark.checked) dark.click();
+}
+
 async function start() {
+  hush();
+  theme();
   const inside = await viserReady();
+  hush();
   const above = inside.canvas;
   const place = above.parentElement;
   const canvas = document.createElement("canvas");

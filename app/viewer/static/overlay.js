@@ -17,19 +17,22 @@ export function drawLegend(box, legend) {
 
 const FRESH = 1500; // milliseconds; numbers come once a second while pictures do
 
-// Shows in an element how fast pictures come; what is returned is told the numbers.
+// Shows in an element how fast pictures come while a hand moves; what is returned is told the
+// numbers.
 export function liveIn(element) {
   let timer;
   return (stats) => {
     element.textContent = statsLine(stats);
     element.hidden = false;
     clearTimeout(timer);
-    timer = setTimeout(() => (element.textContent = `${stats.width} x ${stats.height}`), FRESH);
+    timer = setTimeout(() => (element.textContent = statsLine({ ...stats, moving: false })), FRESH);
   };
 }
 
-// Frames a second, latency and size, in a line.
+// Frames a second, latency and size, in a line. Of a still view pictures come when the scene is
+// another one: how many says nothing of how fast they could.
 function statsLine(stats) {
+  if (!stats.moving) return `still, ${stats.width} x ${stats.height}`;
   const parts = [`${stats.fps.toFixed(0)} fps`];
   if (stats.latency_ms !== null) parts.push(`${stats.latency_ms.toFixed(0)} ms`);
   const scale = stats.scale < 1 ? ` (scale ${stats.scale})` : "";
