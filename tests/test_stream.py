@@ -1217,6 +1217,25 @@ def test_a_photo_fits_the_canvas():
     visit(scenario, Desk(photos={3: photo}))
 
 
+def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
+    class Bare(Desk):
+        """Has the photos of no camera but the first."""
+
+        def photo(self, index: int) -> Tensor | None:
+            if index:
+                raise ValueError("Give the folder of the capture as well")
+            return super().photo(index)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        for count in (1, 2):
+            page.say(t="photo", frame=1)
+            await page.until(lambda count=count: len(page.notes()) == count)
+        assert set(page.notes()) == {"Give the folder of the capture as well"}
+
+    visit(scenario, Bare(photos={0: torch.zeros(4, 6, 3, dtype=torch.uint8)}))
+
+
 def test_nobody_waits_for_a_photo_that_is_read():
     """The first one loads its whole capture."""
 

@@ -297,8 +297,8 @@ class Painter:
         made = None
         try:
             made = self._photo(client, number)
-        except Exception as error:
-            self._trouble(client, error)
+        except Exception as error:  # the answer to a click: also to the next one
+            self.note(client, "error", sentence_of(error))
         with self.lock:
             client.photo_read, client.photo_waits = made, made is not None
             self.stir()
@@ -330,7 +330,7 @@ class Painter:
         """A photo as it is sent, no larger than the client's canvas."""
         photo, view = self._source.photo(number), client.view
         if photo is None:
-            self.note(client, "info", "The photo of this camera is not at hand.")
+            self.note(client, "info", "The scene that is shown has no such camera.")
             return None
         image = Image.fromarray(photo.numpy())
         size = PHOTO_SIZE if view is None else (view.width, view.height)
