@@ -39,10 +39,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     run = open_run(asked.run)
-    known = stored_rate(run)
-    if asked.rate is None and known is None:
-        sys.exit(f"{asked.run} has no drop rate yet: give --rate, or run lumigraph uncertainty")
-    rate = asked.rate if asked.rate is not None or known is None else known.value
+    rate = asked.rate
+    if rate is None:
+        known = stored_rate(run)
+        if known is None:
+            sys.exit(f"{asked.run} has no drop rate yet: give --rate, or run lumigraph uncertainty")
+        rate = known.value
     scene, views = run.scene(), run.views()
     cameras = [frame.camera for frame in views.train]
     rows = []
