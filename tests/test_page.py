@@ -257,7 +257,11 @@ def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Pa
 def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["view"], path="/light") as page:
         for mode, free, greyed in (
-            ("color", (), ("map", "auto_range", "low", "high", "over", "threshold")),
+            (
+                "color",
+                ("own_background",),
+                ("background", "map", "auto_range", "low", "high", "over", "threshold"),
+            ),
             ("depth", ("map", "auto_range"), ("low", "high", "over", "threshold")),
             ("uncertainty", ("auto_range", "over", "threshold"), ("low", "high")),
         ):
@@ -275,6 +279,7 @@ def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
 
 def test_notes_can_be_closed_and_are_not_stacked(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["control"], path="/light") as page:
+        page.locator('[data-id="source"]').select_option("demo:tiny")
         expect(page.locator('[data-id="minutes"]')).to_be_enabled()
         entered(page, "minutes", "-1")
         entered(page, "downscale", "-1")
@@ -338,6 +343,8 @@ def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
         while served.desk.state()["current"]["state"] not in ("finished", "failed"):
             version = served.desk.wait(version, 60)
         assert served.desk.state()["current"]["state"] == "finished"
+        expect(page.locator('[data-number="Trained for"]')).to_contain_text("s")
+        expect(page.locator('[data-number="SSIM"]')).to_contain_text("0.")
         expect(page.locator('[data-plot="Loss"] polyline')).to_have_attribute(
             "points", re.compile(r"\d")
         )
@@ -713,7 +720,11 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
         expect(page.get_by_text(re.compile("Step .* of .*"))).to_be_visible(timeout=SECONDS)
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=SECONDS)
+        # The run that was stopped is chosen by then.
+        expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
         # A capture is no run that could go on, which is said here too.
+        served.board.choose("demo:tiny")
+        expect(page.get_by_role("button", name="Go on")).to_be_disabled(timeout=SECONDS)
         served.board.controls = lambda: [  # type: ignore[method-assign]
             {**c, "enabled": True} for c in type(served.board).controls(served.board)
         ]

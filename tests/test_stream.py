@@ -473,6 +473,9 @@ def test_the_background_is_that_of_the_scene_until_the_client_says_another():
         page.say(t="look", mode="color", map="turbo", low=None, high=None, background=[0, 0, 1])
         second = await page.final(page.look(0.1))
         assert abs(second.pixels.astype(int) - [0, 0, 255]).max() < 6
+        page.say(t="look", mode="color", map="turbo", low=None, high=None, background=None)
+        third = await page.final(page.look(0.2))
+        assert abs(third.pixels.astype(int) - [255, 128, 0]).max() < 6
 
     visit(scenario, Desk(shown=Scene(scene=scene_of()[:0], background=(1.0, 0.5, 0.0))))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ def test_every_wish_is_read():
     assert parse(json.dumps(CAMERA)) == Move(7, view)
     look = Look("depth", "viridis", None, 4.0, (0.0, 0.5, 1.0), 0.25, 0.02)
     assert parse(json.dumps(LOOK)) == look
+    assert parse(changed(LOOK, background=None)) == replace(look, background=None)
     assert parse('{"t": "ack", "frame": 3, "ms": 12.5}') == Ack(3, 0.0125)
     assert parse('{"t": "photo", "frame": 5}') == SeePhoto(5)
     assert parse('{"t": "probe", "x": 0.25, "y": 1}') == Probe((0.25, 1.0))

@@ -273,7 +273,15 @@ def page_controls(*, confidence: bool = True) -> list[Control]:
             hint="Where colours are surer than this, they are shown as they are. 0.05 is a "
             "twentieth of the way from black to white.",
         ),
-        _page(LOOK, "color", "background", "Background", value="#000000"),
+        _page(LOOK, "check", "own_background", "The scene's own background", value=True),
+        _page(
+            LOOK,
+            "color",
+            "background",
+            "Background",
+            value="#000000",
+            when={"own_background": [False]},
+        ),
         _page(LOOK, "slider", "fov", "Field of view", value=50, low=10, high=120, step=1),
         _page(LOOK, "choice", "up", "Up", value="scene", options=_options(AXES)),
         _page(LOOK, "slider", "resolution", "Resolution", value=1.0, low=0.25, high=2.0, step=0.25),

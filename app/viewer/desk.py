@@ -19,6 +19,7 @@ from lumigraph.app.training import Order
 from lumigraph.app.viewer.jobs import Job
 from lumigraph.app.viewer.opener import Opener
 from lumigraph.app.viewer.origins import Origins, place_of
+from lumigraph.app.viewer.readouts import readouts
 from lumigraph.app.viewer.sentences import sentence_of
 from lumigraph.app.viewer.shown import Photos, Setting, Shown, open_setting
 from lumigraph.app.viewer.sources import (
@@ -122,14 +123,17 @@ class Desk:
         """
         with self._lock:
             job, shown = self._trainings.job, self._shown
+            current = None if job is None else job.facts()
+            known = None if shown is None else self._plain(shown)
             return {
                 "version": self._version,
                 "jobs": [each.plain() for each in self._trainings.jobs],
-                "current": None if job is None else job.facts(),
+                "current": current,
+                "numbers": readouts(current, known),
                 "history": {} if job is None else job.history(),
                 "notes": list(self._notes),
                 "opening": self._opener.name,
-                "shown": None if shown is None else self._plain(shown),
+                "shown": known,
             }
 
     def wait(self, version: int, timeout: float | None = None) -> int:

@@ -68,7 +68,8 @@ class Look:
         color_map: For what is a number a pixel.
         low: The number that has the map's first colour; None is found from the picture.
         high: The number that has its last.
-        background: Behind the splats, where they are shown in their colours; 0 to 1.
+        background: Behind the splats, where they are shown in their colours; 0 to 1. None
+            is that of the scene.
         over: How much of the colours is laid over the uncertainty, 0 to 1.
         threshold: What is less uncertain than this is shown in its colours.
         rate: Share of the splats that is left out to see what the picture rests on.
@@ -78,10 +79,15 @@ class Look:
     color_map: ColorMap = "turbo"
     low: float | None = None
     high: float | None = None
-    background: Color = (0.0, 0.0, 0.0)
+    background: Color | None = None
     over: float = 0.0
     threshold: float = 0.0
     rate: float = RATE
+
+    @property
+    def behind(self) -> Color:
+        """The background, black where nobody says another."""
+        return self.background or (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,7 @@ def picture(
     """
     match look.mode:
         case "color":
-            return Picture(
-                _bytes(render_color(scene, camera, background=look.background, stop=stop))
-            )
+            return Picture(_bytes(render_color(scene, camera, background=look.behind, stop=stop)))
         case "depth":
             return _depth(scene, camera, look, stop)
         case "opacity":
@@ -234,7 +238,7 @@ def _depth(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Pi
 
 def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
     """The standard deviation over all masks of PH-Dropout, as the mean of the channels'."""
-    mean, std = exact_color(scene, camera, look.rate, background=look.background, stop=stop)
+    mean, std = exact_color(scene, camera, look.rate, background=look.behind, stop=stop)
     # Channel by channel: sums over a last dimension of three take torch ten times as long.
     red, green, blue = std.unbind(-1)
     spread = (red + green).add_(blue).div_(3)
@@ -338,7 +342,7 @@ def _marked(
         colors,
         width=camera.width,
         height=camera.height,
-        background=look.background,
+        background=look.behind,
         median=False,
     )
     return Picture(_bytes(raster.features))

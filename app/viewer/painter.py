@@ -182,7 +182,7 @@ class Painter:
         if order.final:
             client.stop.zero_()
             client.final = order
-        look = replace(client.look or Look(background=shown.background), rate=shown.trust.rate)
+        look = _looked(client.look or Look(), shown)
         return _Job(client, client.view, client.view_id, look, order, shown)
 
     def _reading(self, client: Client, shown: Shown, now: float) -> _Job | None:
@@ -193,7 +193,7 @@ class Painter:
         if now < self._probe_due(client):
             return None
         client.probed = self._probing(client)
-        look = replace(client.look, rate=shown.trust.rate)
+        look = _looked(client.look, shown)
         return _Job(client, client.view, client.view_id, look, order, shown, client.place)
 
     def _probing(self, client: Client) -> object:
@@ -273,7 +273,7 @@ class Painter:
         """What is told of a place."""
         assert job.place is not None
         self._use_threads()
-        (x, y), order, shown, background = job.place, job.order, job.shown, job.look.background
+        (x, y), order, shown, background = job.place, job.order, job.shown, job.look.behind
         column, row = int(x * order.width), int(y * order.height)
         reading = read_pixel(
             shown.scene,
@@ -348,6 +348,11 @@ class Painter:
         if text not in client.told and len(client.told) < TROUBLES:
             client.told.add(text)
             self.note(client, kind, text)
+
+
+def _looked(look: Look, shown: Shown) -> Look:
+    """What a client wants to see, with what only the scene knows."""
+    return replace(look, rate=shown.trust.rate, background=look.background or shown.background)
 
 
 def _jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,9 @@ PLOTS = {
     "PSNR, dB": ("psnr_seconds", "psnr"),
     "Splats": ("seconds", "splats"),
 }
+
+READING_SECONDS = 8.0
+"""That a note which is no error stays: it lies over the picture."""
 
 DIGITS = 6
 """After the point, of a number that may have some."""
@@ -82,7 +85,7 @@ class Panel:
         with self._tabs[NUMBERS]:
             self._numbers = client.gui.add_markdown("")
             self._plots = {name: _plot(client, name) for name in PLOTS}
-        self.refresh()
+        self.refresh(first=True)
         # Below the tabs: a tab has no widgets before it is looked at, and full.js sets this one.
         dark = client.gui.add_checkbox("Dark", False)
         dark.on_update(lambda event: self._paint(dark.value))
@@ -90,8 +93,13 @@ class Panel:
         with self._tabs[HELP]:
             client.gui.add_markdown(_table([*HANDS.items(), *commands]))
 
-    def refresh(self) -> None:
-        """Brings the widgets to where the desk is now."""
+    def refresh(self, *, first: bool = False) -> None:
+        """Brings the widgets to where the desk is now.
+
+        Args:
+            first: Nobody was here before: of the notes only the last error is shown, since they
+                lie over the picture.
+        """
         state = self.desk.state()
         controls = {_slot(control): control for control in self.desk.controls()}
         for name in [name for name in self._widgets if name not in controls]:
@@ -105,16 +113,18 @@ class Panel:
                 self._drawn[name] = control
             self._order(name, order)
         self._arrive((state.get("shown") or {}).get("home"))
-        self._numbers.content = _numbers(state)
+        self._numbers.content = _table(state["numbers"])
         history = state.get("history") or {}
         for name, (xs, ys) in PLOTS.items():
             if len(history.get(ys, ())) > 1:
                 self._plots[name].data = tuple(np.asarray(history[key], float) for key in (xs, ys))
                 self._plots[name].visible = True
-        for note in state.get("notes", []):
-            if note["id"] > self._noted:
-                self._noted = note["id"]
-                self._tell(note["kind"], note["text"])
+        notes = [note for note in state.get("notes", []) if note["id"] > self._noted]
+        self._noted = max([self._noted, *(note["id"] for note in notes)])
+        if first:
+            notes = [note for note in notes if note["kind"] == "error"][-1:]
+        for note in notes:
+            self._tell(note["kind"], note["text"])
 
     def _draw(self, control: Control) -> None:
         """Makes the control's widget, or sets what has changed of it."""
@@ -191,7 +201,8 @@ class Panel:
     def _tell(self, kind: str, text: str) -> None:
         """Shows a note, as text."""
         title, color = ("Error", "red") if kind == "error" else ("Note", "blue")
-        self.client.add_notification(title, text, color=color)
+        seconds = None if kind == "error" else READING_SECONDS
+        self.client.add_notification(title, text, color=color, auto_close_seconds=seconds)
 
     def _arrive(self, home: dict[str, Any] | None) -> None:
         """Shows what the page sets by itself when it comes to another scene."""
@@ -285,19 +296,6 @@ def _label_of(control: Control, value: Any) -> str:
 
 def _rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-def _numbers(state: dict[str, Any]) -> str:
-    """A table of numbers."""
-    job, shown = state.get("current") or {}, state.get("shown") or {}
-    rows: list[tuple[str, Any, Callable[[Any], str]]] = [
-        ("step", job.get("step"), lambda v: f"{v:,} of {job.get('steps', 0):,}"),
-        ("loss", job.get("loss"), lambda v: f"{v:.4f}"),
-        ("PSNR", job.get("psnr"), lambda v: f"{v:.2f} dB"),
-        ("splats", job.get("splats", shown.get("splats")), lambda v: f"{v:,}"),
-        ("steps per second", job.get("steps_per_second"), lambda v: f"{v:.1f}"),
-    ]
-    return _table([(name, text(value)) for name, value, text in rows if value is not None])
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

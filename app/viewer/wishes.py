@@ -163,10 +163,13 @@ def _look(message: dict[str, Any]) -> Look:
     _check(mode in get_args(Mode) and color_map in get_args(ColorMap))
     ends = (message.get("low"), message.get("high"))
     low, high = (None if end is None else _number(end, -FAR, FAR) for end in ends)
-    red, green, blue = _numbers(message["background"], 3, 0, 1)
+    behind = message["background"]
+    if behind is not None:
+        red, green, blue = _numbers(behind, 3, 0, 1)
+        behind = (red, green, blue)
     over = _number(message.get("over", 0.0), 0, 1)
     threshold = _number(message.get("threshold", 0.0), 0, FAR)
-    return Look(mode, color_map, low, high, (red, green, blue), over, threshold)
+    return Look(mode, color_map, low, high, behind, over, threshold)
 
 
 def _do(message: dict[str, Any]) -> Do:

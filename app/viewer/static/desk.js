@@ -7,7 +7,9 @@ import { Stream } from "./stream.js";
 
 const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
 
-const LOOKS = ["mode", "map", "auto_range", "low", "high", "background", "over", "threshold"];
+const LOOKS = [
+  "mode", "map", "auto_range", "low", "high", "own_background", "background", "over", "threshold",
+];
 
 const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 
@@ -18,9 +20,9 @@ export class Viewing {
     this.eye = eye;
     this.handlers = handlers;
     this.settings = {
-      mode: "color", map: "turbo", auto_range: true, low: 0, high: 1, background: "#000000",
-      resolution: 1, up: "scene", fov: 50, fly: false, cameras: true, compare: "slider",
-      amount: 0.5, over: 0, threshold: 0,
+      mode: "color", map: "turbo", auto_range: true, low: 0, high: 1,
+      own_background: true, background: "#000000", resolution: 1, up: "scene", fov: 50, fly: false,
+      cameras: true, compare: "slider", amount: 0.5, over: 0, threshold: 0,
     };
     this.screen = new Screen(canvas, this.settings);
     this.shown = null;
@@ -128,7 +130,7 @@ export class Viewing {
       map: s.map,
       low: s.auto_range ? null : s.low,
       high: s.auto_range ? null : s.high,
-      background: hexToRgb(s.background),
+      background: s.own_background ? null : hexToRgb(s.background),
       over: s.over,
       threshold: s.threshold,
     });

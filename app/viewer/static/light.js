@@ -212,7 +212,7 @@ async function changed(item, input) {
   // A step is what an arrow key goes, not what a number must be a multiple of.
   const { badInput, rangeUnderflow, rangeOverflow } = input.validity;
   if (item.kind === "number" && (badInput || rangeUnderflow || rangeOverflow || !input.value)) {
-    note("error", `${item.label}: a number from ${count(item.low)} to ${count(item.high)}`);
+    note("error", `${item.label}: a number from ${item.low.toLocaleString("en")} to ${item.high.toLocaleString("en")}`);
     return;
   }
   const value = { check: input.checked, number: input.valueAsNumber, slider: input.valueAsNumber }[
@@ -242,9 +242,6 @@ function press(id, value) {
 
 // Numbers and plots ------------------------------------------------------------------------------
 
-const count = (value) => (value === undefined || value === null ? "" : value.toLocaleString("en"));
-const fixed = (value, digits) =>
-  value === undefined || value === null ? "" : value.toFixed(digits);
 
 function drawState(state) {
   if (!state.shown && !viewing.shown) hint("Choose a capture and press Start");
@@ -254,14 +251,7 @@ function drawState(state) {
     noted = id;
     note(kind, text);
   }
-  const job = state.current ?? {};
-  readouts({
-    Step: job.steps ? `${count(job.step)} of ${count(job.steps)}` : "",
-    Loss: fixed(job.loss, 4),
-    PSNR: job.psnr ? `${fixed(job.psnr, 2)} dB` : "",
-    Splats: count(job.splats ?? state.shown?.splats),
-    "Steps per second": fixed(job.steps_per_second, 1),
-  });
+  readouts(state.numbers ?? []);
   // All curves at first, and of another training; else what was added to them.
   if (state.history) curves = state.history;
   for (const [name, points] of Object.entries(state.more ?? {})) curves[name].push(...points);
@@ -271,17 +261,12 @@ function drawState(state) {
 }
 
 function readouts(values) {
-  for (const [name, value] of Object.entries(values)) {
-    let place = document.querySelector(`[data-number="${name}"]`);
-    if (!place) {
-      const term = document.createElement("dt");
-      term.textContent = name;
-      place = document.createElement("dd");
-      place.dataset.number = name;
-      $("readouts").append(term, place);
-    }
-    place.textContent = value;
-  }
+  const parts = values.flatMap(([name, value]) => {
+    const [term, place] = [document.createElement("dt"), document.createElement("dd")];
+    [term.textContent, place.textContent, place.dataset.number] = [name, value, name];
+    return [term, place];
+  });
+  $("readouts").replaceChildren(...parts);
 }
 
 function plot(name, xs = [], ys = [], digits) {
