@@ -171,6 +171,18 @@ def test_the_range_of_depths_is_that_of_most_of_what_is_seen():
     assert shown.high == pytest.approx(high, rel=0.05)
 
 
+def test_a_range_stays_as_it_is_while_a_view_moves_on_a_little():
+    scene = scene_of(300)
+    for mode in ("depth", "uncertainty"):
+        seen = set()
+        for step in range(8):
+            moved = CAMERA.world_to_camera.clone()
+            moved[0, 3] += 1e-3 * step
+            made = picture(scene, replace(CAMERA, world_to_camera=moved), Look(mode))
+            seen.add((made.low, made.high))
+        assert len(seen) <= 2
+
+
 @pytest.mark.parametrize("color_map", MAPS)
 def test_depth_is_where_it_lies_between_the_ends_of_the_range(color_map: ColorMap):
     table = torch.from_numpy(color_table(color_map).astype("int64"))

@@ -1,6 +1,7 @@
 """What a page shows of a scene: its colours, or what else can be known of it, as 8-bit pixels."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
@@ -40,6 +41,9 @@ it falls from there to ALPHA_MIN between d = 1.0 and 1.13, which looks crisp wit
 
 PERCENTILES = (0.02, 0.98)
 """A range that is not given leaves this much at either end out: single far splats."""
+
+ROUNDING = 8
+"""Steps in a half to a whole of a range, at which its ends are."""
 
 SPARSE = 8
 """Only every so manyth row and column is looked at for that: thousands of pixels are enough."""
@@ -258,14 +262,19 @@ def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None)
 
 
 def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
-    """Between which numbers most of what is seen lies; without `seen` it is all."""
+    """Between which numbers most of what is seen lies; without `seen` it is all.
+
+    They are rounded, so that colours and legend stay the same while a view moves on a little: each
+    other number would have the page lay itself out anew, and colours that flicker tell nothing.
+    """
     sample = values[::SPARSE, ::SPARSE]
     sample = sample.flatten() if seen is None else sample[seen[::SPARSE, ::SPARSE]]
-    sample = sample.sort().values
     if not len(sample):
         return 0.0, 1.0
+    sample = sample.sort().values
     low, high = (sample[round(p * (len(sample) - 1))].item() for p in PERCENTILES)
-    return low, high
+    step = 2.0 ** math.floor(math.log2(max(high - low, 1e-30))) / ROUNDING
+    return math.floor(low / step) * step, math.ceil(high / step) * step
 
 
 def _mapped(
