@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumigraph.app.curves import Curves, curves_of, mean_curves
+from lumigraph.app.demo import demo_capture
 from lumigraph.app.files import explained, is_number, read_json, shown, write_json
+from lumigraph.app.inputs import inputs_of
 from lumigraph.app.intervals import (
     Held,
     Intervals,
@@ -37,6 +39,7 @@ from lumigraph.app.pictures import colored, picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.app.uncertainty_report import write_uncertainty_report
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.demo import SIZES
 from lumigraph.datasets.files import atomic
 from lumigraph.render import Camera, Splats, quantize, render_color, to_bytes
 from lumigraph.uncertainty import (
@@ -63,7 +66,8 @@ class Asked:
     """What `uncertainty` is asked for.
 
     Attributes:
-        data: The capture of the run, whose training photos tell the rate.
+        data: The capture of the run, whose training photos tell the rate. The built-in scene
+            need not be named.
         rate: Share of the splats that is left out; None has it searched for.
         margin: How much of the training views' SSIM may be lost.
         trials: Sampled masks; None takes the exact moments.
@@ -203,15 +207,17 @@ def rate_of(
     if asked.rate is not None:
         check_rate(asked.rate)
         return Rate(asked.rate, "given")
-    if asked.data is None:
-        stored = stored_rate(run)
-        if stored is None:
-            raise ValueError(
-                f"The drop rate of {run.folder} is found on its training photos, which are not in "
-                "it: give their capture with --data, or a rate with --rate"
-            )
-        return stored
-    frames = _with_photos(run, views.train, asked.data)
+    data = asked.data
+    if data is None:
+        if stored := stored_rate(run):
+            return stored
+        data = _built_in(run)
+    if data is None:
+        raise ValueError(
+            f"The drop rate of {run.folder} is found on its training photos, which are not in "
+            "it: give their capture with --data, or a rate with --rate"
+        )
+    frames = _with_photos(run, views.train, data)
     search = find_rate(
         scene,
         frames,
@@ -291,6 +297,15 @@ def _digest(scene: Splats) -> str:
     for name, value in scene.tensors.items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _built_in(run: Run) -> Path | None:
+    """The capture of a run of the built-in scene, which everybody has."""
+    size = next((size for size in SIZES if run.record["capture"] == f"demo_{size}"), None)
+    if size is None:
+        return None
+    folder = demo_capture(size)
+    return folder if inputs_of(run.selection().load(folder)) == run.record["inputs"] else None
 
 
 def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:

@@ -50,6 +50,20 @@ def run(trained: Path, tmp_path: Path) -> Run:
     return open_run(tmp_path / "run")
 
 
+def test_the_built_in_scene_is_found_by_itself(tmp_path: Path):
+    folder = tmp_path / "run"
+    invoked("demo", "--size", "tiny", "--steps", 300, "-o", folder)
+    told = json.loads(invoked("uncertainty", folder, "--json"))
+    assert told["origin"] == "searched"
+    # A capture of that name that is another one is not taken for it.
+    (folder / "uncertainty" / "estimate.json").unlink()
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"]["cameras_sha256"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="give their capture with --data"):
+        invoked("uncertainty", folder)
+
+
 def test_a_run_and_its_capture_give_maps_numbers_and_a_page(run: Run, capture: Path):
     printed = json.loads(invoked("uncertainty", run.folder, "--data", capture, "--json"))
     assert printed["origin"] == "searched"
