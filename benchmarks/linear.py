@@ -128,6 +128,7 @@ def _backward(scene: Splats, camera: Camera) -> Callable[[], float]:
             1,
             None,
             None,
+            None,
             torch.get_num_threads(),
         )
         return (seconds[BLEND_BACKWARD] + seconds[DESCEND]) * 1e3

@@ -116,6 +116,7 @@ def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
             1,
             last,
             pull,
+            None,
             threads,
         )
         return [second * 1e3 for second in seconds]

@@ -310,6 +310,7 @@ class Backend(Protocol):
         degree: int,
         filter: Filter = "classic",
         pull: Pull | None = None,
+        curvature: Parameters | None = None,
     ) -> float:
         """One step of Adam towards one photo, in place, for the splats that its view sees.
 
@@ -325,6 +326,10 @@ class Backend(Protocol):
             degree: The highest of the harmonics to use.
             filter: How sub-pixel splats are drawn.
             pull: If given, this view is added to it.
+            curvature: If given, the second derivative of the loss by each parameter, about, and
+                not negative. With m the running mean of the gradient, and r the rate over what
+                corrects its bias, a step is r m / (root + r curvature) in place of r m / root: that
+                of Newton's method, with Adam's root over its rate for Levenberg-Marquardt damping.
 
         Returns:
             The loss before the step.

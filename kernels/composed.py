@@ -98,6 +98,7 @@ def descend(
     degree: int,
     filter: Filter = "classic",
     pull: Pull | None = None,
+    curvature: Parameters | None = None,
 ) -> float:
     """See `Backend.descend`."""
     view, photo, background, ssim_weight = target
@@ -119,7 +120,7 @@ def descend(
     loss.backward()
     seen = footprints.extents[:, 0] > 0
     gradients = Parameters(*(leaf.grad for leaf in leaves))  # type: ignore[arg-type]
-    _step(backend, splats, gradients, moments, adam, seen)
+    _step(backend, splats, gradients, moments, adam, seen, curvature)
     if pull is not None and absolute is not None:
         lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
         pull.gradient.add_(lengths)
@@ -135,6 +136,7 @@ def _step(
     moments: Moments,
     adam: Adam,
     seen: Tensor,
+    curvature: Parameters | None,
 ) -> None:
     """Moves the splats that are seen; a gradient of None is one of zeros that never were others."""
     (rates, step, betas, epsilon), last = adam, moments.last
@@ -142,12 +144,13 @@ def _step(
     if last is not None:
         missed = torch.where(seen, step - 1 - last, 0).clamp_min(0).to(missed)
         last.masked_fill_(seen, step)
-    for value, gradient, mean, square, rate in zip(
-        splats, gradients, moments.first, moments.second, rates, strict=True
+    bends = curvature or (None,) * len(rates)
+    for value, gradient, mean, square, rate, bend in zip(
+        splats, gradients, moments.first, moments.second, rates, bends, strict=True
     ):
         if rate == 0 or gradient is None:
             continue
-        old, steps = mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
+        start, old, steps = value.clone(), mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
         mean.mul_(betas[0] ** steps)
         square.mul_(betas[1] ** steps)
         backend.adam(
@@ -164,4 +167,7 @@ def _step(
         # What the old mean would have moved meanwhile, divided by the root as it is now.
         drift = betas[0] * (1 - betas[0] ** steps) / (1 - betas[0])
         root = (square / (1 - betas[1] ** step)).sqrt() + epsilon
-        value.sub_(rate / (1 - betas[0] ** step) * drift * old / root)
+        whole = rate / (1 - betas[0] ** step)
+        value.sub_(whole * drift * old / root)
+        if bend is not None:
+            value.sub_(start).mul_(root / (root + whole * bend)).add_(start)

@@ -326,6 +326,7 @@ def descend(
     degree: int,
     filter: Filter = "classic",
     pull: Pull | None = None,
+    curvature: Parameters | None = None,
 ) -> float:
     """See `Backend.descend`."""
     _check_in_place({"splats": splats, "first": moments.first, "second": moments.second})
@@ -352,6 +353,7 @@ def descend(
         step,
         moments.last,
         None if pull is None else tuple(pull),
+        None if curvature is None else tuple(value.contiguous() for value in curvature),
         torch.get_num_threads(),
     )
     _written((*splats, *moments.first, *moments.second))

@@ -733,6 +733,47 @@ def test_steps_after_a_pause(machine: Machine):
     assert torch.equal(ours.last.cpu(), theirs.last)
 
 
+@pytest.mark.parametrize("degree", [0, 2, 3])
+def test_curvature_shortens_steps(machine: Machine, degree: int):
+    scene = scene_of("seventeen")
+    ours, theirs = Fit.of(scene, machine.device, degree), Fit.of(scene, DOUBLE, degree)
+    # From far below what the root of the gradients over the rate is, to far above.
+    bends = Parameters(
+        *(
+            10 ** (8 * noise(*values.shape, seed=seed).sigmoid() - 5)
+            for seed, values in enumerate(ours.splats)
+        )
+    )
+    for step in (1, 2, 9):
+        photo = photo_of(scene.view, step)
+        options: dict[str, Any] = {"degree": degree, "step": step, "epsilon": 1e-3}
+        for fit, kernels in ((ours, machine.kernels), (theirs, reference)):
+            curvature = Parameters(*(bend.to(fit.splats.means) for bend in bends))
+            fit.descend(kernels, scene.view, photo, curvature=curvature, **options)
+    for one, other in zip(ours.splats, theirs.splats, strict=True):
+        torch.testing.assert_close(one.cpu().double(), other, rtol=1e-4, atol=1e-4)
+    # A step is r m / (root + r curvature), with r the rate over the bias of m.
+    fit, before = (Fit.of(scene, machine.device, degree) for _ in range(2))
+    curvature = Parameters(*(bend.to(fit.splats.means) for bend in bends))
+    fit.descend(machine.kernels, scene.view, photo, degree=degree, step=1, curvature=curvature)
+    for old, new, mean, square, rate, bend in zip(
+        before.splats, fit.splats, fit.first, fit.second, RATES, curvature, strict=True
+    ):
+        root = (square / 0.001).sqrt() + 1e-15
+        move = rate / 0.1 * mean / (root + rate / 0.1 * bend)
+        torch.testing.assert_close(new, old - move, rtol=1e-4, atol=1e-6)
+
+
+def test_no_curvature_is_adam(machine: Machine):
+    scene = scene_of("seventeen")
+    fits = [Fit.of(scene, machine.device) for _ in range(2)]
+    none = Parameters(*map(torch.zeros_like, fits[0].splats))
+    for fit, curvature in zip(fits, (None, none), strict=True):
+        fit.descend(machine.kernels, scene.view, photo_of(scene.view), step=1, curvature=curvature)
+    for one, other in zip(fits[0].splats, fits[1].splats, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
 def test_a_pause_is_as_long_as_the_steps_without_a_gradient(machine: Machine):
     scene = scene_of("seventeen")
     fit = Fit.of(scene, machine.device)

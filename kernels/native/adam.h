@@ -18,31 +18,35 @@ struct Missed {
     T decay1, decay2, drift;
 };
 
-// Moves p along the gradient; `rate` is over the first mean's bias correction.
+// Moves p along the gradient; `rate` is over the first mean's bias correction. A curvature shortens
+// the step to what it would be by Newton's method, where that is the shorter one.
 template <typename T>
 inline void adam_step(const AdamRule &a, const Missed<T> &missed, float rate, Floats gradient,
-                      Floats &p, Floats &m, Floats &v) {
+                      Floats curvature, Floats &p, Floats &m, Floats &v) {
     const Floats carried = missed.drift * m;
     m *= missed.decay1, v *= missed.decay2;
     m += (1 - a.beta1) * (gradient - m);
     v += (1 - a.beta2) * (gradient * gradient - v);
-    p -= rate * (m + carried) / (root(v) * a.root_scale + a.epsilon);
+    p -= rate * (m + carried) / (root(v) * a.root_scale + a.epsilon + rate * curvature);
 }
 
-// The same for consecutive numbers.
+// The same for consecutive numbers; curvature may be null.
 inline void adam_row(const AdamRule &a, const Missed<float> &missed, float rate,
-                     const float *gradient, float *p, float *m, float *v, int64_t count) {
+                     const float *gradient, const float *curvature, float *p, float *m, float *v,
+                     int64_t count) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) {
         Floats parameter = load(p + i), first = load(m + i), second = load(v + i);
-        adam_step(a, missed, rate, load(gradient + i), parameter, first, second);
+        const Floats curved = curvature ? load(curvature + i) : Floats{};
+        adam_step(a, missed, rate, load(gradient + i), curved, parameter, first, second);
         store(p + i, parameter), store(m + i, first), store(v + i, second);
     }
     const int left = int(count - i);
     if (!left) return;
     Floats parameter = load_first(p + i, left), first = load_first(m + i, left);
     Floats second = load_first(v + i, left);
-    adam_step(a, missed, rate, load_first(gradient + i, left), parameter, first, second);
+    const Floats curved = curvature ? load_first(curvature + i, left) : Floats{};
+    adam_step(a, missed, rate, load_first(gradient + i, left), curved, parameter, first, second);
     store_first(p + i, parameter, left), store_first(m + i, first, left);
     store_first(v + i, second, left);
 }

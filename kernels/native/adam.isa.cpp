@@ -8,7 +8,7 @@ void adam(const Adam &a) {
     const AdamRule rule = {a.beta1, a.beta2, a.epsilon, a.root_scale};
     const int64_t count = a.rows * a.columns;
     const auto step = [&](int64_t from, int64_t numbers) {
-        adam_row(rule, {1.0f, 1.0f, 0.0f}, a.rate, a.gradient + from, a.parameter + from,
+        adam_row(rule, {1.0f, 1.0f, 0.0f}, a.rate, a.gradient + from, nullptr, a.parameter + from,
                  a.first + from, a.second + from, numbers);
     };
     if (!a.use) {

@@ -129,13 +129,14 @@ void blend_backward(TileLists &lists, const In &features, const In &conics, cons
 constexpr const char *NAMES[PARAMETERS] = {"means",          "quaternions", "log_scales",
                                            "opacity_logits", "base",        "rest"};
 
-void check_moment(const Out &moment, const Out &parameter, int which) {
-    bool same = moment.ndim() == parameter.ndim();
-    for (size_t axis = 0; same && axis < moment.ndim(); ++axis)
-        same = moment.shape(axis) == parameter.shape(axis);
+template <typename T>
+void check_rows(const T &rows, const char *what, const Out &parameter, int which) {
+    bool same = rows.ndim() == parameter.ndim();
+    for (size_t axis = 0; same && axis < rows.ndim(); ++axis)
+        same = rows.shape(axis) == parameter.shape(axis);
     if (!same)
         throw nb::value_error(
-            (std::string("the moments of ") + NAMES[which] + " must have its shape").c_str());
+            (std::string("the ") + what + " of " + NAMES[which] + " must have its shape").c_str());
 }
 
 // Whether the picture was finished: false where a stop was heeded.
@@ -163,13 +164,17 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     const std::optional<In> &target, float ssim_weight, const std::array<float, PARAMETERS> &rates,
     std::array<float, 3> betas_epsilon, float root_scale, int step,
     const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &pull,
-    int threads) {
+    const std::optional<std::array<In, PARAMETERS>> &curvature, int threads) {
     Descent d{};
     d.project = scene_project(parameters, view, size, antialiased, threads);
     d.harmonics = scene_harmonics(parameters, position, degree, threads);
     for (int i = 0; i < PARAMETERS; ++i) {
-        check_moment(first[i], parameters[i], i);
-        check_moment(second[i], parameters[i], i);
+        check_rows(first[i], "moments", parameters[i], i);
+        check_rows(second[i], "moments", parameters[i], i);
+        if (curvature) {
+            check_rows((*curvature)[i], "curvature", parameters[i], i);
+            d.curvature[i] = (*curvature)[i].data();
+        }
         d.parameters[i] = parameters[i].data();
         d.first[i] = first[i].data();
         d.second[i] = second[i].data();
@@ -229,7 +234,8 @@ void bind_splats(nb::module_ &m) {
           "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
           "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),
           "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a, "step"_a,
-          "last"_a.noconvert().none(), "pull"_a.noconvert().none(), "threads"_a);
+          "last"_a.noconvert().none(), "pull"_a.noconvert().none(),
+          "curvature"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

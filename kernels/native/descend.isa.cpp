@@ -22,12 +22,14 @@ inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
                       const Floats *gradient, const Group &g) {
     if (d.rates[which] == 0) return;
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
-    Floats p[COLUMNS], m[COLUMNS], v[COLUMNS];
+    Floats p[COLUMNS], m[COLUMNS], v[COLUMNS], curved[COLUMNS] = {};
+    if (d.curvature[which])
+        load_columns<COLUMNS>(d.curvature[which], g.index, g.count, COLUMNS, curved);
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
     load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
     load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
     for (int c = 0; c < COLUMNS; ++c)
-        adam_step(rule, missed, d.rates[which], gradient[c], p[c], m[c], v[c]);
+        adam_step(rule, missed, d.rates[which], gradient[c], curved[c], p[c], m[c], v[c]);
     store_columns<COLUMNS>(p, g, d.parameters[which]);
     store_columns<COLUMNS>(m, g, d.first[which]);
     store_columns<COLUMNS>(v, g, d.second[which]);
@@ -47,8 +49,10 @@ inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, 
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
         const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
+        const float *curvature = d.curvature[REST_OF_HARMONICS];
         adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
-                 gradient, d.parameters[REST_OF_HARMONICS] + at, d.first[REST_OF_HARMONICS] + at,
+                 gradient, curvature ? curvature + at : nullptr,
+                 d.parameters[REST_OF_HARMONICS] + at, d.first[REST_OF_HARMONICS] + at,
                  d.second[REST_OF_HARMONICS] + at, 3 * used);
     }
 }
