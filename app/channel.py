@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lumigraph.app.machine import cores
-from lumigraph.recon import SplatFit, checked_changes
+from lumigraph.recon import SplatFit, Try, checked_changes
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Progress:
     degree: int
     seconds: float
     """Spent in training steps since step 0, earlier sittings included."""
+    tried: Try | None = None
+    """What the step came to if it was an iteration of Levenberg-Marquardt."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,13 @@ class Preset(StrEnum):
     high = "high"
 
 
+class Optimizer(StrEnum):
+    """What moves the splats in the last part of a fit."""
+
+    adam = "adam"
+    lm_published = "lm-published"
+
+
 class Size(StrEnum):
     """Sizes of the built-in scene."""
 
@@ -186,6 +193,13 @@ def train(
     antialiased: Annotated[
         bool, typer.Option("--antialiased", help="Draw sub-pixel splats without aliasing.")
     ] = False,
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option(
+            help="lm-published: after two thirds of the steps 5 iterations of 3DGS-LM. "
+            "[default: adam]"
+        ),
+    ] = None,
     device: DeviceAt = None,
     viewed: Annotated[
         bool, typer.Option("--view", help="Watch and steer it in a browser, in a new run in runs/.")
@@ -203,6 +217,8 @@ def train(
     interruptible()
     if minutes is not None and steps is not None:
         raise typer.BadParameter("--minutes decides on the steps: leave out --steps")
+    if minutes is not None and optimizer not in (None, Optimizer.adam):
+        raise typer.BadParameter("--minutes counts steps of Adam: give --steps instead")
     changes: dict[str, Any] = {"steps": steps, "degree": degree, "splat_limit": splat_limit}
     order = Order(
         preset=None if preset is None else preset.value,
@@ -213,7 +229,11 @@ def train(
         calibration=calibration,
         device=device and device.value,
         minutes=minutes,
-        changes={**changes, "filter": "antialiased" if antialiased else None},
+        changes={
+            **changes,
+            "filter": "antialiased" if antialiased else None,
+            "optimizer": optimizer and optimizer.value,
+        },
     )
     if viewed:
         if output is not None or overwrite:

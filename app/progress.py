@@ -21,6 +21,7 @@ from rich.text import Text
 
 from lumigraph.app.channel import Ended, Event, Saved, Scored, Subscription, Trouble
 from lumigraph.app.channel import Progress as Step
+from lumigraph.recon import Try
 
 REDRAW_SECONDS = 0.25
 """Between two drawings: each takes milliseconds that the training could use."""
@@ -146,6 +147,8 @@ class Drawing:
                     _say(f"Warning: {event.message}")
                 case _:
                     pass
+            if isinstance(event, Step) and event.tried:
+                _say(iteration_line(event.tried))
 
 
 @contextmanager
@@ -171,6 +174,16 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         yield told
 
 
+def iteration_line(tried: Try) -> str:
+    """An iteration of Levenberg-Marquardt in a line."""
+    return (
+        f"iteration {tried.number}: cost {tried.before:.1f} -> {tried.tried:.1f}, "
+        f"{'taken' if tried.accepted else 'refused'}, gain {tried.gain:.2f}, damping "
+        f"{tried.damping:.0f}, {tried.products} products, step {tried.length:.2f}, "
+        f"{tried.seconds:.1f} s"
+    )
+
+
 def _spacing(steps: int) -> int:
     return max(1, steps // PLAIN_LINES)
 
@@ -188,6 +201,8 @@ def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace
             facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
             done: dict[str, Any] = {"completed": event.step, "facts": facts, "left": pace.left}
             bar.update(training, total=event.steps, **done)
+            if event.tried:
+                bar.console.print(iteration_line(event.tried), highlight=False, markup=False)
         case Scored():
             bar.update(
                 scoring, total=event.views, completed=event.done, facts="test views", visible=True

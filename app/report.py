@@ -76,11 +76,56 @@ def _page(run: Run) -> str:
 <h1>{title}</h1><p class="under">Lumigraph {escape(str(record["versions"].get("lumigraph")))},
 {escape(subtitle)}</p>
 <div class="tiles">{"".join(tile(*each) for each in _numbers(record, metrics))}</div>
-<h2>Training</h2><div class="charts">{"".join(charts)}</div>
+<h2>Training</h2><div class="charts">{"".join(charts)}</div>{_iterations(log)}
 <h2>Test views</h2>{_views(run, metrics)}
 <h2>How it was made</h2>{_facts(record)}
 </body></html>
 """
+
+
+ITERATION = {
+    "number": ("iteration", "{:.0f}"),
+    "before": ("cost before", "{:.2f}"),
+    "tried": ("cost after", "{:.2f}"),
+    "gain": ("gain ratio", "{:.3f}"),
+    "damping": ("damping", "{:.4g}"),
+    "products": ("products with J^T J", "{:.0f}"),
+    "shortened": ("part of the step", "{:.3f}"),
+    "length": ("its length", "{:.3f}"),
+    "seconds": ("seconds", "{:.1f}"),
+}
+"""What is told of an iteration of Levenberg-Marquardt: its title, and how it is written."""
+
+
+def iterations(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a log says of the iterations of Levenberg-Marquardt."""
+    return [entry["lm"] for entry in log if isinstance(entry.get("lm"), dict)]
+
+
+def iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The iterations of Levenberg-Marquardt in a log: their `ITERATION`, and if it was taken."""
+    rows = []
+    for tried in iterations(log):
+        numbers = [
+            text.format(tried[name]) if is_number(tried.get(name)) else "-"
+            for name, (_, text) in ITERATION.items()
+        ]
+        rows.append([*numbers, "taken" if tried.get("accepted") is True else "refused"])
+    return rows
+
+
+def _iterations(log: Sequence[dict[str, Any]]) -> str:
+    """The table of the iterations of Levenberg-Marquardt; nothing where there were none."""
+    rows = iteration_rows(log)
+    if not rows:
+        return ""
+    titles = [title for title, _ in ITERATION.values()] + ["step"]
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    return (
+        "<h2>Levenberg-Marquardt</h2><p>Costs are those of the last batch of photos, on which a "
+        f'step is judged.</p><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    )
 
 
 def _metrics(path: Path) -> dict[str, Any]:

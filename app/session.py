@@ -196,7 +196,8 @@ def _train(session: Session) -> bool:
             saving = control.take_checkpoint() or (due and step.step < step.steps)
             probing = step.step % probe_every == 0 and bool(session.capture.test)
             # A sitting that goes on from a checkpoint reads its seconds from the entry of its step.
-            if probing or saving or control.stopped or step.step % log_every == 0:
+            noted = step.step % log_every == 0 or step.tried is not None
+            if probing or saving or control.stopped or noted:
                 log(_entry(session, step, probing=probing))
             _obey(session)
             if saving:
@@ -277,9 +278,10 @@ def _show(session: Session) -> None:
 
 
 def _tell(session: Session, step: Step) -> None:
-    session.channel.publish(
-        Progress(step.step, step.steps, step.loss, step.splats, step.degree, session.seconds)
-    )
+    numbers = (step.step, step.steps, step.loss, step.splats, step.degree, session.seconds)
+    session.channel.publish(Progress(*numbers, step.tried))
+    if step.note:
+        session.channel.publish(Trouble(step.note))
 
 
 def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | None:
@@ -382,6 +384,8 @@ def _entry(session: Session, step: Step, *, probing: bool) -> dict[str, Any]:
         "degree": step.degree,
         "seconds": session.seconds,
     }
+    if step.tried:
+        entry["lm"] = asdict(step.tried)
     if probing:
         frames, background = session.views(session.capture.test), session.capture.background
         entry["psnr"] = probe(session.fit.splats, frames, PROBE_VIEWS, background)

@@ -22,8 +22,10 @@ from lumigraph.app.doctor import chosen_device
 from lumigraph.app.files import printable
 from lumigraph.app.inputs import Selection, inputs_of, open_capture
 from lumigraph.app.machine import versions
+from lumigraph.app.metrics_log import read_log
 from lumigraph.app.minutes import fitted_to
 from lumigraph.app.progress import Drawing, duration
+from lumigraph.app.report import iterations
 from lumigraph.app.run_folder import (
     Run,
     create_run,
@@ -33,7 +35,7 @@ from lumigraph.app.run_folder import (
     occupied,
     open_run,
 )
-from lumigraph.app.session import Session, checkpoints, resume_session, run_session
+from lumigraph.app.session import LOG, Session, checkpoints, resume_session, run_session
 from lumigraph.app.terminal import notice, warn
 from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
@@ -115,6 +117,10 @@ def start(
             if is_taken(folder) and not overwrite:
                 raise FileExistsError(occupied(folder))
         plan = plan_from(order.preset or "standard", **order.changes)
+        if order.minutes is not None and plan.optimizer != "adam":
+            raise ValueError(
+                "Minutes are counted in steps of Adam: give --steps for this optimizer"
+            )
         device, reason = chosen_device(order.device or "auto")
         seed = order.seed or 0
         began = time.monotonic()
@@ -246,6 +252,7 @@ def summary(run: Run, path: Path) -> dict[str, Any]:
         **{key: record.get(key) for key in keys},
         "timings": record.get("timings"),
         "instruction_set": record["versions"].get("instruction_set"),
+        "iterations": iterations(read_log(run.folder / LOG)),
         "next": next_command(run, path),
     }
 

@@ -2,9 +2,12 @@
 
 from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
 from lumigraph.recon.fit import SplatFit, Step, change_plan, fit_splats, start_fit
+from lumigraph.recon.levenberg import levenberg_marquardt
+from lumigraph.recon.lm_published import Try
 from lumigraph.recon.plan import (
     LIVE,
     PRESETS,
+    Optimizer,
     Plan,
     Preset,
     checked_changes,
@@ -12,17 +15,22 @@ from lumigraph.recon.plan import (
     plan_from_json,
     plan_to_json,
 )
+from lumigraph.recon.splat_problem import SplatProblem
 
 __all__ = [
     "LIVE",
     "PRESETS",
+    "Optimizer",
     "Plan",
     "Preset",
     "SplatFit",
+    "SplatProblem",
     "Step",
+    "Try",
     "change_plan",
     "checked_changes",
     "fit_splats",
+    "levenberg_marquardt",
     "load_checkpoint",
     "plan_from",
     "plan_from_json",

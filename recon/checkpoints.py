@@ -14,14 +14,16 @@ from lumigraph.datasets.files import atomic
 from lumigraph.kernels import Pull
 from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.fit import SplatFit
+from lumigraph.recon.lm_published import LmState
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
 
-VERSION = "3"
+VERSION = "4"
 """Of the layout; a reader refuses the ones it does not know."""
 
 _NAMES = [*SHAPES, "rest"]
 _GROUPS = ("splats", "first", "second")
+_LM = {"number": int, "radius": float, "factor": float, "shrunk": bool, "ended": bool}
 
 
 def save_checkpoint(fit: SplatFit, path: Path) -> None:
@@ -42,6 +44,9 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
         "similarity.origin": fit.similarity.origin,
     }
     state = {"plan": plan_to_json(fit.plan), "step": fit.step, "scale": fit.similarity.scale}
+    if lm := fit.lm:
+        tensors |= {"lm.order": lm.order, "lm.random": lm.random}
+        state["lm"] = {name: getattr(lm, name) for name in _LM}
     metadata = {"lumigraph": VERSION, "kind": "splat fit", "state": json.dumps(state)}
     with atomic(path) as partial:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -97,7 +102,19 @@ def _fit_from(
         levels=tensors["levels"],
         order=tensors["order"],
         random=tensors["random"],
+        lm=_lm_from(state["lm"], tensors) if "lm" in state else None,
     )
+
+
+def _lm_from(state: dict[str, Any], tensors: dict[str, Tensor]) -> LmState:
+    """What Levenberg-Marquardt goes on with."""
+    numbers = {name: kind(state[name]) for name, kind in _LM.items()}
+    if not (0 < numbers["radius"] < math.inf and 0 < numbers["factor"] < math.inf):
+        raise ValueError(f"a radius of {numbers['radius']} and {numbers['factor']} cannot be")
+    for name, kind in (("order", torch.int64), ("random", torch.uint8)):
+        if (found := tensors[f"lm.{name}"]).dtype != kind or found.ndim != 1:
+            raise ValueError(f"lm.{name} is {found.dtype} {list(found.shape)}")
+    return LmState(order=tensors["lm.order"], random=tensors["lm.random"], **numbers)
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:

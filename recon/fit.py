@@ -1,6 +1,6 @@
 """Fitting Gaussian splats to a capture (3DGS, arXiv 2308.04079, algorithm 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.datasets import Capture
-from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, backend_for
+from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, View, backend_for
 from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
+from lumigraph.recon.lm_published import LmState, Shot, Try, lm_step, start_lm
 from lumigraph.recon.plan import Plan, checked_changes
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, Splats
@@ -36,6 +37,7 @@ class SplatFit:
         levels: From which step on photos are made how many times smaller. float64 [levels, 2]
         order: Training frames of this epoch that are still to come. int64 [frames left]
         random: State of the random number generator. uint8 [bytes]
+        lm: What Levenberg-Marquardt goes on with; None before its first iteration.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class SplatFit:
     levels: Tensor
     order: Tensor
     random: Tensor
+    lm: LmState | None = None
 
     def scene(self) -> Splats:
         """A copy of the scene in the fit's frame, where float32 loses nothing.
@@ -70,6 +73,8 @@ class Step:
         splats: Splats there are now.
         degree: Of the harmonics in use.
         fit: The live state; it does not change until the next step is asked for.
+        tried: What the iteration of Levenberg-Marquardt came to that this step was, if it was one.
+        note: A sentence for whoever looks on, if there is something to say.
     """
 
     step: int
@@ -78,6 +83,8 @@ class Step:
     splats: int
     degree: int
     fit: SplatFit = field(repr=False)
+    tried: Try | None = None
+    note: str | None = None
 
 
 def start_fit(
@@ -120,7 +127,7 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
     generator = torch.Generator()
     generator.set_state(fit.random)
     photos = Photos(capture.train, fit.similarity)
-    while fit.step < fit.plan.steps:
+    while fit.step < fit.plan.adam_steps:
         index = _next_frame(capture, fit, generator)
         camera, photo = photos.at(index, downscale_at(fit.levels, fit.step))
         loss = _optimize(fit, camera, photo, capture.background)
@@ -130,6 +137,68 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
             _grow_harmonics(fit)
         fit.random = generator.get_state()
         yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.splats.degree, fit)
+    while fit.step < fit.plan.steps:
+        yield _levenberg_marquardt(fit, _Shots(photos), generator, capture.background)
+
+
+class _Shots(Sequence[Shot]):
+    """Cameras in the fit's frame and their photos at full size, read when they are asked for."""
+
+    def __init__(self, photos: Photos) -> None:
+        self._photos = photos
+
+    def __len__(self) -> int:
+        return len(self._photos.frames)
+
+    def __getitem__(self, index: int) -> Shot:  # type: ignore[override]  # no slices
+        camera, photo = self._photos.at(index, 1.0)
+        return camera.view, photo
+
+
+def _levenberg_marquardt(
+    fit: SplatFit,
+    shots: _Shots,
+    generator: torch.Generator,
+    background: tuple[float, float, float],
+) -> Step:
+    """One iteration of 3DGS-LM; the last one, too, if there is nothing more to gain by others."""
+    if fit.lm is None:
+        fit.lm = start_lm(seed=int(torch.randint(1 << 31, (1,), generator=generator)))
+    notes: list[str] = []
+    tried = lm_step(
+        Parameters(**fit.splats.tensors),
+        fit.lm,
+        shots,
+        degree=fit.splats.degree,
+        filter=fit.splats.filter,
+        background=background,
+        told=notes.append,
+    )
+    fit.step = fit.plan.steps if fit.lm.ended else fit.step + 1
+    fit.random = generator.get_state()
+    index = int(torch.randint(len(shots), (1,), generator=torch.Generator().manual_seed(fit.step)))
+    return Step(
+        step=fit.step,
+        steps=fit.plan.steps,
+        loss=_loss(fit, *shots[index], background),
+        splats=len(fit.splats),
+        degree=fit.splats.degree,
+        fit=fit,
+        tried=tried,
+        note=notes[0] if notes else None,
+    )
+
+
+def _loss(
+    fit: SplatFit, view: View, photo: Tensor, background: tuple[float, float, float]
+) -> float:
+    """What a step of Adam would tell of a view."""
+    backend = backend_for(fit.splats.means.device)
+    options = {"degree": fit.splats.degree, "filter": fit.splats.filter, "background": background}
+    image, _ = backend.paint(Parameters(**fit.splats.tensors), view=view, **options)
+    target, weight = photo.to(image) / 255, fit.plan.ssim_weight
+    loss = (1 - weight) * backend.l1(image, target)
+    return float(loss + weight * (1 - backend.ssim(image, target)))
 
 
 def change_plan(fit: SplatFit, **values: Any) -> None:
@@ -179,10 +248,11 @@ def _optimize(
 
 def learning_rates(plan: Plan, step: int) -> Rates:
     """Adam's rate for each parameter; that of the means falls all the way, the others at last."""
-    fall = (plan.means_rate_final / plan.means_rate) ** (step / plan.steps)
+    steps = plan.adam_steps
+    fall = (plan.means_rate_final / plan.means_rate) ** (step / steps)
     cool = 1.0
     if plan.cooldown_steps:
-        cool = COOL ** max(0.0, 1 - (plan.steps - step) / plan.cooldown_steps)
+        cool = COOL ** max(0.0, 1 - (steps - step) / plan.cooldown_steps)
     return Rates(
         means=plan.means_rate * fall,
         quaternions=plan.rotation_rate * cool,
@@ -210,7 +280,7 @@ def _grow_harmonics(fit: SplatFit) -> None:
 def _control_density(fit: SplatFit, generator: torch.Generator) -> None:
     """Grows and prunes splats when the plan says so."""
     plan, step = fit.plan, fit.step
-    if step > plan.refine_stop or step == plan.steps:
+    if step > plan.refine_stop or step == plan.adam_steps:
         return
     if step >= plan.refine_start and step % plan.refine_interval == 0:
         refine(fit, generator)

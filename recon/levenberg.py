@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lumigraph.recon.residuals import total
+
 Point = tuple[Tensor, ...]
 
 SMALL, LARGE = 1e-12, 1e12
@@ -224,11 +226,8 @@ def jacobi(vector: Point, diagonal: Point, damping: Point) -> Point:
 
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """The inner product of two points, summed in 64 bits."""
-    return sum(
-        float(torch.dot(x.flatten().double(), y.flatten().double()))
-        for x, y in zip(a, b, strict=True)
-    )
+    """The inner product of two points, the same for any number of threads."""
+    return sum(total(x * y) for x, y in zip(a, b, strict=True))
 
 
 def add(a: Point, b: Point, factor: float) -> Point:

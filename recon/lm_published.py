@@ -36,8 +36,10 @@ from lumigraph.recon.residuals import (
     total,
 )
 
-Views = Sequence[tuple[View, Tensor]]
-"""Cameras in the scene's frame and their photos: uint8 or float32 in [0, 1], [height, width, 3]."""
+Shot = tuple[View, Tensor]
+"""A camera in the scene's frame and its photo: uint8 or float32 in [0, 1], [height, width, 3]."""
+
+Views = Sequence[Shot]
 
 TRUST_MIN = 1e-12
 """Least weight of a batch's solution, so that a parameter which no batch sees has a mean of 0."""

@@ -8,6 +8,13 @@ from lumigraph.kernels import Filter
 
 Preset = Literal["quick", "standard", "high"]
 
+Optimizer = Literal["adam", "lm-published"]
+"""What moves the splats in the last part of a fit: Adam does until then. "lm-published" is 3DGS-LM,
+Levenberg-Marquardt by conjugate gradients over batches of photos (arXiv 2409.12892)."""
+
+LM_ITERATIONS = 5
+"""Of 3DGS-LM, after two thirds of the steps that Adam alone would take (section 4)."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,6 +54,10 @@ class Plan:
     opacity_rate: float = 5e-2
     scale_rate: float = 5e-3
     rotation_rate: float = 1e-3
+    optimizer: Optimizer = "adam"
+    switch: int = 0
+    """Steps after which an optimizer that is not Adam takes over; each of the others is one of its
+    iterations."""
     cooldown_steps: int = 0
     """The last steps, in which all rates fall to a tenth, so that what they stir up settles."""
 
@@ -86,8 +97,14 @@ class Plan:
                 raise ValueError(
                     f"{name} of the plan is {getattr(self, name)}: take {least} to {most}"
                 )
-        if self.filter not in (choices := get_args(Filter)):
-            raise ValueError(f"filter of the plan is {self.filter!r}: take one of {choices}")
+        for name, choices in (("filter", get_args(Filter)), ("optimizer", get_args(Optimizer))):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} of the plan is {value!r}: take one of {choices}")
+
+    @property
+    def adam_steps(self) -> int:
+        """How many of the steps are Adam's."""
+        return self.steps if self.optimizer == "adam" else min(self.switch, self.steps)
 
 
 _AT_LEAST_ONE = (
@@ -103,6 +120,7 @@ _NOT_NEGATIVE = (
     "cooldown_steps",
     "refine_start",
     "refine_stop",
+    "switch",
     "base_rate",
     "rest_rate",
     "opacity_rate",
@@ -115,8 +133,9 @@ _BETWEEN = {"degree": (0, 3), "ssim_weight": (0, 1), "coarse_downscale": (1, 64)
 _PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5}
 
 
-# Short fits move twice as far in a step. Without resets, which are for fog that small photos hardly
-# let arise, there is time for more splats.
+# Short fits move twice as far in a step, and their centres do not come to rest before they are
+# where they belong: their rate falls to about what it is after as many steps of a long fit. Without
+# resets, which are for fog that small photos hardly let arise, there is time for more splats.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=3_000,
@@ -126,6 +145,7 @@ PRESETS: dict[Preset, Plan] = {
         refine_stop=2_100,
         grow_gradient=1.2e-3,
         means_rate=3.2e-4,
+        means_rate_final=1.6e-5,
         base_rate=5e-3,
         rest_rate=2.5e-4,
         scale_rate=1e-2,
@@ -139,6 +159,7 @@ PRESETS: dict[Preset, Plan] = {
         refine_stop=4_000,
         grow_gradient=7e-4,
         means_rate=3.2e-4,
+        means_rate_final=6e-6,
         base_rate=5e-3,
         rest_rate=2.5e-4,
         scale_rate=1e-2,
@@ -156,7 +177,21 @@ def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Pl
     interval of density control, which needs that many views to judge a splat.
     """
     plan = PRESETS[preset] if steps is None else stretched(PRESETS[preset], steps)
-    return replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    plan = replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    return plan if plan.optimizer == "adam" or plan.switch else finished_by_lm(plan)
+
+
+def finished_by_lm(plan: Plan) -> Plan:
+    """The schedule of 3DGS-LM: two thirds of the steps are Adam's, with all density control."""
+    switch = max(1, 2 * plan.steps // 3)
+    return replace(
+        plan,
+        steps=switch + LM_ITERATIONS,
+        switch=switch,
+        refine_stop=min(plan.refine_stop, switch),
+        coarse_steps=min(plan.coarse_steps, switch),
+        cooldown_steps=0,
+    )
 
 
 def stretched(plan: Plan, steps: int) -> Plan:

@@ -139,6 +139,12 @@ def test_the_form_is_filled_and_then_ordered(told: Told, board: Board):
     board.do("go_on", True)
     order = Order(preset="high", minutes=20, downscale=2)
     assert told.calls == [("start", "other", order), ("show", "other"), ("go_on", "other")]
+    board.do("minutes", 0)
+    board.do("optimizer", "lm-published")
+    board.do("start", True)
+    changes = {"optimizer": "lm-published"}
+    order = Order(preset="high", downscale=2, changes=changes)
+    assert told.calls[3:] == [("start", "other", order)]
 
 
 BAD = [
@@ -150,6 +156,8 @@ BAD = [
     ("source", None),
     ("preset", "best"),
     ("preset", 1),
+    ("optimizer", "sgd"),
+    ("optimizer", None),
     ("degree", "4"),
     ("degree", None),
     *((name, value) for name in ("minutes", "downscale") for value in (-1, 0.5, "1", None, True)),
@@ -175,7 +183,7 @@ def test_what_cannot_be_is_said_in_a_sentence(told: Told, board: Board, name: st
 
 
 def test_a_number_may_be_what_its_control_says(board: Board):
-    form = {"source": "", "preset": "quick", "minutes": 0, "downscale": 0}
+    form = {"source": "", "preset": "quick", "minutes": 0, "optimizer": "adam", "downscale": 0}
     for control in desk_controls(form, {}, ()):
         if control["id"] in ("minutes", "downscale"):
             for value in (control["low"], control["high"]):

@@ -90,6 +90,24 @@ def test_training_says_what_came_of_it(trained):
     assert printed["seconds"] > 0
     assert printed["steps_per_second"] > 0
     assert printed["peak_memory_mb"] > 50
+    assert printed["iterations"] == []
+    assert "Levenberg" not in (trained[0] / "report.html").read_text()
+
+
+def test_a_fit_that_levenberg_marquardt_finishes_tells_its_iterations(capture, tmp_path):
+    words = ("train", capture, "-o", tmp_path / "run", "--optimizer", "lm-published")
+    printed = call_json(*words, "--steps", 60)
+    assert printed["step"] == printed["steps"] == 45
+    assert [each["number"] for each in printed["iterations"]] == [1, 2, 3, 4, 5]
+    assert all(each["products"] > 0 for each in printed["iterations"])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["plan"]["optimizer"] == "lm-published"
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Levenberg-Marquardt</h2>" in report
+    assert report.count("<td>taken</td>") == sum(x["accepted"] for x in printed["iterations"])
+    result = CliRunner().invoke(cli.app, [*map(str, words), "--minutes", "1"])
+    assert result.exit_code == 2
+    assert "--minutes counts steps of Adam" in result.output
 
 
 def test_a_moved_run_is_evaluated_without_its_photos(trained):

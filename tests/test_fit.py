@@ -17,6 +17,7 @@ from lumigraph.recon import (
 from lumigraph.recon.density import no_pull, refine, reset_opacities, split
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.initial import neighbor_distances, splats_from_points
+from lumigraph.recon.lm_published import LmState
 from lumigraph.recon.morton import morton_order
 from lumigraph.render import Camera, Similarity, Splats, psnr, render
 from lumigraph.render.paths import look_at
@@ -39,6 +40,7 @@ METHODS = {
     "the defaults": {},
     "small photos first": {"coarse_steps": 40},
     "antialiased": {"filter": "antialiased"},
+    "finished by 3DGS-LM": {"optimizer": "lm-published", "switch": 52},
 }
 """What a plan can ask for, each by itself."""
 
@@ -159,6 +161,41 @@ def test_every_method_goes_on_to_the_bit_for_any_number_of_threads(capture, tmp_
     usual = finished(capture, start_fit(capture, PLAN))
     differs = not torch.equal(whole.splats.means[:10], usual.splats.means[:10])
     assert differs == (method != "the defaults")
+
+
+@pytest.mark.parametrize("steps", [52, 53, 55])
+def test_levenberg_marquardt_goes_on_to_the_bit(capture, tmp_path, steps):
+    plan = dataclasses.replace(PLAN, steps=57, **METHODS["finished by 3DGS-LM"])
+    whole = finished(capture, start_fit(capture, plan))
+    save_checkpoint(finished(capture, start_fit(capture, plan), steps), tmp_path / "fit")
+    again = load_checkpoint(tmp_path / "fit")
+    assert (again.lm is None) == (steps == 52)
+    assert_same(whole, finished(capture, again))
+    assert whole.lm is not None
+    assert again.lm is not None
+    assert (whole.lm.number, whole.lm.radius) == (again.lm.number, again.lm.radius)
+
+
+def test_iterations_of_levenberg_marquardt_are_told_and_lower_the_cost(capture):
+    plan = dataclasses.replace(PLAN, steps=56, **METHODS["finished by 3DGS-LM"])
+    steps = list(fit_splats(capture, start_fit(capture, plan)))
+    tried = [step.tried for step in steps if step.tried]
+    assert [step.step for step in steps if step.tried] == [53, 54, 55, 56]
+    assert [each.number for each in tried] == [1, 2, 3, 4]
+    assert any(each.accepted for each in tried)
+    assert all(each.tried < each.before for each in tried if each.accepted)
+    assert all(math.isfinite(step.loss) for step in steps)
+
+
+def test_levenberg_marquardt_that_has_no_more_to_gain_ends_the_fit(capture):
+    plan = dataclasses.replace(PLAN, steps=60, **METHODS["finished by 3DGS-LM"])
+    fit = finished(capture, start_fit(capture, plan), 53)
+    assert fit.lm is not None
+    fit.lm.radius, fit.lm.factor = 1e-4, 1e9  # of a search whose next failure is its last
+    fit.splats.means.fill_(math.nan)
+    steps = list(fit_splats(capture, fit))
+    assert len(steps) == 1
+    assert fit.step == 60
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -341,7 +378,7 @@ def test_neighbor_distances_of_a_grid():
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncate", "text", "other kind", "shape", "type", "order", "levels"]
+    "damage", ["truncate", "text", "other kind", "shape", "type", "order", "levels", "radius"]
 )
 def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
     path = tmp_path / "fit.safetensors"
@@ -352,6 +389,8 @@ def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
         fit.splats.means.data = fit.splats.means.double()
     if damage == "order":
         fit.order = fit.order.int()
+    if damage == "radius":
+        fit.lm = LmState(1, -1.0, 2.0, torch.arange(3), fit.random.clone())
     if damage == "levels":
         fit.levels = fit.levels * 0
     save_checkpoint(fit, path)

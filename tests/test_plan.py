@@ -83,6 +83,17 @@ def test_the_rate_of_centres_falls_to_its_end_and_the_others_stay():
     assert first[1:] == last[1:]
 
 
+def test_a_fit_that_levenberg_marquardt_finishes_is_two_thirds_adams():
+    plan = plan_from("quick", optimizer="lm-published")
+    assert (plan.switch, plan.steps, plan.adam_steps) == (2000, 2005, 2000)
+    assert plan.refine_stop <= plan.switch
+    assert learning_rates(plan, plan.switch).means == pytest.approx(plan.means_rate_final)
+    assert plan_from_json(plan_to_json(plan)) == plan
+    assert plan_from("quick").adam_steps == plan_from("quick").steps
+    with pytest.raises(ValueError, match="optimizer of the plan is 'sgd'"):
+        dataclasses.replace(plan, optimizer="sgd")  # type: ignore[arg-type]
+
+
 def test_every_value_of_the_plan_is_in_the_documented_table():
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lumigraph.app.training import Order
-from lumigraph.app.viewer.controls import Control, desk_controls, page_controls
+from lumigraph.app.viewer.controls import OPTIMIZERS, Control, desk_controls, page_controls
 from lumigraph.app.viewer.desk import NOTHING_SAVED, Desk
 from lumigraph.app.viewer.home import frusta_of, home_of
 from lumigraph.app.viewer.shown import Setting, Shown
@@ -45,6 +45,7 @@ class Board:
             "source": "demo:small",
             "preset": "quick",
             "minutes": 0,
+            "optimizer": "adam",
             "downscale": 0,
         }
         self._drawn: tuple[Setting, dict[str, Any], list[dict[str, Any]]] | None = None
@@ -202,12 +203,14 @@ class Board:
     def _start(self) -> None:
         with self._lock:
             form = dict(self._form)
+        optimizer = form["optimizer"]
         self._desk.start(
             form["source"],
             Order(
                 preset=form["preset"],
                 downscale=form["downscale"] or None,
                 minutes=form["minutes"] or None,
+                changes={} if optimizer == "adam" else {"optimizer": optimizer},
             ),
         )
         if form["source"] == self._gathered:
@@ -221,6 +224,9 @@ class Board:
         elif name == "preset":
             if value not in PRESETS:
                 raise ValueError(f"The preset is one of {', '.join(PRESETS)}")
+        elif name == "optimizer":
+            if value not in OPTIMIZERS:
+                raise ValueError(f"The optimizer is one of {', '.join(OPTIMIZERS)}")
         elif name in self._form:
             field = next(c for c in desk_controls(self._form, {}, ()) if c["id"] == name)
             value = _whole(field["label"], value, field["low"], field["high"])

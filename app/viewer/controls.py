@@ -13,6 +13,7 @@ from typing import Any
 
 from lumigraph.app.progress import duration
 from lumigraph.app.viewer.legend import UNKNOWN
+from lumigraph.recon import Optimizer
 
 Control = dict[str, Any]
 
@@ -20,7 +21,6 @@ MAKE, LOOK, COMPARE = "Make", "Look", "Compare"
 
 UNBUILT = {
     "method": ("Method", "Gaussian splats", "Radiance fields are not built yet."),
-    "optimizer": ("Optimizer", "Adam", "Levenberg-Marquardt is not built yet."),
     "processes": ("Processes", "1", "Training in several processes is not built yet."),
 }
 """What there is only one of so far: shown greyed, with the reason."""
@@ -38,6 +38,10 @@ MODES = {
 RANGED = ["depth", "opacity", "uncertainty", "confidence"]
 """The modes that show numbers by colours."""
 
+OPTIMIZERS: dict[Optimizer, str] = {
+    "adam": "Adam",
+    "lm-published": "Adam, then Levenberg-Marquardt",
+}
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
     "scene": "As the capture says",
@@ -169,6 +173,17 @@ def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
             step=1,
             enabled=enabled,
             hint="The preset's schedule is stretched to take about so long on this machine.",
+        ),
+        _control(
+            MAKE,
+            "choice",
+            "optimizer",
+            "Optimizer",
+            value=form["optimizer"],
+            options=_options({str(name): label for name, label in OPTIMIZERS.items()}),
+            enabled=enabled,
+            hint="The second takes two thirds of the steps, then five iterations as 3DGS-LM has "
+            "them: seconds to minutes each.",
         ),
         _control(
             MAKE,
