@@ -1,11 +1,19 @@
-"""Kernels for NVIDIA GPUs: gsplat's (Apache-2.0), and plain PyTorch for what it lacks.
+"""Kernels for NVIDIA GPUs: gsplat's (Apache-2.0), ours in Triton, and plain PyTorch.
 
 Unverified: no line of this has run on a GPU yet. Tests marked `cuda` hold it to the reference.
 
-It differs from the reference in what gsplat fixes in its source: alpha stops at 0.999, not at
-`ALPHA_MAX`; the splat that would finish a pixel is left out, not blended (less than
-`TRANSMITTANCE_MIN` of the light); extents are whole pixels. Sums use atomics, so the last bits of
-gradients change from run to run.
+| operation | gsplat works | only Triton does | neither does |
+|---|---|---|---|
+| project, harmonics | gsplat | PyTorch | PyTorch, if small |
+| rasterize | gsplat | Triton | PyTorch, if small |
+| moments without gradients, linearize | Triton, else PyTorch by parts | Triton | PyTorch by parts |
+| moments with gradients | PyTorch by parts | PyTorch by parts | PyTorch by parts |
+| ssim, l1, adam | PyTorch | PyTorch | PyTorch |
+
+Triton draws float32 only. gsplat differs from the reference in what it fixes in its source: alpha
+stops at 0.999, not at `ALPHA_MAX`; the splat that would finish a pixel is left out, not blended
+(less than `TRANSMITTANCE_MIN` of the light); extents are whole pixels. Its sums use atomics, so the
+last bits of gradients change from run to run.
 """
 
 import functools
@@ -41,6 +49,7 @@ __all__ = [
     "paint",
     "paint_moments",
     "probe",
+    "probe_triton",
     "project",
     "rasterize",
     "rasterize_moments",
@@ -57,7 +66,7 @@ _STEP = 8
 """Splats tried at once for a pixel's median: about 400 MB for a million pixels."""
 
 _SMALL_SPLATS, _SMALL_PIXELS = 2_000, 1 << 16
-"""Up to here the reference may stand in for gsplat: it takes well under a second on any GPU."""
+"""Up to here the reference may rasterize: it takes well under a second on any GPU."""
 
 
 @functools.cache
@@ -66,19 +75,34 @@ def probe() -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU"
     try:
-        return None if _draws_one_splat() else "gsplat draws one splat wrongly"
+        return None if _draws_one_splat("cuda") else "gsplat draws one splat wrongly"
     # A gsplat without its CUDA part imports, and fails when called: None has no such attribute.
     except (ImportError, RuntimeError, OSError, AttributeError, TypeError, AssertionError) as error:
         return f"gsplat fails with {type(error).__name__}: {error}"
 
 
-def _draws_one_splat() -> bool:
+@functools.cache
+def probe_triton() -> str | None:
+    """Why our Triton kernels do not work here, or None if they drew and derived one splat."""
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU"
+    try:
+        from lumigraph.kernels import triton_blend
+    except ImportError as error:
+        return f"Triton fails with {type(error).__name__}: {error}"
+    return triton_blend.probe()
+
+
+# Whoever is first to ask may be painting, without gradients.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _draws_one_splat(device: str) -> bool:
     """Whether a splat of opacity one half is seen in the middle of an image, and derived."""
-    at = torch.tensor([[0.0, 0.0, 1.0]], device="cuda", requires_grad=True)
+    at = torch.tensor([[0.0, 0.0, 1.0]], device=device, requires_grad=True)
     view = View((1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0), (8, 8), (4, 4), 8, 8, 0.1)
     zero, turn = at.new_zeros(1), at.new_ones(1, 4)
     footprints = _project(at, turn, at.new_zeros(1, 3), zero, view, "classic")
-    image = _rasterize(footprints, at.new_ones(1, 1), 8, 8, None, at.new_zeros(1, 2)).features
+    image, *_ = _rasterize(footprints, at.new_ones(1, 1), 8, 8, None, at.new_zeros(1, 2))
     (gradient,) = torch.autograd.grad(image.square().sum(), at)
     return 0.4 < image.amax().item() <= 0.5 and bool(gradient.isfinite().all())
 
@@ -172,8 +196,15 @@ def rasterize(
     median: bool = True,
 ) -> Raster:
     """See `Backend.rasterize`; up to 512 channels."""
-    if len(features) == 0 or _falls_back("rasterize", len(features), width * height):
-        return reference.rasterize(
+    other = None
+    if len(features) and probe() is not None and _suits_triton(features):
+        from lumigraph.kernels import triton_blend
+
+        other = triton_blend.rasterize
+    elif len(features) == 0 or _falls_back("rasterize", len(features), width * height):
+        other = reference.rasterize
+    if other is not None:
+        return other(
             footprints,
             features,
             width=width,
@@ -277,11 +308,26 @@ def rasterize_moments(
     origin: Tensor | None = None,
     shares: Tensor | None = None,
 ) -> RasterMoments:
-    """See `Backend.rasterize_moments`: the reference, patch by patch, on the splats of each.
+    """See `Backend.rasterize_moments`: by Triton if it needs no gradients.
 
-    Alpha stops at `ALPHA_MAX` here, not where gsplat has it.
+    Else by the reference, patch by patch, on the splats of each. Either way alpha stops at
+    `ALPHA_MAX`, not where gsplat has it.
     """
     check_moments(features, rate, (width, height), background, origin, shares)
+    derived = any(t.requires_grad for t in (*footprints[:3], features))
+    if _suits_triton(features) and not (derived and torch.is_grad_enabled()):
+        from lumigraph.kernels import triton_moments
+
+        return triton_moments.rasterize_moments(
+            footprints,
+            features,
+            rate=rate,
+            width=width,
+            height=height,
+            background=background,
+            origin=origin,
+            shares=shares,
+        )
     rows = []
     for y in range(0, height, _PATCH):
         row = []
@@ -314,12 +360,23 @@ def linearize(
     filter: Filter = "classic",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Linearization:
-    """See `Backend.linearize`: the reference, patch by patch, on the splats of each.
+    """See `Backend.linearize`: the reference, which draws by Triton, or patch by patch.
 
-    Its picture is the reference's, which differs from gsplat's where `cuda.py` says so.
+    Its picture is not gsplat's, and differs from that where `cuda.py` says so.
     """
+    rasterize = None
+    if _suits_triton(splats.means):
+        from lumigraph.kernels import triton_blend
+
+        rasterize = triton_blend.rasterize
     return linear.linearize(
-        splats, view=view, degree=degree, filter=filter, background=background, patch=_PATCH
+        splats,
+        view=view,
+        degree=degree,
+        filter=filter,
+        background=background,
+        patch=_PATCH,
+        rasterize=rasterize,
     )
 
 
@@ -350,16 +407,25 @@ def _gsplat() -> ModuleType:
     return import_module("gsplat")
 
 
+def _suits_triton(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and probe_triton() is None
+
+
 def _falls_back(operation: str, splats: int, pixels: int) -> bool:
     """Whether the reference must do this operation; raises RuntimeError if that is too much."""
     reason = probe()
     if reason is None:
         return False
+    other = probe_triton()
+    if other is None and operation != "rasterize":
+        return True  # A few steps of PyTorch for each splat, which are not what takes long.
+    reason = f"{reason}; {other or 'Triton draws float32 only'}"
     if splats > _SMALL_SPLATS or pixels > _SMALL_PIXELS:
         raise RuntimeError(
-            f"{operation} of {splats} splats on {pixels} pixels needs gsplat, but {reason}: "
-            "install lumigraph[cuda] and a CUDA toolkit with nvcc, or run on the CPU; without "
-            f"gsplat the limit is {_SMALL_SPLATS} splats on {_SMALL_PIXELS} pixels"
+            f"{operation} of {splats} splats on {pixels} pixels needs gsplat or Triton, but "
+            f"{reason}. Install lumigraph[cuda], and for gsplat a CUDA toolkit with nvcc or for "
+            "Triton a C compiler, or run on the CPU; without either the limit is "
+            f"{_SMALL_SPLATS} splats on {_SMALL_PIXELS} pixels"
         )
     _warn_once(operation, reason)
     return True

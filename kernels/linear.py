@@ -5,7 +5,7 @@ compositing: see `screen_products`.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from lumigraph.kernels.types import (
     Filter,
     Footprints,
     Parameters,
+    Raster,
     View,
 )
 
@@ -44,7 +45,9 @@ class Settings(NamedTuple):
     filter: Filter
     background: tuple[float, float, float]
     patch: int | None
-    """Side in pixels of the parts of the picture that are drawn by themselves, or None."""
+    """Side in pixels of the parts of the picture that PyTorch works on one by one, or None."""
+    rasterize: Callable[..., Raster] | None = None
+    """What draws the picture, as a whole, with derivatives both ways; None: the reference."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,15 @@ def linearize(
     filter: Filter = "classic",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     patch: int | None = None,
+    rasterize: Callable[..., Raster] | None = None,
 ) -> Products:
-    """See `Backend.linearize`; `patch` as `Settings` has it."""
+    """See `Backend.linearize`; `patch` and `rasterize` as `Settings` has them."""
     check_splats(splats, degree)
     splats = Parameters(*(x.detach() for x in splats))
     means, *shape, _, _ = splats
     footprints = reference.project(means, *shape, view=view, filter=filter)
     seen = torch.nonzero(footprints.extents[:, 0] > 0)[:, 0]
-    settings = Settings(view, degree, filter, background, patch)
+    settings = Settings(view, degree, filter, background, patch, rasterize)
     color = _picture(_rows(splats, seen), settings)
     return Products(color, splats, seen, settings, versions_of(splats))
 
@@ -155,6 +159,15 @@ def _look(splats: Parameters, settings: Settings) -> tuple[Footprints, Tensor]:
 def _picture(splats: Parameters, settings: Settings) -> Tensor:
     footprints, colors = _look(splats, settings)
     view, background = settings.view, settings.background
+    if settings.rasterize is not None:
+        return settings.rasterize(
+            footprints,
+            colors,
+            width=view.width,
+            height=view.height,
+            background=background,
+            median=False,
+        ).features
     rows: dict[int, list[Tensor]] = {}
     for part in _parts(footprints, settings):
         width, height = part.size
@@ -222,12 +235,12 @@ def screen_products(
     for part in _parts(footprints, settings):
         order = reference.front_to_back(part.footprints)
         index, (width, height), (x, y) = part.index[order], part.size, part.corner
-        splats = [tensor[order] for tensor in part.footprints[:3]]
+        means, conics, opacities = (tensor[order] for tensor in part.footprints[:3])
         pixels = reference.pixel_centers(width, height, colors)
         portion = weights[y : y + height, x : x + width].reshape(-1, 3)
         size = reference.block_size(20 * len(order))
         for at, w in zip(pixels.split(size), portion.split(size), strict=True):
-            light, q, by = _screen_derivative(at, *splats, colors[index], behind)
+            light, q, by = _screen_derivative(at, means, conics, opacities, colors[index], behind)
             pull = w[:, None] * q
             own.index_add_(0, index, torch.einsum("pn,pni,pnj->nij", (pull * q).sum(-1), by, by))
             mixed.index_add_(0, index, torch.einsum("pnc,pn,pni->nci", pull, light, by))

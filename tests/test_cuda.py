@@ -1,16 +1,32 @@
 """The CUDA backend: what can be held without a GPU.
 
-What it computes is compared with the reference in test_kernels.py, by the tests marked `cuda`.
+What it computes is compared with the reference in test_kernels.py, by the tests marked `cuda`, and
+in test_triton.py.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Backend, Footprints, Raster, View, backend_for, cuda, reference
+from lumigraph import kernels
+from lumigraph.kernels import (
+    Backend,
+    Footprints,
+    Parameters,
+    Raster,
+    RasterMoments,
+    View,
+    backend_for,
+    cuda,
+    linear,
+    reference,
+)
 
 
 def scene(count: int, size: int) -> tuple[View, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -26,9 +42,10 @@ def scene(count: int, size: int) -> tuple[View, tuple[Tensor, Tensor, Tensor, Te
 
 
 @pytest.fixture
-def no_gsplat(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As on a machine where gsplat does not work, with no warning given yet."""
+def neither_works(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a machine where neither gsplat nor Triton works, with no warning given yet."""
     monkeypatch.setattr(cuda, "probe", lambda: "gsplat fails with ImportError: gone")
+    monkeypatch.setattr(cuda, "probe_triton", lambda: "Triton fails with ImportError: lost")
     cuda._warn_once.cache_clear()
     yield
     cuda._warn_once.cache_clear()
@@ -40,8 +57,9 @@ def test_tensors_on_a_gpu_get_this_backend():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_probe_says_that_there_is_no_gpu():
+def test_the_probes_say_that_there_is_no_gpu():
     assert cuda.probe() == "torch finds no NVIDIA GPU"
+    assert cuda.probe_triton() == "torch finds no NVIDIA GPU"
 
 
 @pytest.mark.parametrize(
@@ -58,12 +76,84 @@ def test_the_probe_says_that_there_is_no_gpu():
 def test_the_probe_gives_the_reason_why_gsplat_fails(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
-    def fail() -> bool:
+    def fail(_: str) -> bool:
         raise error
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "_draws_one_splat", fail)
     assert cuda.probe.__wrapped__() == f"gsplat fails with {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_whoever_only_paints_may_be_the_first_to_probe(
+    monkeypatch: pytest.MonkeyPatch, mode: Callable[[], Any]
+):
+    with_gsplat(monkeypatch)
+    with mode():
+        assert cuda._draws_one_splat("cpu")
+
+
+def test_the_probe_of_triton_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch):
+    probe = cuda.probe_triton.__wrapped__
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kernels, "triton_blend", SimpleNamespace(probe=lambda: "no"), raising=False)
+    assert probe() == "no"
+    monkeypatch.delattr(kernels, "triton_blend")
+    # So that the import fails, as where there is no Triton.
+    monkeypatch.setitem(sys.modules, "lumigraph.kernels.triton_blend", None)
+    assert str(probe()).startswith("Triton fails with ")
+
+
+def with_gsplat(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has the reference in gsplat's place; the names of what it did."""
+    done: list[str] = []
+
+    def project(*splats: Any) -> Footprints:
+        done.append("gsplat")
+        return reference.project(*splats[:4], view=splats[4], filter=splats[5])
+
+    def rasterize(
+        footprints: Footprints, features: Tensor, width: int, height: int, *_: Any
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        done.append("gsplat")
+        raster = reference.rasterize(footprints, features, width=width, height=height)
+        order = torch.zeros(0, dtype=torch.int32)
+        tiles = torch.zeros(-(-height // 16), -(-width // 16), dtype=torch.int32)
+        return raster.features, torch.ones_like(raster.transmittance), (tiles, order)
+
+    def harmonics(_: int, directions: Tensor, *__: Any, **___: Any) -> Tensor:
+        done.append("gsplat")
+        return torch.zeros_like(directions)
+
+    monkeypatch.setattr(cuda, "_project", project)
+    monkeypatch.setattr(cuda, "_rasterize", rasterize)
+    monkeypatch.setattr(cuda, "_gsplat", lambda: SimpleNamespace(spherical_harmonics=harmonics))
+    return done
+
+
+def with_triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has nothing drawn in Triton's place; the names of what it did."""
+    done: list[str] = []
+
+    def rasterize(_: Footprints, features: Tensor, *, width: int, height: int, **__: Any) -> Raster:
+        done.append("Triton")
+        picture = features.new_zeros(height, width, features.shape[1])
+        return Raster(picture, picture[..., 0], picture[..., 0].int())
+
+    def rasterize_moments(*inputs: Any, rate: float, **options: Any) -> RasterMoments:
+        picture, through, _ = rasterize(*inputs, **options)
+        return RasterMoments(picture, picture, through)
+
+    blend = SimpleNamespace(rasterize=rasterize)
+    moments = SimpleNamespace(rasterize_moments=rasterize_moments)
+    monkeypatch.setattr(kernels, "triton_blend", blend, raising=False)
+    monkeypatch.setattr(kernels, "triton_moments", moments, raising=False)
+    return done
+
+
+def works(monkeypatch: pytest.MonkeyPatch, *, gsplat: bool, triton: bool) -> None:
+    monkeypatch.setattr(cuda, "probe", lambda: None if gsplat else "gone")
+    monkeypatch.setattr(cuda, "probe_triton", lambda: None if triton else "lost")
 
 
 def run(count: int, size: int, operation: str) -> Footprints | Tensor | Raster:
@@ -79,10 +169,10 @@ def run(count: int, size: int, operation: str) -> Footprints | Tensor | Raster:
 OPERATIONS = ["project", "harmonics", "rasterize"]
 
 
-@pytest.mark.usefixtures("no_gsplat")
+@pytest.mark.usefixtures("neither_works")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_small_work_falls_back_to_the_reference_with_one_warning(operation: str):
-    with pytest.warns(UserWarning, match=f"^{operation} is done slowly.*ImportError: gone"):
+    with pytest.warns(UserWarning, match=f"^{operation} is done slowly.*: gone; .*: lost$"):
         actual = run(20, 16, operation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,16 +190,93 @@ def test_small_work_falls_back_to_the_reference_with_one_warning(operation: str)
         assert torch.equal(two, other)
 
 
-@pytest.mark.usefixtures("no_gsplat")
+@pytest.mark.usefixtures("neither_works")
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("count", "size"), [(2001, 16), (20, 257)])
 def test_large_work_is_an_error_that_says_what_to_install(operation: str, count: int, size: int):
-    said = rf"^{operation} of {count} splats on {size**2} pixels.*gone.*lumigraph\[cuda\].*nvcc"
+    said = (
+        rf"^{operation} of {count} splats on {size**2} pixels needs gsplat or Triton, .*: gone; "
+        r".*: lost\. Install lumigraph\[cuda\].* nvcc .* C compiler"
+    )
     with pytest.raises(RuntimeError, match=said):
         run(count, size, operation)
 
 
-@pytest.mark.usefixtures("no_gsplat")
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("triton", [True, False])
+def test_gsplat_goes_first(monkeypatch: pytest.MonkeyPatch, operation: str, triton: bool):
+    works(monkeypatch, gsplat=True, triton=triton)
+    by_gsplat, by_triton = with_gsplat(monkeypatch), with_triton(monkeypatch)
+    run(2001, 16, operation)
+    assert by_gsplat == ["gsplat"]
+    assert not by_triton
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_where_gsplat_fails_triton_draws_without_limit(
+    monkeypatch: pytest.MonkeyPatch, operation: str
+):
+    works(monkeypatch, gsplat=False, triton=True)
+    by_gsplat, by_triton = with_gsplat(monkeypatch), with_triton(monkeypatch)
+    run(2001, 16, operation)
+    run(20, 257, operation)
+    assert not by_gsplat
+    assert by_triton == (2 * ["Triton"] if operation == "rasterize" else [])
+
+
+def test_triton_does_not_draw_float64(monkeypatch: pytest.MonkeyPatch):
+    works(monkeypatch, gsplat=False, triton=True)
+    by_triton = with_triton(monkeypatch)
+    _, splats = scene(2001, 16)
+    footprints = reference.project(*(x.double() for x in splats), view=scene(1, 16)[0])
+    with pytest.raises(RuntimeError, match=r"but gone; Triton draws float32 only\. Install"):
+        cuda.rasterize(footprints, splats[0].double(), width=16, height=16)
+    assert not by_triton
+
+
+@pytest.mark.parametrize("gsplat", [True, False])
+@pytest.mark.parametrize(
+    ("wanted", "case"),
+    [
+        (True, "fixed"),
+        (True, "no_grad"),
+        (False, "gradients"),
+        (False, "float64"),
+        (False, "no Triton"),
+    ],
+)
+def test_triton_finds_moments_without_gradients(
+    monkeypatch: pytest.MonkeyPatch, gsplat: bool, wanted: bool, case: str
+):
+    works(monkeypatch, gsplat=gsplat, triton=case != "no Triton")
+    by_triton = with_triton(monkeypatch)
+    view, splats = scene(5, 16)
+    dtype = torch.float64 if case == "float64" else torch.float32
+    footprints = reference.project(*(x.to(dtype) for x in splats), view=view)
+    footprints.means.requires_grad_(case in ("gradients", "no_grad"))
+    with torch.set_grad_enabled(case != "no_grad"):
+        moments = cuda.rasterize_moments(
+            footprints, splats[0].to(dtype), rate=0.1, width=16, height=16
+        )
+    assert by_triton == (["Triton"] if wanted else [])
+    assert moments.mean.requires_grad == (case == "gradients")
+
+
+@pytest.mark.parametrize("gsplat", [True, False])
+@pytest.mark.parametrize("case", ["Triton", "float64", "no Triton"])
+def test_triton_draws_what_is_linearized(monkeypatch: pytest.MonkeyPatch, gsplat: bool, case: str):
+    works(monkeypatch, gsplat=gsplat, triton=case != "no Triton")
+    by_triton = with_triton(monkeypatch)
+    view, splats = scene(5, 16)
+    dtype = torch.float64 if case == "float64" else torch.float32
+    scene_of = Parameters(*(x.to(dtype) for x in (*splats, splats[0], torch.zeros(5, 0, 3))))
+    products = cuda.linearize(scene_of, view=view, degree=0)
+    assert isinstance(products, linear.Products)
+    assert by_triton == (["Triton"] if case == "Triton" else [])
+    assert products.color.any() == (case != "Triton")
+
+
+@pytest.mark.usefixtures("neither_works")
 def test_what_is_plain_torch_needs_no_gsplat():
     image, target = torch.rand(2, 12, 19, 3, generator=torch.Generator().manual_seed(0))
     image.requires_grad_()
@@ -157,7 +324,7 @@ def test_the_median_is_that_of_the_reference(width: int, height: int):
     ],
 )
 @pytest.mark.parametrize(("width", "height"), [(130, 70), (64, 64), (5, 40)])
-def test_moments_by_patches_are_those_of_the_reference(device: str, width: int, height: int):
+def test_moments_with_gradients_are_those_of_the_reference(device: str, width: int, height: int):
     view, splats = scene(100, 64)
     view = view._replace(width=width, height=height)
     fixed = reference.project(*(t.double() for t in splats), view=view)
