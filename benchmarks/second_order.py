@@ -1,0 +1,163 @@
+"""Who finishes a fit sooner: Adam, or Levenberg-Marquardt as published (3DGS-LM).
+
+    .venv/bin/python benchmarks/second_order.py --capture fox --downscale 4
+    .venv/bin/python benchmarks/second_order.py --demo full --steps 2600 --seeds 3 --json
+
+All begin at the same scene: that of a fit by Adam at the step at which density control ends. From
+there Adam takes the steps that are left, or half of them with its schedule in half the time, or
+Levenberg-Marquardt its five iterations. Seconds are those of the training alone; the loss is that
+of Adam, over all training photos.
+"""
+
+import argparse
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from measuring import markdown, number, telling
+
+from lumigraph.app.evaluation import look
+from lumigraph.app.frames import moved_frames
+from lumigraph.app.inputs import Selection, open_capture
+from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.demo import demo_folder
+from lumigraph.kernels import backend_for
+from lumigraph.recon import SplatFit, fit_splats, plan_from, start_fit
+from lumigraph.recon.plan import LM_ITERATIONS
+from lumigraph.render import psnr
+
+POINTS = 10
+"""Of the curve of Adam, about."""
+
+
+def main() -> None:
+    """Measures, and prints what came of it."""
+    asked = _arguments()
+    place = demo_folder(asked.demo) if asked.demo else asked.capture
+    capture, _ = open_capture(place, Selection(asked.downscale, None, 8, 0))
+    runs: list[dict[str, Any]] = []
+    told = telling("fits")
+    for seed in range(asked.seeds):
+        start = _densified(capture, asked, seed)
+        for name, change in METHODS.items():
+            fit = copy.deepcopy(start)
+            fit.plan = change(fit)
+            points = list(_finished(capture, fit, asked.most))
+            runs.append({"method": name, "seed": seed, "splats": len(fit.splats), "points": points})
+            told(len(runs), asked.seeds * len(METHODS))
+    print(json.dumps(runs) if asked.json else _page(capture.name, runs))
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--capture", help="folder of a capture")
+    what.add_argument("--demo", nargs="?", const="full", metavar="SIZE", help="[full]")
+    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
+    parser.add_argument("--preset", default="quick", help="[quick]")
+    parser.add_argument("--steps", type=int, help="[as the preset has it]")
+    parser.add_argument("--seeds", type=int, default=1, help="so many starts [1]")
+    parser.add_argument("--most", type=int, default=40, help="held-out views to score [40]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _shorter(fit: SplatFit) -> Any:
+    left = (fit.plan.steps - fit.step) // 2
+    cooldown = min(left, fit.plan.cooldown_steps // 2)
+    return replace(fit.plan, steps=fit.step + left, cooldown_steps=cooldown)
+
+
+def _by_lm(fit: SplatFit) -> Any:
+    steps = fit.step + LM_ITERATIONS
+    return replace(fit.plan, optimizer="lm-published", switch=fit.step, steps=steps)
+
+
+METHODS: dict[str, Callable[[SplatFit], Any]] = {
+    "Adam": lambda fit: fit.plan,
+    "Adam, half the steps": _shorter,
+    "3DGS-LM, 5 iterations": _by_lm,
+}
+
+
+def _densified(capture: Capture, asked: argparse.Namespace, seed: int) -> SplatFit:
+    """A fit at the step at which density control has ended."""
+    plan = plan_from(asked.preset, steps=asked.steps)
+    fit = start_fit(capture, plan, seed=seed)
+    for step in fit_splats(capture, fit):
+        if step.step == plan.refine_stop:
+            break
+    return fit
+
+
+def _finished(capture: Capture, fit: SplatFit, most: int) -> Iterator[dict[str, Any]]:
+    """Seconds, loss and PSNR now and then, until the fit is at its end."""
+    train = moved_frames(capture.train, fit.similarity)
+    spread = max(1, len(capture.test) // most)
+    test = moved_frames(capture.test[::spread], fit.similarity)
+    spacing = 1 if fit.plan.optimizer != "adam" else (fit.plan.steps - fit.step) // POINTS
+    yield {"seconds": 0.0, **_scores(fit, train, test, capture)}
+    seconds, began = 0.0, time.perf_counter()
+    for step in fit_splats(capture, fit):
+        seconds += time.perf_counter() - began
+        if (fit.plan.steps - step.step) % spacing == 0:
+            tried = step.tried
+            gain = {} if tried is None else {"gain": tried.gain, "damping": tried.damping}
+            yield {"seconds": seconds, **_scores(fit, train, test, capture), **gain}
+        began = time.perf_counter()
+
+
+@torch.no_grad()
+def _scores(
+    fit: SplatFit, train: tuple[Frame, ...], test: tuple[Frame, ...], capture: Capture
+) -> dict[str, float]:
+    backend, weight, losses = backend_for("cpu"), fit.plan.ssim_weight, []
+    for frame in train:
+        photo = frame.image().float() / 255
+        image = look(fit.splats, frame.camera, capture.background)
+        part = weight * (1 - backend.ssim(image, photo))
+        losses.append(float((1 - weight) * backend.l1(image, photo) + part))
+    scores = [
+        psnr(look(fit.splats, frame.camera, capture.background), frame.image().float() / 255)
+        for frame in test
+    ]
+    return {"loss": sum(losses) / len(losses), "psnr": sum(scores) / len(scores)}
+
+
+def _page(name: str, runs: list[dict[str, Any]]) -> str:
+    """A table for people: medians over the seeds."""
+    rows = []
+    for method in METHODS:
+        own = [run for run in runs if run["method"] == method]
+        middle = {
+            (end, key): median(run["points"][end][key] for run in own)
+            for end in (0, -1)
+            for key in ("loss", "psnr", "seconds")
+        }
+        rows.append(
+            [
+                method,
+                number(middle[-1, "seconds"]),
+                f"{middle[0, 'loss']:.5f}",
+                f"{middle[-1, 'loss']:.5f}",
+                f"{middle[0, 'psnr']:.2f}",
+                f"{middle[-1, 'psnr']:.2f}",
+            ]
+        )
+    head = ["from the end of density control on", "s", "loss at first", "at the end"]
+    table = markdown([*head, "PSNR at first", "at the end"], rows)
+    splats = ", ".join(f"{run['splats']:,}" for run in runs if run["method"] == next(iter(METHODS)))
+    return f"{name}, {splats} splats\n\n{table}"
+
+
+if __name__ == "__main__":
+    main()
