@@ -39,7 +39,7 @@ from lumigraph.app.pictures import colored, picture_name, write_picture
 from lumigraph.app.run_folder import Run
 from lumigraph.app.uncertainty_report import write_uncertainty_report
 from lumigraph.datasets import Capture, Frame
-from lumigraph.datasets.demo import SIZES
+from lumigraph.datasets.demo import SIZES, DemoSize
 from lumigraph.datasets.files import atomic
 from lumigraph.render import Camera, Splats, quantize, render_color, to_bytes
 from lumigraph.uncertainty import (
@@ -301,6 +301,7 @@ def _digest(scene: Splats) -> str:
 
 def _built_in(run: Run) -> Path | None:
     """The capture of a run of the built-in scene, which everybody has."""
+    size: DemoSize | None
     size = next((size for size in SIZES if run.record["capture"] == f"demo_{size}"), None)
     if size is None:
         return None

@@ -1,7 +1,7 @@
 """Inner loops: one interface to the machine, and a backend for each kind of device.
 
 `backend.py` is the interface, `reference.py` its definition in plain PyTorch, `cpu.py` the C++
-of `native/`, `cuda.py` gsplat's kernels. This room knows tensors, not scenes.
+of `native/`, `cuda.py` gsplat's kernels and ours in Triton. This room knows tensors, not scenes.
 """
 
 from lumigraph.kernels.backend import Backend, Linearization, backend_for

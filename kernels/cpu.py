@@ -57,24 +57,49 @@ def _position(view: View) -> tuple[float, ...]:
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, view: View, filter: Filter, *splats: Tensor) -> tuple[Tensor, ...]:
-        count = splats[0].shape[0]
-        outputs = [splats[0].new_empty(count, 2), splats[0].new_empty(count, 3)]
-        outputs += [splats[0].new_empty(count), splats[0].new_empty(count)]
-        extents = splats[0].new_empty(count, 2)
+        means, quaternions, log_scales, opacity_logits = splats
+        count = means.shape[0]
+        centers, conics = means.new_empty(count, 2), means.new_empty(count, 3)
+        opacities, depths = means.new_empty(count), means.new_empty(count)
+        extents = means.new_empty(count, 2)
         ctx.arguments = (_numbers(view), (view.width, view.height), filter == "antialiased")
-        _native.project(*splats, *ctx.arguments, *outputs, extents, torch.get_num_threads())
+        _native.project(
+            means,
+            quaternions,
+            log_scales,
+            opacity_logits,
+            *ctx.arguments,
+            centers,
+            conics,
+            opacities,
+            depths,
+            extents,
+            torch.get_num_threads(),
+        )
         ctx.save_for_backward(*splats, extents)
         ctx.mark_non_differentiable(extents)
-        return (*outputs, extents)
+        return centers, conics, opacities, depths, extents
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *splats, extents = ctx.saved_tensors
+        means, quaternions, log_scales, opacity_logits = splats
+        view, size, antialiased = ctx.arguments
         out = tuple(torch.empty_like(x) for x in splats)
         incoming = tuple(gradient.contiguous() for gradient in gradients[:4])
         _native.project_backward(
-            *splats, *ctx.arguments, extents, incoming, out, torch.get_num_threads()
+            means,
+            quaternions,
+            log_scales,
+            opacity_logits,
+            view,
+            size,
+            antialiased,
+            extents,
+            incoming,
+            out,
+            torch.get_num_threads(),
         )
         return (None, None, *out)
 
@@ -96,9 +121,11 @@ def project(
 class _Harmonics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, arguments: tuple, means: Tensor, base: Tensor, rest: Tensor) -> Tensor:
-        ctx.arguments = arguments
+        ctx.arguments = position, degree, visible = arguments
         colors = torch.empty_like(base)
-        _native.harmonics(means, base, rest, *arguments, colors, torch.get_num_threads())
+        _native.harmonics(
+            means, base, rest, position, degree, visible, colors, torch.get_num_threads()
+        )
         ctx.save_for_backward(means, base, rest, colors)
         return colors
 
@@ -106,12 +133,15 @@ class _Harmonics(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         means, base, rest, colors = ctx.saved_tensors
+        position, degree, visible = ctx.arguments
         out = tuple(torch.empty_like(x) for x in (means, base, rest))
         _native.harmonics_backward(
             means,
             base,
             rest,
-            *ctx.arguments,
+            position,
+            degree,
+            visible,
             colors,
             gradient.contiguous(),
             out,
@@ -144,7 +174,8 @@ class _Rasterize(torch.autograd.Function):
         with_median: bool,
         *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
-        *footprints, features = inputs
+        *projected, features = inputs
+        footprints = Footprints(*projected)
         ctx.lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
         width, height = size
         image = features.new_empty(height, width, features.shape[1])
@@ -154,7 +185,7 @@ class _Rasterize(torch.autograd.Function):
             ctx.lists, features, background, image, transmittance, median if with_median else None
         )
         ctx.absolute = absolute
-        ctx.save_for_backward(footprints[1], features, image, transmittance)
+        ctx.save_for_backward(footprints.conics, features, image, transmittance)
         ctx.mark_non_differentiable(median)
         return image, transmittance, median
 

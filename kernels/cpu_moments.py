@@ -28,7 +28,8 @@ class _RasterizeMoments(torch.autograd.Function):
         *inputs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, variance and transmittance."""
-        *footprints, features = inputs
+        *projected, features = inputs
+        footprints = Footprints(*projected)
         (width, height), channels = size, features.shape[1]
         ctx.lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
         ctx.arguments = (background, chances(rate))
@@ -37,7 +38,7 @@ class _RasterizeMoments(torch.autograd.Function):
         _native.moments(
             ctx.lists, features, *ctx.arguments, origin, mean, variance, transmittance, shares
         )
-        ctx.save_for_backward(footprints[1], features, origin)
+        ctx.save_for_backward(footprints.conics, features, origin)
         return mean, variance, transmittance
 
     @staticmethod
@@ -45,6 +46,7 @@ class _RasterizeMoments(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """To means, conics, opacities and features."""
         conics, features, origin = ctx.saved_tensors
+        background, chance = ctx.arguments
         count = conics.shape[0]
         out = (
             conics.new_zeros(count, 2),
@@ -53,7 +55,9 @@ class _RasterizeMoments(torch.autograd.Function):
             torch.zeros_like(features),
         )
         incoming = tuple(gradient.contiguous() for gradient in gradients)
-        _native.moments_backward(ctx.lists, features, conics, *ctx.arguments, origin, incoming, out)
+        _native.moments_backward(
+            ctx.lists, features, conics, background, chance, origin, incoming, out
+        )
         means, conics, opacities, features = out
         return (*[None] * 5, means, conics, opacities, None, None, features)
 

@@ -142,8 +142,7 @@ def test_the_form_is_filled_and_then_ordered(told: Told, board: Board):
     board.do("minutes", 0)
     board.do("optimizer", "lm-published")
     board.do("start", True)
-    changes = {"optimizer": "lm-published"}
-    order = Order(preset="high", downscale=2, changes=changes)
+    order = Order(preset="high", downscale=2, changes={"optimizer": "lm-published"})
     assert told.calls[3:] == [("start", "other", order)]
 
 

@@ -737,6 +737,7 @@ def test_steps_after_a_pause(machine: Machine):
 def test_curvature_shortens_steps(machine: Machine, degree: int):
     scene = scene_of("seventeen")
     ours, theirs = Fit.of(scene, machine.device, degree), Fit.of(scene, DOUBLE, degree)
+    sides: list[tuple[Fit, Backend]] = [(ours, machine.kernels), (theirs, reference)]
     # From far below what the root of the gradients over the rate is, to far above.
     bends = Parameters(
         *(
@@ -747,7 +748,7 @@ def test_curvature_shortens_steps(machine: Machine, degree: int):
     for step in (1, 2, 9):
         photo = photo_of(scene.view, step)
         options: dict[str, Any] = {"degree": degree, "step": step, "epsilon": 1e-3}
-        for fit, kernels in ((ours, machine.kernels), (theirs, reference)):
+        for fit, kernels in sides:
             curvature = Parameters(*(bend.to(fit.splats.means) for bend in bends))
             fit.descend(kernels, scene.view, photo, curvature=curvature, **options)
     for one, other in zip(ours.splats, theirs.splats, strict=True):

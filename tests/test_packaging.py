@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -200,3 +201,8 @@ def test_no_instruction_set_leaks_out_of_its_objects(path: Path):
     symbols = [line.split(maxsplit=2) for line in listed.splitlines()]
     functions = [name for _, kind, name in symbols if kind in "TWiu"]
     assert [name for name in functions if not name.startswith(f"lumigraph::{level}::")] == []
+
+
+def test_every_room_is_type_checked():
+    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]["include"]
+    assert {f"build/links/lumigraph/{room}" for room in ROOMS} <= set(include)

@@ -274,8 +274,13 @@ class Incoming:
 
 def _whole(name: str, value: Scalar, low: float = -math.inf, high: float = math.inf) -> int:
     """The value as a whole number in that range; ValueError if it is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value != int(value) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value != int(value)
+        or not low <= value <= high
+    ):
         limits = "" if low == -math.inf else f" from {low} to {high}"
         raise ValueError(f"{name} is a whole number{limits}")
     return int(value)

@@ -289,8 +289,12 @@ class Desk:
             job, shown = self._trainings.job, self._shown
             if job is None or self._setting is None or not self._follows:
                 return
-            current = shown is not None and shown.setting is self._setting
-            if current and shown.step == job.numbers.get("step") and not self._stale:
+            if (
+                shown is not None
+                and shown.setting is self._setting
+                and shown.step == job.numbers.get("step")
+                and not self._stale
+            ):
                 return
             self._trainings.want_scene()
 

@@ -147,9 +147,9 @@ def picture(
             return _marked(scene, camera, look, _ellipses, stop)
         case "uncertainty":
             return _uncertainty(scene, camera, look, stop)
-        case "confidence" if confidence is None:
-            return Picture(torch.zeros(camera.height, camera.width, 3, dtype=torch.uint8))
         case "confidence":
+            if confidence is None:
+                return Picture(torch.zeros(camera.height, camera.width, 3, dtype=torch.uint8))
             trusted, seen = _expected(scene, camera, confidence, stop)
             low, high = look.low or 0.0, 1.0 if look.high is None else look.high
             return _mapped(trusted, seen, low, high, look.color_map)

@@ -53,6 +53,10 @@ class Page:
         self._panels[client.client_id] = panel
         self._sweep()
 
+    def _forget(self, client: viser.ClientHandle) -> None:
+        """Drops the panel of a client that left."""
+        self._panels.pop(client.client_id, None)
+
     def _sweep(self) -> None:
         """Drops the panels of clients that are gone."""
         here = self.server.viser.get_clients()
@@ -105,7 +109,7 @@ def open_page(
     server.viser.scene.set_up_direction("+y")
     server.viser.gui.main_panel.dock_right()
     server.viser.on_client_connect(page._enter)
-    server.viser.on_client_disconnect(lambda client: page._panels.pop(client.client_id, None))
+    server.viser.on_client_disconnect(page._forget)
     threading.Thread(target=page._refresh, name="panels", daemon=True).start()
     return page
 

@@ -13,6 +13,7 @@ from viser._messages import RunJavascriptMessage
 from lumigraph.app.viewer.controls import COMPARE, KEYS, LOOK, MAKE, Control
 from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.sentences import sentence_of
+from lumigraph.app.viewer.wishes import Scalar
 
 SCRIPT = (
     "const s = document.createElement('script'); s.type = 'module'; s.src = '/static/full.js';"
@@ -56,7 +57,7 @@ class Desk(Protocol):
         """What is going on, as plain data."""
         ...
 
-    def do(self, name: str, value: Any) -> None:
+    def do(self, id: str, value: Scalar) -> None:
         """A control of the desk was used."""
         ...
 

@@ -241,6 +241,7 @@ def open_server(
         listening.close()
         raise
     base = f"http://{literal(reached(address))}:{port}/"
+    urls: dict[Role, str]
     urls = {role: f"{base}?token={secret}" for role, secret in door.gate.tokens.items()}
     assert door.serving is not None
     loop = door.serving[1]

@@ -158,7 +158,7 @@ def numbers_of(run: Run) -> dict[str, float]:
     return {name: number for name, number in numbers.items() if is_number(number)}
 
 
-def _last(entries: list[dict[str, Any]], name: str) -> Any:
+def _last(entries: list[dict[str, Any]], name: str) -> float | None:
     """The last number of that name in a log; None if there is none."""
     return next((e[name] for e in reversed(entries) if is_number(e.get(name))), None)
 
