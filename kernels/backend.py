@@ -310,7 +310,7 @@ class Backend(Protocol):
         degree: int,
         filter: Filter = "classic",
         pull: Pull | None = None,
-        curvature: Parameters | None = None,
+        curvature: Blocks | None = None,
     ) -> float:
         """One step of Adam towards one photo, in place, for the splats that its view sees.
 
@@ -326,10 +326,11 @@ class Backend(Protocol):
             degree: The highest of the harmonics to use.
             filter: How sub-pixel splats are drawn.
             pull: If given, this view is added to it.
-            curvature: If given, the second derivative of the loss by each parameter, about, and
-                not negative. With m the running mean of the gradient, and r the rate over what
-                corrects its bias, a step is r m / (root + r curvature) in place of r m / root: that
-                of Newton's method, with Adam's root over its rate for Levenberg-Marquardt damping.
+            curvature: If given, second derivatives C of the loss, about, positive semidefinite.
+                With m the running mean of the gradient, and r the rate over what corrects its
+                bias, a step is (C + diag(root / r))^-1 m in place of r m / root: that of Newton's
+                method for each splat, with Adam's root over its rate for Levenberg-Marquardt
+                damping.
 
         Returns:
             The loss before the step.

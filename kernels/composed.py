@@ -6,6 +6,7 @@ from torch import Tensor
 from lumigraph.kernels.backend import Backend
 from lumigraph.kernels.types import (
     Adam,
+    Blocks,
     Filter,
     Footprints,
     Moments,
@@ -16,6 +17,9 @@ from lumigraph.kernels.types import (
     Target,
     View,
 )
+
+STILL = 1e30
+"""Damping of what has no rate."""
 
 
 def _look(
@@ -98,7 +102,7 @@ def descend(
     degree: int,
     filter: Filter = "classic",
     pull: Pull | None = None,
-    curvature: Parameters | None = None,
+    curvature: Blocks | None = None,
 ) -> float:
     """See `Backend.descend`."""
     view, photo, background, ssim_weight = target
@@ -136,7 +140,7 @@ def _step(
     moments: Moments,
     adam: Adam,
     seen: Tensor,
-    curvature: Parameters | None,
+    curvature: Blocks | None,
 ) -> None:
     """Moves the splats that are seen; a gradient of None is one of zeros that never were others."""
     (rates, step, betas, epsilon), last = adam, moments.last
@@ -144,11 +148,13 @@ def _step(
     if last is not None:
         missed = torch.where(seen, step - 1 - last, 0).clamp_min(0).to(missed)
         last.masked_fill_(seen, step)
-    bends = curvature or (None,) * len(rates)
-    for value, gradient, mean, square, rate, bend in zip(
-        splats, gradients, moments.first, moments.second, rates, bends, strict=True
+    pulls, dampings = [], []
+    for value, gradient, mean, square, rate in zip(
+        splats, gradients, moments.first, moments.second, rates, strict=True
     ):
         if rate == 0 or gradient is None:
+            pulls.append(torch.zeros_like(value))
+            dampings.append(torch.full_like(value, STILL))
             continue
         start, old, steps = value.clone(), mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
         mean.mul_(betas[0] ** steps)
@@ -168,6 +174,28 @@ def _step(
         drift = betas[0] * (1 - betas[0] ** steps) / (1 - betas[0])
         root = (square / (1 - betas[1] ** step)).sqrt() + epsilon
         whole = rate / (1 - betas[0] ** step)
-        value.sub_(whole * drift * old / root)
-        if bend is not None:
-            value.sub_(start).mul_(root / (root + whole * bend)).add_(start)
+        if curvature is None:
+            value.sub_(whole * drift * old / root)
+        else:
+            value.copy_(start)
+            pulls.append(mean + drift * old)
+            dampings.append(root / whole)
+    if curvature is not None:
+        _move(splats, Parameters(*pulls), Parameters(*dampings), curvature, seen)
+
+
+def _move(
+    splats: Parameters, pull: Parameters, damping: Parameters, curvature: Blocks, seen: Tensor
+) -> None:
+    """Goes (curvature + damping)^-1 pull down, where a splat is seen."""
+    count = len(seen)
+    matrices = curvature.matrices()
+    rows = [torch.cat([x.view(count, -1) for x in part[:4]], 1) for part in (damping, pull)]
+    matrices.diagonal(dim1=1, dim2=2).add_(rows[0])
+    moves = torch.linalg.solve(matrices, rows[1]) * seen[:, None]
+    for value, move in zip(splats[:4], moves.split([3, 4, 3, 1], 1), strict=True):
+        value.sub_(move.view_as(value))
+    for value, x, d, bend in zip(
+        splats[4:], pull[4:], damping[4:], (curvature.base, curvature.rest), strict=True
+    ):
+        value.sub_(x / (bend + d) * seen.view(-1, *[1] * (x.ndim - 1)))

@@ -17,6 +17,7 @@ from lumigraph.kernels.cpu_linear import Products
 from lumigraph.kernels.cpu_moments import chances, rasterize_moments
 from lumigraph.kernels.types import (
     Adam,
+    Blocks,
     Filter,
     Footprints,
     Moments,
@@ -357,7 +358,7 @@ def descend(
     degree: int,
     filter: Filter = "classic",
     pull: Pull | None = None,
-    curvature: Parameters | None = None,
+    curvature: Blocks | None = None,
 ) -> float:
     """See `Backend.descend`."""
     _check_in_place({"splats": splats, "first": moments.first, "second": moments.second})

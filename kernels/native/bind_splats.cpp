@@ -164,17 +164,13 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     const std::optional<In> &target, float ssim_weight, const std::array<float, PARAMETERS> &rates,
     std::array<float, 3> betas_epsilon, float root_scale, int step,
     const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &pull,
-    const std::optional<std::array<In, PARAMETERS>> &curvature, int threads) {
+    const std::optional<std::array<Out, 3>> &curvature, int threads) {
     Descent d{};
     d.project = scene_project(parameters, view, size, antialiased, threads);
     d.harmonics = scene_harmonics(parameters, position, degree, threads);
     for (int i = 0; i < PARAMETERS; ++i) {
         check_rows(first[i], "moments", parameters[i], i);
         check_rows(second[i], "moments", parameters[i], i);
-        if (curvature) {
-            check_rows((*curvature)[i], "curvature", parameters[i], i);
-            d.curvature[i] = (*curvature)[i].data();
-        }
         d.parameters[i] = parameters[i].data();
         d.first[i] = first[i].data();
         d.second[i] = second[i].data();
@@ -186,6 +182,13 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
     if (pull) {
         d.pull = checked((*pull)[0], "pull[0]", {d.project.splats});
         d.views = checked((*pull)[1], "pull[1]", {d.project.splats});
+    }
+    if (curvature) {
+        const int64_t n = d.project.splats;
+        d.curvature = {
+            checked((*curvature)[0], "geometry of the curvature", {n, LOWER}),
+            checked((*curvature)[1], "base of the curvature", {n, 3}),
+            checked((*curvature)[2], "rest of the curvature", {n, d.harmonics.rest_count, 3})};
     }
     if (photo.has_value() == target.has_value())
         throw nb::value_error("give a target in floats or a photo in bytes");

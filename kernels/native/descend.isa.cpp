@@ -8,6 +8,9 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
+constexpr float STILL = 1e30f;      // damping of what has no rate
+constexpr float PIVOT_MIN = 1e-6f;  // of a diagonal of one
+
 template <int COLUMNS>
 inline void store_columns(const Floats *columns, const Group &g, float *rows) {
     alignas(64) float values[COLUMNS][LANES];
@@ -16,15 +19,14 @@ inline void store_columns(const Floats *columns, const Group &g, float *rows) {
         for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
 }
 
-// Adam's step on rows of COLUMNS numbers.
+// Adam's step on rows of COLUMNS numbers; curvature may be null.
 template <int COLUMNS>
 inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
-                      const Floats *gradient, const Group &g) {
+                      const Floats *gradient, const float *curvature, const Group &g) {
     if (d.rates[which] == 0) return;
     const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
     Floats p[COLUMNS], m[COLUMNS], v[COLUMNS], curved[COLUMNS] = {};
-    if (d.curvature[which])
-        load_columns<COLUMNS>(d.curvature[which], g.index, g.count, COLUMNS, curved);
+    if (curvature) load_columns<COLUMNS>(curvature, g.index, g.count, COLUMNS, curved);
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
     load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
     load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
@@ -33,6 +35,89 @@ inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
     store_columns<COLUMNS>(p, g, d.parameters[which]);
     store_columns<COLUMNS>(m, g, d.first[which]);
     store_columns<COLUMNS>(v, g, d.second[which]);
+}
+
+// Where the block of a splat has its row i and column j, of which j is not the larger.
+constexpr int at(int i, int j) { return i * (i + 1) / 2 + j; }
+
+// Adam's moments of COLUMNS numbers; what pulls at them, and the root over the rate, which damps.
+template <int COLUMNS>
+inline void pull_rows(const Descent &d, const Missed<Floats> &missed, int which,
+                      const Floats *gradient, const Group &g, Floats *pull, Floats *damping) {
+    if (d.rates[which] == 0) {
+        for (int c = 0; c < COLUMNS; ++c) pull[c] = Floats{}, damping[c] = fill(STILL);
+        return;
+    }
+    Floats m[COLUMNS], v[COLUMNS];
+    load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
+    load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
+    const float over_rate = 1 / d.rates[which];
+    for (int c = 0; c < COLUMNS; ++c) {
+        const Floats carried = missed.drift * m[c];
+        m[c] *= missed.decay1, v[c] *= missed.decay2;
+        m[c] += (1 - d.beta1) * (gradient[c] - m[c]);
+        v[c] += (1 - d.beta2) * (gradient[c] * gradient[c] - v[c]);
+        pull[c] = m[c] + carried;
+        damping[c] = (root(v[c]) * d.root_scale + d.epsilon) * over_rate;
+    }
+    store_columns<COLUMNS>(m, g, d.first[which]);
+    store_columns<COLUMNS>(v, g, d.second[which]);
+}
+
+template <int COLUMNS>
+inline void move_rows(const Descent &d, int which, const Floats *step, const Group &g) {
+    Floats p[COLUMNS];
+    load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
+    for (int c = 0; c < COLUMNS; ++c) p[c] -= step[c];
+    store_columns<COLUMNS>(p, g, d.parameters[which]);
+}
+
+// Solves (block + diag(damping)) x = pull by Cholesky's method, in place of the pull. The rows are
+// scaled to a diagonal of one, and a pivot that rounding has taken is held at PIVOT_MIN.
+inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
+    Floats scale[GEOMETRY];
+    for (int i = 0; i < GEOMETRY; ++i) scale[i] = 1.0f / root(block[at(i, i)] + damping[i]);
+    for (int i = 0; i < GEOMETRY; ++i) {
+        for (int j = 0; j < i; ++j) block[at(i, j)] *= scale[i] * scale[j];
+        block[at(i, i)] = fill(1.0f);
+        pull[i] *= scale[i];
+    }
+    for (int j = 0; j < GEOMETRY; ++j) {
+        Floats pivot = block[at(j, j)];
+        for (int k = 0; k < j; ++k) pivot -= block[at(j, k)] * block[at(j, k)];
+        const Floats over = 1.0f / root(larger(pivot, fill(PIVOT_MIN)));
+        block[at(j, j)] = over;
+        for (int i = j + 1; i < GEOMETRY; ++i) {
+            Floats sum = block[at(i, j)];
+            for (int k = 0; k < j; ++k) sum -= block[at(i, k)] * block[at(j, k)];
+            block[at(i, j)] = sum * over;
+        }
+    }
+    for (int i = 0; i < GEOMETRY; ++i) {
+        for (int k = 0; k < i; ++k) pull[i] -= block[at(i, k)] * pull[k];
+        pull[i] *= block[at(i, i)];
+    }
+    for (int i = GEOMETRY - 1; i >= 0; --i) {
+        for (int k = i + 1; k < GEOMETRY; ++k) pull[i] -= block[at(k, i)] * pull[k];
+        pull[i] *= block[at(i, i)];
+    }
+    for (int i = 0; i < GEOMETRY; ++i) pull[i] *= scale[i];
+}
+
+// A step on the geometry by its block of curvature, damped by what Adam's step is.
+inline void step_geometry(const Descent &d, const Missed<Floats> &missed,
+                          const ShapeGradient &gradient, const Group &g) {
+    Floats block[LOWER], pull[GEOMETRY], damping[GEOMETRY];
+    load_columns<LOWER>(d.curvature.geometry, g.index, g.count, LOWER, block);
+    pull_rows<3>(d, missed, MEANS, gradient.mean, g, pull, damping);
+    pull_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, g, pull + 3, damping + 3);
+    pull_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, g, pull + 7, damping + 7);
+    pull_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, g, pull + 10, damping + 10);
+    solve_block(block, damping, pull);
+    move_rows<3>(d, MEANS, pull, g);
+    move_rows<4>(d, QUATERNIONS, pull + 3, g);
+    move_rows<3>(d, LOG_SCALES, pull + 7, g);
+    move_rows<1>(d, OPACITY_LOGITS, pull + 10, g);
 }
 
 // Adam's step on the harmonics above degree 0: their gradient is the basis times the colour's.
@@ -49,7 +134,7 @@ inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, 
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
         const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
-        const float *curvature = d.curvature[REST_OF_HARMONICS];
+        const float *curvature = d.curvature.rest;
         adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
                  gradient, curvature ? curvature + at : nullptr,
                  d.parameters[REST_OF_HARMONICS] + at, d.first[REST_OF_HARMONICS] + at,
@@ -120,11 +205,15 @@ inline void descend_group(const Descent &d, const Record *records, int count, co
         for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
         if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, basis, color, g);
     }
-    step_rows<3>(d, missed, MEANS, gradient.mean, g);
-    step_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, g);
-    step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, g);
-    step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, g);
-    step_rows<3>(d, missed, BASE, base, g);
+    if (d.curvature.geometry) {
+        step_geometry(d, missed, gradient, g);
+    } else {
+        step_rows<3>(d, missed, MEANS, gradient.mean, nullptr, g);
+        step_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, nullptr, g);
+        step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, nullptr, g);
+        step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, nullptr, g);
+    }
+    step_rows<3>(d, missed, BASE, base, d.curvature.base, g);
     if (d.pull) add_pull(d, sums[10], sums[11], g);
 }
 

@@ -242,8 +242,8 @@ struct Descent {
     Project project;      // its parameters are those below
     Harmonics harmonics;  // so are these
     float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
-    const float *curvature[PARAMETERS];  // rows as the parameters', added to the root; or null
-    float rates[PARAMETERS];             // over the first mean's bias correction; 0 leaves alone
+    BlockRows curvature;      // second derivatives that damp the steps; or of nulls
+    float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
     float beta1, beta2, epsilon, root_scale;
     int32_t *last, step;  // the step that last moved each splat, and this one; or null
     float *pull, *views;  // to add to, a number a splat; or null
