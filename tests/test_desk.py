@@ -255,6 +255,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
     assert state["current"]["psnr"] > 5
 
     # What is shown in the end is what lies in its folder.
+    until(desk, lambda _: "pavilion/002" in {source["name"] for source in desk.sources()})
     state = until(desk, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
     assert state["shown"]["source"] == id_of(desk, "pavilion/002")
     shown = desk.scene()
