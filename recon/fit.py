@@ -12,7 +12,8 @@ from lumigraph.datasets import Capture
 from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, View, backend_for
 from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
-from lumigraph.recon.lm_published import LmState, Shot, Try, lm_step, start_lm
+from lumigraph.recon.lm_batch import Shot
+from lumigraph.recon.lm_published import LmState, Try, lm_step, start_lm
 from lumigraph.recon.plan import Plan, checked_changes
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, Splats

@@ -13,23 +13,18 @@ from torch import Tensor
 
 from lumigraph.kernels import Filter, Parameters, View, cpu
 from lumigraph.recon import lm_published
+from lumigraph.recon.levenberg import dot
+from lumigraph.recon.lm_batch import Batch, Published, Shot, Shots, gather, zeros_like
 from lumigraph.recon.lm_published import (
-    Batch,
     LmState,
-    Published,
-    Shots,
     Try,
     direction,
-    dot,
-    gather,
     line_search,
-    lm_iterations,
     lm_step,
     moved,
     solve,
     start_lm,
     trust_region,
-    zeros_like,
 )
 from lumigraph.recon.residuals import as_colors, published, published_cost
 from lumigraph.render import Camera
@@ -38,8 +33,6 @@ from lumigraph.render.paths import look_at
 BACKGROUND = (0.1, 0.3, 0.2)
 LONG = Published(images=3, batches=2, radius=10.0, radius_min=1e-4, radius_max=1e4)
 """Steps long enough to see them in small pictures, whose sums over pixels are small too."""
-
-Shot = tuple[View, Tensor]
 
 
 def camera(angle: float, *, width: int = 32, height: int = 24, far: float = 4.0) -> View:
@@ -110,9 +103,9 @@ def taken(
     state = start_lm(settings) if state is None else state
     options = {"degree": 1, "background": BACKGROUND, "told": unspoken, **options}
     tries = []
-    steps = lm_iterations(scene, state, shots, iterations=iterations, settings=settings, **options)
     before = clone(scene)
-    for each in steps:
+    while state.number < iterations and not state.ended:
+        each = lm_step(scene, state, shots, settings=settings, **options)
         tries.append(each)
         for new, old in zip(scene, before, strict=True):
             assert torch.equal(new.isfinite(), old.isfinite())

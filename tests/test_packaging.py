@@ -18,9 +18,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-OF_AN_EXTRA = {"triton": r"lumigraph/kernels/triton_\w+\.py"}
-"""Libraries of extras that whole files are made of, which others import in functions alone."""
-
 ROOT = Path(__file__).parents[1]
 ROOMS = {"app", "datasets", "kernels", "recon", "render", "uncertainty"}
 IMPORTED_AS = {"pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}
@@ -28,6 +25,8 @@ PRESCRIBED = {
     "imageio": "part of every install by design, for films and depth images; nothing uses it yet",
 }
 """Requirements of every install that no file imports, and why they are there all the same."""
+OF_AN_EXTRA = {"triton": r"lumigraph/kernels/triton_\w+\.py"}
+"""Libraries of extras that whole files are made of, which others import in functions alone."""
 FULL_INSTALL = "LUMIGRAPH_FULL_INSTALL"
 """Where this is set, as `.ci/run` does, pip fetches the wheel's dependencies by its metadata."""
 OBJECTS = sorted(ROOT.glob("build/*/CMakeFiles/kernels_*.dir/native/*.o"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from lumigraph.app.progress import duration
 from lumigraph.app.viewer.legend import UNKNOWN
+from lumigraph.app.viewer.readouts import LIVE
 from lumigraph.recon import Optimizer
 
 Control = dict[str, Any]
@@ -82,7 +83,7 @@ def desk_controls(
     chosen = next((source for source in sources if source["id"] == form["source"]), None)
     kind = None if chosen is None else chosen["kind"]
     job = state.get("current") or {}
-    running = job.get("state") in ("loading", "training", "paused", "evaluating")
+    running = job.get("state") in LIVE
     training = job.get("state") in ("training", "paused")
     paused = job.get("state") == "paused"
     options = [_option(source["id"], source["name"]) for source in sources]

@@ -87,11 +87,6 @@ class Job:
     pausing: bool = False
     _pace: Pace = field(default_factory=Pace)
 
-    @property
-    def at_work(self) -> bool:
-        """Whether a trainer works on it."""
-        return self.state in ("loading", "training", "paused", "evaluating")
-
     def plain(self) -> dict[str, Any]:
         """What the list of jobs says of it."""
         return {

@@ -18,15 +18,23 @@ struct Missed {
     T decay1, decay2, drift;
 };
 
+// Brings both means up to a gradient, and returns what the first would have carried on meanwhile.
+template <typename T>
+inline Floats adam_means(const AdamRule &a, const Missed<T> &missed, Floats gradient, Floats &m,
+                         Floats &v) {
+    const Floats carried = missed.drift * m;
+    m *= missed.decay1, v *= missed.decay2;
+    m += (1 - a.beta1) * (gradient - m);
+    v += (1 - a.beta2) * (gradient * gradient - v);
+    return carried;
+}
+
 // Moves p along the gradient; `rate` is over the first mean's bias correction. A curvature shortens
 // the step to what it would be by Newton's method, where that is the shorter one.
 template <typename T>
 inline void adam_step(const AdamRule &a, const Missed<T> &missed, float rate, Floats gradient,
                       Floats curvature, Floats &p, Floats &m, Floats &v) {
-    const Floats carried = missed.drift * m;
-    m *= missed.decay1, v *= missed.decay2;
-    m += (1 - a.beta1) * (gradient - m);
-    v += (1 - a.beta2) * (gradient * gradient - v);
+    const Floats carried = adam_means(a, missed, gradient, m, v);
     p -= rate * (m + carried) / (root(v) * a.root_scale + a.epsilon + rate * curvature);
 }
 

@@ -51,12 +51,10 @@ inline void pull_rows(const Descent &d, const Missed<Floats> &missed, int which,
     Floats m[COLUMNS], v[COLUMNS];
     load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
     load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
     const float over_rate = 1 / d.rates[which];
     for (int c = 0; c < COLUMNS; ++c) {
-        const Floats carried = missed.drift * m[c];
-        m[c] *= missed.decay1, v[c] *= missed.decay2;
-        m[c] += (1 - d.beta1) * (gradient[c] - m[c]);
-        v[c] += (1 - d.beta2) * (gradient[c] * gradient[c] - v[c]);
+        const Floats carried = adam_means(rule, missed, gradient[c], m[c], v[c]);
         pull[c] = m[c] + carried;
         damping[c] = (root(v[c]) * d.root_scale + d.epsilon) * over_rate;
     }
