@@ -49,6 +49,7 @@ class Optimizer(StrEnum):
     """What moves the splats in the last part of a fit."""
 
     adam = "adam"
+    lm = "lm"
     lm_published = "lm-published"
 
 
@@ -196,8 +197,8 @@ def train(
     optimizer: Annotated[
         Optimizer | None,
         typer.Option(
-            help="lm-published: after two thirds of the steps 5 iterations of 3DGS-LM. "
-            "[default: adam]"
+            help="lm: photo by photo with each splat's curvature, after density control. "
+            "lm-published: after two thirds of the steps 5 iterations of 3DGS-LM. [default: adam]"
         ),
     ] = None,
     device: DeviceAt = None,

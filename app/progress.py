@@ -177,9 +177,9 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def iteration_line(tried: Try) -> str:
     """An iteration of Levenberg-Marquardt in a line."""
     return (
-        f"iteration {tried.number}: cost {tried.before:.1f} -> {tried.tried:.1f}, "
+        f"iteration {tried.number}: cost {tried.before:.4g} -> {tried.tried:.4g}, "
         f"{'taken' if tried.accepted else 'refused'}, gain {tried.gain:.2f}, damping "
-        f"{tried.damping:.0f}, {tried.products} products, step {tried.length:.2f}, "
+        f"{tried.damping:.4g}, {tried.products} products, step {tried.length:.2f}, "
         f"{tried.seconds:.1f} s"
     )
 

@@ -1,7 +1,7 @@
 """report.html: what came of a run, on one page that needs nothing else."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def _page(run: Run) -> str:
 <h1>{title}</h1><p class="under">Lumigraph {escape(str(record["versions"].get("lumigraph")))},
 {escape(subtitle)}</p>
 <div class="tiles">{"".join(tile(*each) for each in _numbers(record, metrics))}</div>
-<h2>Training</h2><div class="charts">{"".join(charts)}</div>{_iterations(log)}
+<h2>Training</h2><div class="charts">{"".join(charts)}</div>{_iterations(record, log)}
 <h2>Test views</h2>{_views(run, metrics)}
 <h2>How it was made</h2>{_facts(record)}
 </body></html>
@@ -85,11 +85,11 @@ def _page(run: Run) -> str:
 
 ITERATION = {
     "number": ("iteration", "{:.0f}"),
-    "before": ("cost before", "{:.2f}"),
-    "tried": ("cost after", "{:.2f}"),
+    "before": ("cost before", "{:.5g}"),
+    "tried": ("cost after", "{:.5g}"),
     "gain": ("gain ratio", "{:.3f}"),
     "damping": ("damping", "{:.4g}"),
-    "products": ("products with J^T J", "{:.0f}"),
+    "products": ("products", "{:.0f}"),
     "shortened": ("part of the step", "{:.3f}"),
     "length": ("its length", "{:.3f}"),
     "seconds": ("seconds", "{:.1f}"),
@@ -114,7 +114,16 @@ def iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def _iterations(log: Sequence[dict[str, Any]]) -> str:
+JUDGED = {
+    "lm": "A cost is the mean loss of an iteration's steps, each of them towards a photo. The gain "
+    "ratio is that of the photos that were linearized in it, each with one product with J.",
+    "lm-published": "Costs are those of the last batch of photos, on which a step is judged. "
+    "Products are with J^T J.",
+}
+"""How iterations are to be read, by optimizer."""
+
+
+def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str:
     """The table of the iterations of Levenberg-Marquardt; nothing where there were none."""
     rows = iteration_rows(log)
     if not rows:
@@ -122,9 +131,10 @@ def _iterations(log: Sequence[dict[str, Any]]) -> str:
     titles = [title for title, _ in ITERATION.values()] + ["step"]
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    judged = JUDGED.get(str(record.get("plan", {}).get("optimizer")), "")
     return (
-        "<h2>Levenberg-Marquardt</h2><p>Costs are those of the last batch of photos, on which a "
-        f'step is judged.</p><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+        f"<h2>Levenberg-Marquardt</h2><p>{judged}</p>"
+        f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
     )
 
 

@@ -6,32 +6,26 @@ Unverified: no line of this has run on a GPU yet. Tests marked `cuda` hold it to
 |---|---|---|---|
 | project, harmonics | gsplat | PyTorch | PyTorch, if small |
 | rasterize | gsplat | Triton | PyTorch, if small |
-| moments without gradients, linearize | Triton, else PyTorch by parts | Triton | PyTorch by parts |
-| moments with gradients | PyTorch by parts | PyTorch by parts | PyTorch by parts |
+| moments, linearize | Triton, else PyTorch by parts | Triton | PyTorch by parts |
 | ssim, l1, adam | PyTorch | PyTorch | PyTorch |
 
-Triton draws float32 only. gsplat differs from the reference in what it fixes in its source: alpha
-stops at 0.999, not at `ALPHA_MAX`; the splat that would finish a pixel is left out, not blended
-(less than `TRANSMITTANCE_MIN` of the light); extents are whole pixels. Its sums use atomics, so the
-last bits of gradients change from run to run.
+Triton draws float32 only. What gsplat draws differs a little: see `cuda_gsplat.py`.
 """
 
 import functools
 import sys
 import warnings
-from importlib import import_module
-from types import ModuleType
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import composed, linear, reference
+from lumigraph.kernels import composed, cuda_gsplat, linear, reference
 from lumigraph.kernels.backend import Backend, Linearization
 from lumigraph.kernels.checks import check_moments
+from lumigraph.kernels.cuda_gsplat import probe
 from lumigraph.kernels.reference import adam, l1
 from lumigraph.kernels.types import (
-    BLUR,
     Filter,
     Footprints,
     Parameters,
@@ -56,29 +50,11 @@ __all__ = [
     "ssim",
 ]
 
-_TILE = 16
-"""Side of a tile in pixels: gsplat gives each a block of 256 threads."""
-
 _PATCH = 64
 """Side in pixels of the parts in which moments are found: a few hundred for a large image."""
 
-_STEP = 8
-"""Splats tried at once for a pixel's median: about 400 MB for a million pixels."""
-
 _SMALL_SPLATS, _SMALL_PIXELS = 2_000, 1 << 16
 """Up to here the reference may rasterize: it takes well under a second on any GPU."""
-
-
-@functools.cache
-def probe() -> str | None:
-    """Why gsplat does not work here, in a few words, or None if it drew and derived one splat."""
-    if not torch.cuda.is_available():
-        return "torch finds no NVIDIA GPU"
-    try:
-        return None if _draws_one_splat("cuda") else "gsplat draws one splat wrongly"
-    # A gsplat without its CUDA part imports, and fails when called: None has no such attribute.
-    except (ImportError, RuntimeError, OSError, AttributeError, TypeError, AssertionError) as error:
-        return f"gsplat fails with {type(error).__name__}: {error}"
 
 
 @functools.cache
@@ -93,20 +69,6 @@ def probe_triton() -> str | None:
     return triton_blend.probe()
 
 
-# Whoever is first to ask may be painting, without gradients.
-@torch.inference_mode(False)
-@torch.enable_grad()
-def _draws_one_splat(device: str) -> bool:
-    """Whether a splat of opacity one half is seen in the middle of an image, and derived."""
-    at = torch.tensor([[0.0, 0.0, 1.0]], device=device, requires_grad=True)
-    view = View((1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0), (8, 8), (4, 4), 8, 8, 0.1)
-    zero, turn = at.new_zeros(1), at.new_ones(1, 4)
-    footprints = _project(at, turn, at.new_zeros(1, 3), zero, view, "classic")
-    image, *_ = _rasterize(footprints, at.new_ones(1, 1), 8, 8, None, at.new_zeros(1, 2))
-    (gradient,) = torch.autograd.grad(image.square().sum(), at)
-    return 0.4 < image.amax().item() <= 0.5 and bool(gradient.isfinite().all())
-
-
 def project(
     means: Tensor,
     quaternions: Tensor,
@@ -117,52 +79,9 @@ def project(
     filter: Filter = "classic",
 ) -> Footprints:
     """See `Backend.project`."""
-    if len(means) == 0 or _falls_back("project", len(means), view.width * view.height):
-        return reference.project(
-            means, quaternions, log_scales, opacity_logits, view=view, filter=filter
-        )
-    return _project(means, quaternions, log_scales, opacity_logits, view, filter)
-
-
-def _project(
-    means: Tensor,
-    quaternions: Tensor,
-    log_scales: Tensor,
-    opacity_logits: Tensor,
-    view: View,
-    filter: Filter,
-) -> Footprints:
-    matrix = means.new_tensor([*view.world_to_camera, 0, 0, 0, 1]).view(1, 4, 4)
-    (fx, fy), (cx, cy) = view.focal, view.center
-    intrinsics = means.new_tensor([fx, 0, cx, 0, fy, cy, 0, 0, 1]).view(1, 3, 3)
-    opacities = opacity_logits.sigmoid()
-    radii, centers, depths, conics, compensations = _gsplat().fully_fused_projection(
-        means,
-        None,
-        quaternions,
-        log_scales.exp(),
-        matrix,
-        intrinsics,
-        view.width,
-        view.height,
-        eps2d=BLUR,
-        near_plane=view.near,
-        calc_compensations=filter == "antialiased",
-        opacities=opacities.detach(),
-    )
-    radii, centers, depths, conics = radii[0], centers[0], depths[0], conics[0]
-    if compensations is not None:
-        opacities = opacities * compensations[0]
-    # gsplat leaves what it does not see uninitialised, and lets what is not finite through.
-    finite = torch.cat([centers, conics, opacities[:, None]], 1).isfinite().all(1)
-    seen = (radii > 0).all(1) & finite
-    return Footprints(
-        means=torch.where(seen[:, None], centers, 0),
-        conics=torch.where(seen[:, None], conics, 0),
-        opacities=torch.where(seen, opacities, 0),
-        depths=torch.where(seen, depths, 0),
-        extents=torch.where(seen[:, None], radii, 0).to(means.dtype),
-    )
+    falls = len(means) == 0 or _falls_back("project", len(means), view.width * view.height)
+    kernels = reference if falls else cuda_gsplat
+    return kernels.project(means, quaternions, log_scales, opacity_logits, view=view, filter=filter)
 
 
 def harmonics(
@@ -175,14 +94,9 @@ def harmonics(
     visible: Tensor | None = None,
 ) -> Tensor:
     """See `Backend.harmonics`."""
-    if len(means) == 0 or _falls_back("harmonics", len(means), view.width * view.height):
-        return reference.harmonics(means, base, rest, view=view, degree=degree, visible=visible)
-    matrix = means.new_tensor(view.world_to_camera).view(3, 4)
-    position = -matrix[:, :3].T @ matrix[:, 3]
-    coefficients = torch.cat([base[:, None], rest[:, : (degree + 1) ** 2 - 1]], 1)
-    colors = _gsplat().spherical_harmonics(degree, means - position, coefficients, masks=visible)
-    colors = (colors + 0.5).clamp_min(0)
-    return colors if visible is None else torch.where(visible[:, None], colors, 0)
+    falls = len(means) == 0 or _falls_back("harmonics", len(means), view.width * view.height)
+    kernels = reference if falls else cuda_gsplat
+    return kernels.harmonics(means, base, rest, view=view, degree=degree, visible=visible)
 
 
 def rasterize(
@@ -196,105 +110,20 @@ def rasterize(
     median: bool = True,
 ) -> Raster:
     """See `Backend.rasterize`; up to 512 channels."""
-    other = None
+    kernels = cuda_gsplat
     if len(features) and probe() is not None and _suits_triton(features):
-        from lumigraph.kernels import triton_blend
-
-        other = triton_blend.rasterize
+        from lumigraph.kernels import triton_blend as kernels
     elif len(features) == 0 or _falls_back("rasterize", len(features), width * height):
-        other = reference.rasterize
-    if other is not None:
-        return other(
-            footprints,
-            features,
-            width=width,
-            height=height,
-            background=background,
-            absolute_gradients=absolute_gradients,
-            median=median,
-        )
-    image, transmittance, tiles = _rasterize(
-        footprints, features, width, height, background, absolute_gradients
+        kernels = reference
+    return kernels.rasterize(
+        footprints,
+        features,
+        width=width,
+        height=height,
+        background=background,
+        absolute_gradients=absolute_gradients,
+        median=median,
     )
-    none = torch.empty(0, 0, dtype=torch.int32, device=transmittance.device)
-    halfway = _median(footprints, transmittance, *tiles) if median else none
-    return Raster(image, transmittance, halfway)
-
-
-def _rasterize(
-    footprints: Footprints,
-    features: Tensor,
-    width: int,
-    height: int,
-    background: tuple[float, ...] | None,
-    absolute_gradients: Tensor | None,
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """The image, what comes through it, and the tile lists as their starts and their order."""
-    gsplat = _gsplat()
-    means = footprints.means[None].contiguous()
-    radii = footprints.extents.detach().ceil().int()[None]
-    depths = footprints.depths.detach()[None]
-    tiles = -(-width // _TILE), -(-height // _TILE)
-    _, keys, order = gsplat.isect_tiles(means.detach(), radii, depths, _TILE, *tiles)
-    starts = gsplat.isect_offset_encode(keys, 1, *tiles)
-    image, opacity = gsplat.rasterize_to_pixels(
-        means,
-        footprints.conics[None],
-        features[None],
-        footprints.opacities[None],
-        width,
-        height,
-        _TILE,
-        starts,
-        order,
-        backgrounds=None if background is None else features.new_tensor([background]),
-        absgrad=absolute_gradients is not None,
-    )
-
-    def add_absolute(_: Tensor) -> None:
-        assert absolute_gradients is not None
-        absolute_gradients.add_(means.absgrad[0])  # pyright: ignore[reportAttributeAccessIssue]
-
-    if absolute_gradients is not None and means.requires_grad:
-        means.register_hook(add_absolute)
-    return image[0], 1 - opacity[0, ..., 0], (starts[0], order)
-
-
-@torch.no_grad()
-def _median(footprints: Footprints, transmittance: Tensor, starts: Tensor, order: Tensor) -> Tensor:
-    """`Raster.median`, which gsplat does not give: each pixel walks its tile's list of splats.
-
-    Args:
-        footprints: What was blended.
-        transmittance: The result. [height, width]
-        starts: Where each tile's list begins. [tile rows, tile columns]
-        order: The lists, one after the other, each sorted by depth. [intersections]
-    """
-    width = transmittance.shape[1]
-    median = torch.full_like(transmittance, -1, dtype=torch.int32).flatten()
-    # Only where half of the light is stopped is there anything to find.
-    pixel = torch.nonzero(transmittance.flatten() <= 0.5)[:, 0]
-    tile = pixel // width // _TILE * starts.shape[1] + pixel % width // _TILE
-    slot, end = (t.long()[tile] for t in (starts.flatten(), starts.flatten().roll(-1)))
-    end = torch.where(tile == starts.numel() - 1, len(order), end)
-    left = torch.ones_like(pixel, dtype=transmittance.dtype)
-    while len(pixel):
-        slots = slot[:, None] + torch.arange(_STEP, device=slot.device)
-        splat = order[slots.clamp_max(len(order) - 1)].long()
-        at = torch.stack([pixel % width, pixel // width], -1) + 0.5
-        dx, dy = (at[:, None] - footprints.means[splat]).unbind(-1)
-        xx, xy, yy = footprints.conics[splat].unbind(-1)
-        power = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
-        alpha = footprints.opacities[splat] * power.exp()
-        seen = (alpha >= reference.ALPHA_MIN) & (slots < end[:, None])
-        after = left[:, None] * torch.where(seen, 1 - alpha, 1).cumprod(1)
-        found = after[:, -1] <= 0.5
-        first = (after <= 0.5).int().argmax(1, keepdim=True)
-        median[pixel[found]] = splat.gather(1, first)[found, 0].int()
-        slot, left = slot + _STEP, after[:, -1]
-        going = ~found & (slot < end)
-        pixel, slot, end, left = (t[going] for t in (pixel, slot, end, left))
-    return median.view_as(transmittance)
 
 
 def rasterize_moments(
@@ -308,14 +137,12 @@ def rasterize_moments(
     origin: Tensor | None = None,
     shares: Tensor | None = None,
 ) -> RasterMoments:
-    """See `Backend.rasterize_moments`: by Triton if it needs no gradients.
+    """See `Backend.rasterize_moments`: by Triton, or by the reference on the splats of each patch.
 
-    Else by the reference, patch by patch, on the splats of each. Either way alpha stops at
-    `ALPHA_MAX`, not where gsplat has it.
+    Either way alpha stops at `ALPHA_MAX`, not where gsplat has it.
     """
     check_moments(features, rate, (width, height), background, origin, shares)
-    derived = any(t.requires_grad for t in (*footprints[:3], features))
-    if _suits_triton(features) and not (derived and torch.is_grad_enabled()):
+    if _suits_triton(features):
         from lumigraph.kernels import triton_moments
 
         return triton_moments.rasterize_moments(
@@ -360,15 +187,16 @@ def linearize(
     filter: Filter = "classic",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Linearization:
-    """See `Backend.linearize`: the reference, which draws by Triton, or patch by patch.
+    """See `Backend.linearize`: the reference, which draws and sums by Triton, or by patches.
 
-    Its picture is not gsplat's, and differs from that where `cuda.py` says so.
+    Its picture is not gsplat's, and differs from that where `cuda_gsplat.py` says so.
     """
-    rasterize = None
+    rasterize = screen_products = None
     if _suits_triton(splats.means):
-        from lumigraph.kernels import triton_blend
+        from lumigraph.kernels import triton_blend, triton_curvature
 
         rasterize = triton_blend.rasterize
+        screen_products = triton_curvature.screen_products
     return linear.linearize(
         splats,
         view=view,
@@ -377,6 +205,7 @@ def linearize(
         background=background,
         patch=_PATCH,
         rasterize=rasterize,
+        screen_products=screen_products,
     )
 
 
@@ -400,11 +229,6 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
         return _Blur.apply(gradient)
-
-
-def _gsplat() -> ModuleType:
-    """Imported late: it compiles itself on the way in, and prints where it cannot."""
-    return import_module("gsplat")
 
 
 def _suits_triton(tensor: Tensor) -> bool:

@@ -48,6 +48,8 @@ class Settings(NamedTuple):
     """Side in pixels of the parts of the picture that PyTorch works on one by one, or None."""
     rasterize: Callable[..., Raster] | None = None
     """What draws the picture, as a whole, with derivatives both ways; None: the reference."""
+    screen_products: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+    """What finds `screen_products`, as a whole; None: the function of that name here."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Products:
         check_blocks(out, self.splats)
         rows = _rows(self.splats, self.seen)
         footprints, colors = _look(rows, self.settings)
-        own, mixed, shown = screen_products(footprints, colors, weights, self.settings)
+        products = self.settings.screen_products or screen_products
+        own, mixed, shown = products(footprints, colors, weights, self.settings)
         lens, tint, base, rest = _screen_derivatives(rows, self.settings)
         cross = tint.mT @ mixed @ lens
         block = lens.mT @ own @ lens + cross + cross.mT + tint.mT @ (shown[..., None] * tint)
@@ -132,14 +135,15 @@ def linearize(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     patch: int | None = None,
     rasterize: Callable[..., Raster] | None = None,
+    screen_products: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Products:
-    """See `Backend.linearize`; `patch` and `rasterize` as `Settings` has them."""
+    """See `Backend.linearize`; what else there is to give is as `Settings` has it."""
     check_splats(splats, degree)
     splats = Parameters(*(x.detach() for x in splats))
     means, *shape, _, _ = splats
     footprints = reference.project(means, *shape, view=view, filter=filter)
     seen = torch.nonzero(footprints.extents[:, 0] > 0)[:, 0]
-    settings = Settings(view, degree, filter, background, patch, rasterize)
+    settings = Settings(view, degree, filter, background, patch, rasterize, screen_products)
     color = _picture(_rows(splats, seen), settings)
     return Products(color, splats, seen, settings, versions_of(splats))
 
@@ -276,7 +280,8 @@ def _screen_derivative(
     q = torch.where(moves, parts - (alpha / (1 - alpha))[..., None] * behind, 0)
     (dx, dy), (xx, xy, yy) = offsets.unbind(-1), conics.unbind(-1)
     by = [xx * dx + xy * dy, xy * dx + yy * dy, -dx * dx / 2, -dx * dy, -dy * dy / 2]
-    by.append((1 / opacities).expand_as(dx))
+    # What is fainter than ALPHA_MIN is nowhere seen: any finite number does.
+    by.append((1 / opacities.clamp_min(ALPHA_MIN)).expand_as(dx))
     return light, q, torch.stack(by, -1)
 
 

@@ -31,9 +31,11 @@ from lumigraph.kernels.triton_lists import (
     bounded,
     check_float,
     device_of,
+    form_of,
     gaussian_at,
     pixels_of_tile,
     places_of,
+    store_by_shape,
     tile_lists,
     tiles_of,
 )
@@ -137,11 +139,7 @@ def _blend_backward(
         listed = i < end
         splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
         record = records + splat * (_SHAPE + CHANNELS)
-        dx = x[None, :] - tl.load(record)[:, None]
-        dy = y[None, :] - tl.load(record + 1)[:, None]
-        xx = tl.load(record + 2)[:, None]
-        xy = tl.load(record + 3)[:, None]
-        yy = tl.load(record + 4)[:, None]
+        dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
         gaussian = gaussian_at(dx, dy, xx, xy, yy)
         raw = tl.load(record + 5)[:, None] * gaussian
         alpha = tl.where(listed[:, None], bounded(raw), 0.0)
@@ -160,19 +158,14 @@ def _blend_backward(
         moves = (alpha > 0) & (raw <= _ALPHA_MAX)
         slope = tl.where(moves, before * product - later / (1 - alpha), 0.0)
         q = slope * raw
-        by_x, by_y = q * (xx * dx + xy * dy), q * (xy * dx + yy * dy)
         row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
-        tl.store(row, tl.sum(by_x, 1), mask=listed)
-        tl.store(row + 1, tl.sum(by_y, 1), mask=listed)
-        tl.store(row + 2, -0.5 * tl.sum(q * dx * dx, 1), mask=listed)
-        tl.store(row + 3, -tl.sum(q * dx * dy, 1), mask=listed)
-        tl.store(row + 4, -0.5 * tl.sum(q * dy * dy, 1), mask=listed)
-        tl.store(row + 5, tl.sum(slope * gaussian, 1), mask=listed)
+        store_by_shape(row, listed, q, slope * gaussian, dx, dy, xx, xy, yy)
         shown = tl.sum(weight[:, None, :] * pull[None, :, :], 2)
         tl.store(row[:, None] + _SHAPE + channel[None, :], shown, mask=known)
         if ABSOLUTE:
-            tl.store(row + _SHAPE + CHANNELS, tl.sum(tl.abs(by_x), 1), mask=listed)
-            tl.store(row + _SHAPE + CHANNELS + 1, tl.sum(tl.abs(by_y), 1), mask=listed)
+            by_x, by_y = tl.abs(q * (xx * dx + xy * dy)), tl.abs(q * (xy * dx + yy * dy))
+            tl.store(row + _SHAPE + CHANNELS, tl.sum(by_x, 1), mask=listed)
+            tl.store(row + _SHAPE + CHANNELS + 1, tl.sum(by_y, 1), mask=listed)
         behind -= tl.sum(passed, 0)
         # Transmittance only falls, so the least of what counts is what is left.
         left = tl.min(tl.where(counts, after, left[None, :]), 0)
@@ -210,8 +203,7 @@ def _blend_forward_mode(
             splat = tl.load(splats + n + i, mask=listed, other=0)
             at = splat.to(tl.int64) * (_SHAPE + CHANNELS)
             record, move = records + at, directions + at
-            dx, dy = x - tl.load(record), y - tl.load(record + 1)
-            xx, xy, yy = tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
+            dx, dy, xx, xy, yy = form_of(record, x, y)
             gaussian = gaussian_at(dx, dy, xx, xy, yy)
             raw = tl.load(record + 5, mask=listed, other=0.0) * gaussian
             alpha = tl.where(left > _TRANSMITTANCE_MIN, bounded(raw), 0.0)

@@ -4,8 +4,9 @@ The lists of tiles and sums by splat are plain PyTorch, on any device. Nothing h
 atomics, so that results are the same from run to run.
 """
 
-# The annotation `constexpr` stands for plain numbers, and Triton may be missing.
-# pyright: reportArgumentType=false, reportMissingImports=false
+# The annotation `constexpr` stands for plain numbers, calls from kernel to kernel have no type, and
+# Triton may be missing.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lumigraph.kernels.reference import front_to_back
-from lumigraph.kernels.types import ALPHA_MAX, ALPHA_MIN, Footprints
+from lumigraph.kernels.types import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Footprints
 
 TILE = 16
 """Side of a tile in pixels: 256 pixels, two for each thread of four warps."""
@@ -30,8 +31,10 @@ CHANNELS = 4
 STEP = tl.constexpr(8)
 """Splats between two looks at whether all pixels are finished, for each look is a barrier."""
 
+_SHAPE = tl.constexpr(SHAPE)
 _ALPHA_MIN = tl.constexpr(ALPHA_MIN)
 _ALPHA_MAX = tl.constexpr(ALPHA_MAX)
+_TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
 
 
 class TileLists(NamedTuple):
@@ -156,6 +159,13 @@ def places_of(pixel, width, height, PADDED: tl.constexpr):
 
 
 @triton.jit
+def form_of(record, x, y):
+    """Offsets of pixels from a splat's centre, and its conic."""
+    dx, dy = x - tl.load(record), y - tl.load(record + 1)
+    return dx, dy, tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
+
+
+@triton.jit
 def gaussian_at(dx, dy, xx, xy, yy):
     """A splat's alpha at offsets from its centre, before any bound, if its opacity were one."""
     return tl.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
@@ -171,6 +181,68 @@ def bounded(raw):
 def alpha_of(record, x, y, listed):
     """The alpha of one splat at some pixels; zero past the end of the list."""
     opacity = tl.load(record + 5, mask=listed, other=0.0)
-    dx, dy = x - tl.load(record), y - tl.load(record + 1)
-    xx, xy, yy = tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
+    dx, dy, xx, xy, yy = form_of(record, x, y)
     return bounded(opacity * gaussian_at(dx, dy, xx, xy, yy))
+
+
+@triton.jit
+def store_by_shape(row, listed, by_log, by_opacity, dx, dy, xx, xy, yy):
+    """Writes the gradients of entries by mean, conic and opacity to the start of their rows.
+
+    They are sums over pixels [entries, pixels] of gradients by log(alpha) and by opacity.
+    """
+    tl.store(row, tl.sum(by_log * (xx * dx + xy * dy), 1), mask=listed)
+    tl.store(row + 1, tl.sum(by_log * (xy * dx + yy * dy), 1), mask=listed)
+    tl.store(row + 2, -0.5 * tl.sum(by_log * dx * dx, 1), mask=listed)
+    tl.store(row + 3, -tl.sum(by_log * dx * dy, 1), mask=listed)
+    tl.store(row + 4, -0.5 * tl.sum(by_log * dy * dy, 1), mask=listed)
+    tl.store(row + 5, tl.sum(by_opacity, 1), mask=listed)
+
+
+@triton.jit
+def spread_and_factor(alpha, keep, drop):
+    """How much of d^2 one splat adds to the variance, and how much it leaves of that behind it.
+
+    The factor is 1 - 2 p alpha + p alpha^2, without a difference of what may be alike.
+    """
+    kept = keep * alpha
+    spread = kept * (alpha * drop)
+    return spread, (1 - kept) * (1 - kept) + spread
+
+
+@triton.jit
+def walk(
+    begin,
+    end,
+    splats,
+    records,
+    x,
+    y,
+    inside,
+    keep,
+    drop,
+    CHANNELS: tl.constexpr,
+    FACTORS: tl.constexpr,
+):
+    """Walks a tile's list until all its pixels are finished, where chance keeps some splats.
+
+    Returns the entry it came to, and of each pixel the first entry that it does not count any more,
+    the expected transmittance, and the product of the variance's factors if that is asked for.
+    """
+    left = tl.where(inside, 1.0, 0.0)
+    front = tl.full(left.shape, 1.0, tl.float32)
+    last = tl.full(left.shape, 0, tl.int32) + begin
+    n = begin
+    while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
+        for i in range(STEP):
+            listed = n + i < end
+            splat = tl.load(splats + n + i, mask=listed, other=0)
+            record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
+            alpha = tl.where(left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed), 0.0)
+            last = tl.where(left > _TRANSMITTANCE_MIN, n + i + 1, last)
+            if FACTORS:
+                _, factor = spread_and_factor(alpha, keep, drop)
+                front *= factor
+            left *= 1 - keep * alpha
+        n += STEP
+    return tl.minimum(n, end), last, left, front

@@ -11,19 +11,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lumigraph.datasets.files import atomic
-from lumigraph.kernels import Pull
+from lumigraph.kernels import Blocks, Parameters, Pull
+from lumigraph.kernels.types import GEOMETRY
 from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.fit import SplatFit
+from lumigraph.recon.lm import BlockState
 from lumigraph.recon.lm_published import LmState
 from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
 
-VERSION = "4"
+VERSION = "5"
 """Of the layout; a reader refuses the ones it does not know."""
 
 _NAMES = [*SHAPES, "rest"]
 _GROUPS = ("splats", "first", "second")
 _LM = {"number": int, "radius": float, "factor": float, "shrunk": bool, "ended": bool}
+_BLOCKS = {"number": int, "step": int} | dict.fromkeys(
+    ("cost", "last", "damping", "losses", "fall", "foretold", "seconds"), float
+)
 
 
 def save_checkpoint(fit: SplatFit, path: Path) -> None:
@@ -44,9 +49,14 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
         "similarity.origin": fit.similarity.origin,
     }
     state = {"plan": plan_to_json(fit.plan), "step": fit.step, "scale": fit.similarity.scale}
-    if lm := fit.lm:
-        tensors |= {"lm.order": lm.order, "lm.random": lm.random}
-        state["lm"] = {name: getattr(lm, name) for name in _LM}
+    if isinstance(fit.lm, LmState):
+        tensors |= {"lm.order": fit.lm.order, "lm.random": fit.lm.random}
+        state["lm"] = {name: getattr(fit.lm, name) for name in _LM}
+    elif fit.lm:
+        for group in ("curvature", "best"):
+            values = getattr(fit.lm, group)._asdict()
+            tensors |= {f"lm.{group}.{name}": value for name, value in values.items()}
+        state["blocks"] = {name: getattr(fit.lm, name) for name in _BLOCKS}
     metadata = {"lumigraph": VERSION, "kind": "splat fit", "state": json.dumps(state)}
     with atomic(path) as partial:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -102,19 +112,45 @@ def _fit_from(
         levels=tensors["levels"],
         order=tensors["order"],
         random=tensors["random"],
-        lm=_lm_from(state["lm"], tensors) if "lm" in state else None,
+        lm=_lm_from(state, tensors, device),
     )
 
 
-def _lm_from(state: dict[str, Any], tensors: dict[str, Tensor]) -> LmState:
+def _lm_from(
+    state: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
+) -> BlockState | LmState | None:
     """What Levenberg-Marquardt goes on with."""
-    numbers = {name: kind(state[name]) for name, kind in _LM.items()}
+    if "blocks" in state:
+        return _blocks_from(state["blocks"], tensors, device)
+    if "lm" not in state:
+        return None
+    numbers = {name: kind(state["lm"][name]) for name, kind in _LM.items()}
     if not (0 < numbers["radius"] < math.inf and 0 < numbers["factor"] < math.inf):
         raise ValueError(f"a radius of {numbers['radius']} and {numbers['factor']} cannot be")
     for name, kind in (("order", torch.int64), ("random", torch.uint8)):
         if (found := tensors[f"lm.{name}"]).dtype != kind or found.ndim != 1:
             raise ValueError(f"lm.{name} is {found.dtype} {list(found.shape)}")
     return LmState(order=tensors["lm.order"], random=tensors["lm.random"], **numbers)
+
+
+def _blocks_from(
+    state: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
+) -> BlockState:
+    numbers = {name: kind(state[name]) for name, kind in _BLOCKS.items()}
+    if numbers["step"] < 0 or not 1 <= numbers["damping"] < math.inf:
+        raise ValueError(f"{numbers['step']} steps and a damping of {numbers['damping']} cannot be")
+    shapes = {name: tuple(tensors[f"splats.{name}"].shape) for name in _NAMES}
+    wanted = {f"lm.best.{name}": shape for name, shape in shapes.items()}
+    wanted |= {f"lm.curvature.{name}": shapes[name] for name in ("base", "rest")}
+    wanted["lm.curvature.geometry"] = (len(tensors["last"]), GEOMETRY * (GEOMETRY + 1) // 2)
+    for name, shape in wanted.items():
+        if tuple((found := tensors[name]).shape) != shape or found.dtype != torch.float32:
+            raise ValueError(f"{name} is {found.dtype} {list(found.shape)}, not {list(shape)}")
+    groups = {
+        kind: kind(*(tensors[f"lm.{group}.{name}"].to(device) for name in kind._fields))
+        for group, kind in (("curvature", Blocks), ("best", Parameters))
+    }
+    return BlockState(groups[Blocks], groups[Parameters], **numbers)
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:

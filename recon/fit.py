@@ -12,6 +12,7 @@ from lumigraph.datasets import Capture
 from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, View, backend_for
 from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
+from lumigraph.recon.lm import FIRST_VIEWS, BlockState, Descent
 from lumigraph.recon.lm_batch import Shot
 from lumigraph.recon.lm_published import LmState, Try, lm_step, start_lm
 from lumigraph.recon.plan import Plan, checked_changes
@@ -52,7 +53,7 @@ class SplatFit:
     levels: Tensor
     order: Tensor
     random: Tensor
-    lm: LmState | None = None
+    lm: BlockState | LmState | None = None
 
     def scene(self) -> Splats:
         """A copy of the scene in the fit's frame, where float32 loses nothing.
@@ -139,7 +140,39 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
         fit.random = generator.get_state()
         yield Step(fit.step, fit.plan.steps, loss, len(fit.splats), fit.splats.degree, fit)
     while fit.step < fit.plan.steps:
-        yield _levenberg_marquardt(fit, _Shots(photos), generator, capture.background)
+        if fit.plan.optimizer == "lm":
+            yield _descend(fit, capture, photos, generator)
+        else:
+            yield _levenberg_marquardt(fit, _Shots(photos), generator, capture.background)
+
+
+def _descend(fit: SplatFit, capture: Capture, photos: Photos, generator: torch.Generator) -> Step:
+    """One step of "lm"; the first one, too, finds the curvature it begins with."""
+    splats = fit.splats
+
+    def target(index: int) -> Target:
+        camera, photo = photos.at(index, 1.0)
+        photo = photo.to(splats.means.device)
+        return Target(camera.view, photo, capture.background, fit.plan.ssim_weight)
+
+    descent = Descent(
+        Parameters(**splats.tensors),
+        Moments(Parameters(**fit.first), Parameters(**fit.second), fit.last),
+        splats.degree,
+        splats.filter,
+    )
+    if not isinstance(fit.lm, BlockState):
+        spacing = max(1, len(photos.frames) // FIRST_VIEWS)
+        fit.lm = descent.start([target(i) for i in range(0, len(photos.frames), spacing)])
+    index = _next_frame(capture, fit, generator)
+    rates = learning_rates(fit.plan, fit.step)
+    last = fit.step + 1 == fit.plan.steps
+    loss, tried = descent.step(fit.lm, target(index), rates, fit.step + 1, last=last)
+    fit.step += 1
+    if fit.step % fit.plan.degree_interval == 0:
+        _grow_harmonics(fit)
+    fit.random = generator.get_state()
+    return Step(fit.step, fit.plan.steps, loss, len(splats), fit.splats.degree, fit, tried=tried)
 
 
 class _Shots(Sequence[Shot]):
@@ -163,7 +196,7 @@ def _levenberg_marquardt(
     background: tuple[float, float, float],
 ) -> Step:
     """One iteration of 3DGS-LM; the last one, too, if there is nothing more to gain by others."""
-    if fit.lm is None:
+    if not isinstance(fit.lm, LmState):
         fit.lm = start_lm(seed=int(torch.randint(1 << 31, (1,), generator=generator)))
     notes: list[str] = []
     tried = lm_step(
@@ -221,6 +254,7 @@ def change_plan(fit: SplatFit, **values: Any) -> None:
         fit.splats = replace(fit.splats, rest=fit.splats.rest[:, :kept].clone())
         for moments in (fit.first, fit.second):
             moments["rest"] = moments["rest"][:, :kept].clone()
+        _forget_curvature(fit)
 
 
 def _next_frame(capture: Capture, fit: SplatFit, generator: torch.Generator) -> int:
@@ -249,7 +283,7 @@ def _optimize(
 
 def learning_rates(plan: Plan, step: int) -> Rates:
     """Adam's rate for each parameter; that of the means falls all the way, the others at last."""
-    steps = plan.adam_steps
+    steps = plan.steps if plan.optimizer == "lm" else plan.adam_steps
     fall = (plan.means_rate_final / plan.means_rate) ** (step / steps)
     cool = 1.0
     if plan.cooldown_steps:
@@ -276,12 +310,21 @@ def _grow_harmonics(fit: SplatFit) -> None:
     fit.splats = replace(fit.splats, rest=grown(fit.splats.rest))
     for moments in (fit.first, fit.second):
         moments["rest"] = grown(moments["rest"])
+    _forget_curvature(fit)
+
+
+def _forget_curvature(fit: SplatFit) -> None:
+    """It is that of the harmonics there were."""
+    if isinstance(fit.lm, BlockState):
+        fit.lm = None
 
 
 def _control_density(fit: SplatFit, generator: torch.Generator) -> None:
     """Grows and prunes splats when the plan says so."""
     plan, step = fit.plan, fit.step
-    if step > plan.refine_stop or step == plan.adam_steps:
+    # What is new in the end would stay as it was born.
+    last = plan.steps if plan.optimizer == "lm" else plan.adam_steps
+    if step > plan.refine_stop or step == last:
         return
     if step >= plan.refine_start and step % plan.refine_interval == 0:
         refine(fit, generator)

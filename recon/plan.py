@@ -8,9 +8,13 @@ from lumigraph.kernels import Filter
 
 Preset = Literal["quick", "standard", "high"]
 
-Optimizer = Literal["adam", "lm-published"]
-"""What moves the splats in the last part of a fit: Adam does until then. "lm-published" is 3DGS-LM,
-Levenberg-Marquardt by conjugate gradients over batches of photos (arXiv 2409.12892)."""
+Optimizer = Literal["adam", "lm", "lm-published"]
+"""What moves the splats in the last part of a fit: Adam does until then. "lm" is our own kind of
+Levenberg-Marquardt, photo by photo, with the curvature of each splat (`lm.py`); "lm-published" is
+3DGS-LM, by conjugate gradients over batches of photos (arXiv 2409.12892)."""
+
+LM_PART = 0.75
+"""Of Adam's steps after density control, that "lm" takes in their place."""
 
 LM_ITERATIONS = 5
 """Of 3DGS-LM, after two thirds of the steps that Adam alone would take (section 4)."""
@@ -56,8 +60,8 @@ class Plan:
     rotation_rate: float = 1e-3
     optimizer: Optimizer = "adam"
     switch: int = 0
-    """Steps after which an optimizer that is not Adam takes over; each of the others is one of its
-    iterations."""
+    """Steps after which an optimizer that is not Adam takes over; each of the others is a step of
+    "lm" towards a photo, or one of the iterations of 3DGS-LM."""
     cooldown_steps: int = 0
     """The last steps, in which all rates fall to a tenth, so that what they stir up settles."""
 
@@ -183,7 +187,22 @@ def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Pl
 
 
 def finished_by_lm(plan: Plan) -> Plan:
-    """The schedule of 3DGS-LM: two thirds of the steps are Adam's, with all density control."""
+    """The schedule with Levenberg-Marquardt in the end.
+
+    "lm" begins where density control ends, and takes fewer steps than Adam; its rates fall over
+    half of them. Of 3DGS-LM two thirds of the steps are Adam's, with all density control.
+    """
+    if plan.optimizer == "lm":
+        switch = max(1, min(plan.refine_stop, plan.steps - 1))
+        left = max(1, round(LM_PART * (plan.steps - switch)))
+        return replace(
+            plan,
+            steps=switch + left,
+            switch=switch,
+            refine_stop=min(plan.refine_stop, switch),
+            coarse_steps=min(plan.coarse_steps, switch),
+            cooldown_steps=left // 2,
+        )
     switch = max(1, 2 * plan.steps // 3)
     return replace(
         plan,

@@ -28,6 +28,9 @@ colours in float32 makes of it. The numerator vanishes as fast, so the quotient 
 C1, C2 = 0.01**2, 0.03**2
 """That keep SSIM from dividing by zero, for values in [0, 1]."""
 
+SMALL = 0.02
+"""Error of a colour below which |e| is taken for no more bent: five steps of a byte."""
+
 SUM_ROW = 4096
 """Numbers that are summed by one thread."""
 
@@ -85,6 +88,29 @@ def published(
         weights += ssim_scale / 4 * moves.square() / near.missing.clamp_min(MISSING_MIN)
         right -= ssim_scale / 2 * moves
     return Terms(cost / 2, weights, right)
+
+
+@torch.no_grad()
+def curvature_weights(image: Tensor, photo: Tensor, ssim_weight: float) -> Tensor:
+    """Second derivatives of a photo's loss by its picture's colours, about, and not negative.
+
+    The loss is that of 3DGS: means of (1 - s) |e| + s (1 - SSIM), with e = image - photo. |e| is as
+    bent as the parabola that touches it where e is, 1 / |e|, but no more than at `SMALL`. And where
+    the picture is close to its photo 1 - SSIM is v_e / (2 v_y + C2), with v variances over windows:
+    e^2 over that, but for the windows' means, which are left out.
+
+    Args:
+        image: The picture. [height, width, channels]
+        photo: What it should be, in [0, 1]. [height, width, channels]
+        ssim_weight: s.
+
+    Returns:
+        [height, width, channels]
+    """
+    mean, square = _blurred(photo, photo * photo)
+    (similar,) = _blurred(1 / (2 * (square - mean * mean).clamp_min(0) + C2))
+    absolute = 1 / (image - photo).abs_().clamp_min_(SMALL)
+    return ((1 - ssim_weight) * absolute + 2 * ssim_weight * similar) / image.numel()
 
 
 @torch.no_grad()

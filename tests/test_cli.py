@@ -94,14 +94,20 @@ def test_training_says_what_came_of_it(trained):
     assert "Levenberg" not in (trained[0] / "report.html").read_text()
 
 
-def test_a_fit_that_levenberg_marquardt_finishes_tells_its_iterations(capture, tmp_path):
-    words = ("train", capture, "-o", tmp_path / "run", "--optimizer", "lm-published")
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "iterations"), [("lm", 52, 1), ("lm-published", 45, 5)]
+)
+def test_a_fit_that_levenberg_marquardt_finishes_tells_its_iterations(
+    capture, tmp_path, optimizer, steps, iterations
+):
+    words = ("train", capture, "-o", tmp_path / "run", "--optimizer", optimizer)
     printed = call_json(*words, "--steps", 60)
-    assert printed["step"] == printed["steps"] == 45
-    assert [each["number"] for each in printed["iterations"]] == [1, 2, 3, 4, 5]
-    assert all(each["products"] > 0 for each in printed["iterations"])
+    assert printed["step"] == printed["steps"] == steps
+    numbers = [each["number"] for each in printed["iterations"]]
+    assert numbers == list(range(1, iterations + 1))
+    assert all(each["before"] > 0 and each["images"] > 0 for each in printed["iterations"])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["plan"]["optimizer"] == "lm-published"
+    assert record["plan"]["optimizer"] == optimizer
     report = (tmp_path / "run" / "report.html").read_text()
     assert "<h2>Levenberg-Marquardt</h2>" in report
     assert report.count("<td>taken</td>") == sum(x["accepted"] for x in printed["iterations"])

@@ -24,6 +24,7 @@ from lumigraph.kernels import (
     View,
     backend_for,
     cuda,
+    cuda_gsplat,
     linear,
     reference,
 )
@@ -80,7 +81,7 @@ def test_the_probe_gives_the_reason_why_gsplat_fails(
         raise error
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(cuda, "_draws_one_splat", fail)
+    monkeypatch.setattr(cuda_gsplat, "_draws_one_splat", fail)
     assert cuda.probe.__wrapped__() == f"gsplat fails with {type(error).__name__}: {error}"
 
 
@@ -90,7 +91,7 @@ def test_whoever_only_paints_may_be_the_first_to_probe(
 ):
     with_gsplat(monkeypatch)
     with mode():
-        assert cuda._draws_one_splat("cpu")
+        assert cuda_gsplat._draws_one_splat("cpu")
 
 
 def test_the_probe_of_triton_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch):
@@ -108,11 +109,11 @@ def with_gsplat(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Has the reference in gsplat's place; the names of what it did."""
     done: list[str] = []
 
-    def project(*splats: Any) -> Footprints:
+    def project(*splats: Tensor, **options: Any) -> Footprints:
         done.append("gsplat")
-        return reference.project(*splats[:4], view=splats[4], filter=splats[5])
+        return reference.project(*splats, **options)
 
-    def rasterize(
+    def draw(
         footprints: Footprints, features: Tensor, width: int, height: int, *_: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         done.append("gsplat")
@@ -125,9 +126,10 @@ def with_gsplat(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("gsplat")
         return torch.zeros_like(directions)
 
-    monkeypatch.setattr(cuda, "_project", project)
-    monkeypatch.setattr(cuda, "_rasterize", rasterize)
-    monkeypatch.setattr(cuda, "_gsplat", lambda: SimpleNamespace(spherical_harmonics=harmonics))
+    library = SimpleNamespace(spherical_harmonics=harmonics)
+    monkeypatch.setattr(cuda_gsplat, "project", project)
+    monkeypatch.setattr(cuda_gsplat, "_draw", draw)
+    monkeypatch.setattr(cuda_gsplat, "_gsplat", lambda: library)
     return done
 
 
@@ -144,10 +146,18 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         picture, through, _ = rasterize(*inputs, **options)
         return RasterMoments(picture, picture, through)
 
-    blend = SimpleNamespace(rasterize=rasterize)
-    moments = SimpleNamespace(rasterize_moments=rasterize_moments)
-    monkeypatch.setattr(kernels, "triton_blend", blend, raising=False)
-    monkeypatch.setattr(kernels, "triton_moments", moments, raising=False)
+    def screen_products(_: Footprints, colors: Tensor, *__: Any) -> tuple[Tensor, Tensor, Tensor]:
+        done.append("Triton")
+        count = len(colors)
+        return colors.new_zeros(count, 6, 6), colors.new_zeros(count, 3, 6), 0 * colors
+
+    for name, function in {
+        "triton_blend": rasterize,
+        "triton_curvature": screen_products,
+        "triton_moments": rasterize_moments,
+    }.items():
+        module = SimpleNamespace(**{function.__name__: function})
+        monkeypatch.setattr(kernels, name, module, raising=False)
     return done
 
 
@@ -237,15 +247,9 @@ def test_triton_does_not_draw_float64(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("gsplat", [True, False])
 @pytest.mark.parametrize(
     ("wanted", "case"),
-    [
-        (True, "fixed"),
-        (True, "no_grad"),
-        (False, "gradients"),
-        (False, "float64"),
-        (False, "no Triton"),
-    ],
+    [(True, "fixed"), (True, "gradients"), (False, "float64"), (False, "no Triton")],
 )
-def test_triton_finds_moments_without_gradients(
+def test_triton_finds_moments(
     monkeypatch: pytest.MonkeyPatch, gsplat: bool, wanted: bool, case: str
 ):
     works(monkeypatch, gsplat=gsplat, triton=case != "no Triton")
@@ -253,13 +257,10 @@ def test_triton_finds_moments_without_gradients(
     view, splats = scene(5, 16)
     dtype = torch.float64 if case == "float64" else torch.float32
     footprints = reference.project(*(x.to(dtype) for x in splats), view=view)
-    footprints.means.requires_grad_(case in ("gradients", "no_grad"))
-    with torch.set_grad_enabled(case != "no_grad"):
-        moments = cuda.rasterize_moments(
-            footprints, splats[0].to(dtype), rate=0.1, width=16, height=16
-        )
+    footprints.means.requires_grad_(case == "gradients")
+    moments = cuda.rasterize_moments(footprints, splats[0].to(dtype), rate=0.1, width=16, height=16)
     assert by_triton == (["Triton"] if wanted else [])
-    assert moments.mean.requires_grad == (case == "gradients")
+    assert moments.mean.any() == (not wanted)
 
 
 @pytest.mark.parametrize("gsplat", [True, False])
@@ -274,6 +275,9 @@ def test_triton_draws_what_is_linearized(monkeypatch: pytest.MonkeyPatch, gsplat
     assert isinstance(products, linear.Products)
     assert by_triton == (["Triton"] if case == "Triton" else [])
     assert products.color.any() == (case != "Triton")
+    blocks = products.blocks(torch.ones_like(products.color))
+    assert by_triton == (["Triton"] * 2 if case == "Triton" else [])
+    assert blocks.geometry.any() == (case != "Triton")
 
 
 @pytest.mark.usefixtures("neither_works")
@@ -301,12 +305,13 @@ def test_the_median_is_that_of_the_reference(width: int, height: int):
     rows, columns = -(-height // 16), -(-width // 16)
     starts = (torch.arange(rows * columns) * len(order)).view(rows, columns).int()
     lists = order.repeat(rows * columns).int()
-    median = cuda._median(footprints, expected.transmittance, starts, lists)
+    median = cuda_gsplat._median(footprints, expected.transmittance, starts, lists)
     assert torch.equal(median, expected.median)
     assert (median >= 0).any()
     # Without splats no light is stopped.
     none = torch.zeros(0, dtype=torch.int32)
-    empty = cuda._median(footprints, torch.ones(height, width), torch.zeros_like(starts), none)
+    through = torch.ones(height, width)
+    empty = cuda_gsplat._median(footprints, through, torch.zeros_like(starts), none)
     assert (empty == -1).all()
 
 

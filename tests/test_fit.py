@@ -40,6 +40,7 @@ METHODS = {
     "the defaults": {},
     "small photos first": {"coarse_steps": 40},
     "antialiased": {"filter": "antialiased"},
+    "finished by lm": {"optimizer": "lm", "switch": 30, "refine_stop": 30},
     "finished by 3DGS-LM": {"optimizer": "lm-published", "switch": 52},
 }
 """What a plan can ask for, each by itself."""

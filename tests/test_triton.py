@@ -38,8 +38,10 @@ from lumigraph.kernels import (
     Target,
     View,
     cuda,
+    linear,
     reference,
     triton_blend,
+    triton_curvature,
     triton_lists,
     triton_moments,
 )
@@ -344,6 +346,58 @@ def test_moments_of_any_number_of_channels(channels: int):
         close(one, other, 1e-5)
 
 
+def derived_moments(
+    kernels: Any,
+    footprints: Footprints,
+    features: Tensor,
+    rate: float,
+    *,
+    origin: Tensor | None = None,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> dict[str, Tensor]:
+    """Gradients of a sum over moments."""
+    *leaves, shown = (x.requires_grad_() for x in placed(kernels, (*footprints[:3], features)))
+    moments = kernels.rasterize_moments(
+        Footprints(*leaves, *placed(kernels, footprints[3:])),
+        shown,
+        rate=rate,
+        width=size[0],
+        height=size[1],
+        background=None if origin is None else (0.2, 0.5, 0.9),
+        origin=None if origin is None else placed(kernels, (origin,))[0],
+        shares=torch.zeros_like(shown[:, 0]).detach(),
+    )
+    source = chance(3)
+    weights = [torch.randn(image.shape, generator=source).to(shown) for image in moments]
+    loss = sum((image * w).sum() for image, w in zip(moments, weights, strict=True))
+    assert isinstance(loss, Tensor)
+    return dict(zip(NAMES, torch.autograd.grad(loss, [*leaves, shown]), strict=True))
+
+
+@scenes
+def test_gradients_of_moments_are_those_of_the_reference(name: str):
+    footprints = SCENES[name]()
+    features = features_of(len(footprints.means))
+    origin = torch.rand(HEIGHT, WIDTH, 3, generator=chance(9))
+    one, other = (
+        derived_moments(kernels, footprints, features, 0.3, origin=origin)
+        for kernels in (triton_moments, reference)
+    )
+    for which in NAMES:
+        close(one[which], other[which], 1e-4)
+    assert other["opacities"].any() == (name not in ("none", "unseen"))
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 0.2), (3, 0.0), (6, 0.2)])
+def test_gradients_of_moments_of_any_number_of_channels(channels: int, rate: float):
+    splats = scatter(20), features_of(20, channels)
+    one, other = (
+        derived_moments(kernels, *splats, rate) for kernels in (triton_moments, reference)
+    )
+    for which in NAMES:
+        close(one[which], other[which], 1e-4)
+
+
 def test_a_small_variance_is_not_lost():
     """Features that differ by a millionth of themselves, measured from about where they are."""
     footprints = scatter(10)
@@ -364,6 +418,66 @@ def test_a_small_variance_is_not_lost():
         results.append(moments.variance)
     assert 0 < results[1].amax() < 1e-6
     close(results[0], results[1], 1e-4)
+
+
+def screened(
+    kernels: Any, footprints: Footprints, colors: Tensor, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over pixels of products of derivatives by what splats are on the image plane."""
+    (width, height), source = size, chance(3)
+    weights = torch.rand(height, width, 3, generator=source)
+    *moved, shown, weights = placed(kernels, (*footprints, colors, weights))
+    view = VIEW._replace(width=width, height=height)
+    settings = linear.Settings(view, 0, "classic", (0.2, 0.5, 0.9), None)
+    products = (linear if kernels is reference else triton_curvature).screen_products
+    return products(Footprints(*moved), shown, weights, settings)
+
+
+def agree_in_units(one: tuple[Tensor, ...], other: tuple[Tensor, ...], part: float) -> None:
+    """Equal to that part of the roots of the diagonal, so that none is lost among larger ones."""
+    own, _, shown = other
+    scales, light = own.diagonal(dim1=1, dim2=2).clamp_min(1e-30).sqrt(), shown.clamp_min(1e-30)
+    rooms = scales[:, :, None] * scales[:, None], light.sqrt()[:, :, None] * scales[:, None], light
+    for mine, theirs, room in zip(one, other, rooms, strict=True):
+        assert mine.shape == theirs.shape
+        assert (((mine.double().cpu() - theirs) / room).abs() <= part).all()
+
+
+@scenes
+def test_products_on_the_screen_are_those_of_the_reference(name: str):
+    footprints = SCENES[name]()
+    colors = features_of(len(footprints.means))
+    one, other = (
+        screened(kernels, footprints, colors) for kernels in (triton_curvature, reference)
+    )
+    agree_in_units(one, other, 1e-4)
+    assert other[0].any() == (name not in ("none", "unseen"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 5), (5, 40)])
+def test_products_on_a_screen_of_any_size(size: tuple[int, int]):
+    footprints, colors = scatter(9, size), features_of(9)
+    one, other = (
+        screened(kernels, footprints, colors, size) for kernels in (triton_curvature, reference)
+    )
+    for mine, theirs in zip(one, other, strict=True):
+        close(mine, theirs, 1e-4)
+
+
+def test_products_of_long_splats_keep_their_small_entries():
+    """Whose quadratic forms are differences of large numbers, and the squares of those larger."""
+    source, size = chance(1), (70, 40)
+    angles = 3 * torch.rand(6, generator=source)
+    axes = torch.stack([angles.cos(), angles.sin(), -angles.sin(), angles.cos()], 1).view(6, 2, 2)
+    covariances = axes.mT @ torch.diag(torch.tensor([40.0, 1.0]).square()) @ axes
+    means = torch.rand(6, 2, generator=source) * torch.tensor(size)
+    opacities, depths = 0.3 + 0.6 * torch.rand(2, 6, generator=source)
+    footprints = footprints_of(means, covariances, opacities, depths)
+    one, other = (
+        screened(kernels, footprints, features_of(6), size)
+        for kernels in (triton_curvature, reference)
+    )
+    agree_in_units(one, other, 1e-4)
 
 
 @scenes
@@ -402,6 +516,8 @@ def test_what_the_kernels_cannot_do_is_said():
         triton_blend.rasterize(wide, features, width=8, height=8)
     with pytest.raises(ValueError, match=said):
         triton_moments.rasterize_moments(wide, features, rate=0.1, width=8, height=8)
+    with pytest.raises(ValueError, match=said):
+        screened(triton_curvature, wide, features[:, :3])
     with pytest.raises(ValueError, match=r"^rate must be at least 0 and below 1"):
         triton_moments.rasterize_moments(footprints, features, rate=1, width=8, height=8)
     absolute = torch.zeros(5, 2)
@@ -479,7 +595,7 @@ def test_products_of_the_backend_are_those_of_the_reference(count: int):
     for mine, theirs in zip(
         one.blocks(squares.to(DEVICE)), other.blocks(squares.double()), strict=True
     ):
-        close(mine, theirs, 1e-3)
+        close(mine, theirs, 1e-4)
 
 
 @pytest.mark.usefixtures("without_gsplat")
@@ -520,7 +636,7 @@ COMPILE = """
 import itertools, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from lumigraph.kernels import triton_blend, triton_moments
+from lumigraph.kernels import triton_blend, triton_curvature, triton_moments
 
 TYPES = dict.fromkeys(("begins", "splats", "rows", "median"), "*i32")
 TYPES |= dict.fromkeys(("width", "height", "columns"), "i32")
@@ -529,7 +645,9 @@ KERNELS = (
     triton_blend._blend,
     triton_blend._blend_backward,
     triton_blend._blend_forward_mode,
+    triton_curvature._curve,
     triton_moments._moments,
+    triton_moments._moments_backward,
 )
 # An argument of 1 is compiled in: images may be one pixel wide, and of one column of tiles.
 for kernel, channels, ones in itertools.product(KERNELS, (1, 3), ((), ("width", "columns"))):
@@ -556,7 +674,7 @@ def test_the_kernels_compile_for_a_gpu_where_there_is_none(tmp_path: Path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert len(run.stdout.split()) == 16
+    assert len(run.stdout.split()) == 24
 
 
 @pytest.mark.cuda
@@ -569,3 +687,17 @@ def test_a_larger_image_on_a_gpu_is_that_of_the_reference_and_the_same_each_time
     other = derived(reference, footprints, features, size)
     for name in (*NAMES, "absolute"):
         close(one[name], other[name], 1e-3)
+    mine, again, theirs = (
+        screened(kernels, footprints, features, size)
+        for kernels in (triton_curvature, triton_curvature, reference)
+    )
+    for x, same_x, expected in zip(mine, again, theirs, strict=True):
+        assert torch.equal(x, same_x)
+        close(x, expected, 1e-3)
+    bent, bent_again, expected = (
+        derived_moments(kernels, footprints, features, 0.2, size=size)
+        for kernels in (triton_moments, triton_moments, reference)
+    )
+    for name in NAMES:
+        assert torch.equal(bent[name], bent_again[name])
+        close(bent[name], expected[name], 1e-3)

@@ -41,7 +41,8 @@ RANGED = ["depth", "opacity", "uncertainty", "confidence"]
 
 OPTIMIZERS: dict[Optimizer, str] = {
     "adam": "Adam",
-    "lm-published": "Adam, then Levenberg-Marquardt",
+    "lm": "Adam, then Levenberg-Marquardt",
+    "lm-published": "Adam, then 3DGS-LM",
 }
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
@@ -183,8 +184,8 @@ def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
             value=form["optimizer"],
             options=_options({str(name): label for name, label in OPTIMIZERS.items()}),
             enabled=enabled,
-            hint="The second takes two thirds of the steps, then five iterations as 3DGS-LM has "
-            "them: seconds to minutes each.",
+            hint="The second ends with steps that know how each splat bends the picture. The "
+            "third takes two thirds of the steps, then five iterations, of up to minutes each.",
         ),
         _control(
             MAKE,
