@@ -330,7 +330,8 @@ class Backend(Protocol):
                 With m the running mean of the gradient, and r the rate over what corrects its
                 bias, a step is (C + diag(root / r))^-1 m in place of r m / root: that of Newton's
                 method for each splat, with Adam's root over its rate for Levenberg-Marquardt
-                damping.
+                damping. C counts with `BLOCK_DAMPING` more of its diagonal over the geometry, of
+                which no number goes farther than `FARTHEST_STEP` rates r.
 
         Returns:
             The loss before the step.

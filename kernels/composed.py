@@ -5,6 +5,8 @@ from torch import Tensor
 
 from lumigraph.kernels.backend import Backend
 from lumigraph.kernels.types import (
+    BLOCK_DAMPING,
+    FARTHEST_STEP,
     Adam,
     Blocks,
     Filter,
@@ -148,10 +150,12 @@ def _step(
     if last is not None:
         missed = torch.where(seen, step - 1 - last, 0).clamp_min(0).to(missed)
         last.masked_fill_(seen, step)
-    pulls, dampings = [], []
+    pulls, dampings, farthest = [], [], []
     for value, gradient, mean, square, rate in zip(
         splats, gradients, moments.first, moments.second, rates, strict=True
     ):
+        whole = rate / (1 - betas[0] ** step)
+        farthest.append(FARTHEST_STEP * whole)
         if rate == 0 or gradient is None:
             pulls.append(torch.zeros_like(value))
             dampings.append(torch.full_like(value, STILL))
@@ -173,7 +177,6 @@ def _step(
         # What the old mean would have moved meanwhile, divided by the root as it is now.
         drift = betas[0] * (1 - betas[0] ** steps) / (1 - betas[0])
         root = (square / (1 - betas[1] ** step)).sqrt() + epsilon
-        whole = rate / (1 - betas[0] ** step)
         if curvature is None:
             value.sub_(whole * drift * old / root)
         else:
@@ -181,20 +184,27 @@ def _step(
             pulls.append(mean + drift * old)
             dampings.append(root / whole)
     if curvature is not None:
-        _move(splats, Parameters(*pulls), Parameters(*dampings), curvature, seen)
+        _move(splats, Parameters(*pulls), Parameters(*dampings), farthest, curvature, seen)
 
 
 def _move(
-    splats: Parameters, pull: Parameters, damping: Parameters, curvature: Blocks, seen: Tensor
+    splats: Parameters,
+    pull: Parameters,
+    damping: Parameters,
+    farthest: list[float],
+    curvature: Blocks,
+    seen: Tensor,
 ) -> None:
-    """Goes (curvature + damping)^-1 pull down, where a splat is seen."""
+    """Goes (curvature + damping)^-1 pull down, not too far, where a splat is seen."""
     count = len(seen)
     matrices = curvature.matrices()
     rows = [torch.cat([x.view(count, -1) for x in part[:4]], 1) for part in (damping, pull)]
-    matrices.diagonal(dim1=1, dim2=2).add_(rows[0])
+    diagonal = matrices.diagonal(dim1=1, dim2=2)
+    diagonal.mul_(1 + BLOCK_DAMPING).add_(rows[0])
     moves = torch.linalg.solve(matrices, rows[1]) * seen[:, None]
-    for value, move in zip(splats[:4], moves.split([3, 4, 3, 1], 1), strict=True):
-        value.sub_(move.view_as(value))
+    parts = zip(splats[:4], moves.split([3, 4, 3, 1], 1), farthest[:4], strict=True)
+    for value, move, most in parts:
+        value.sub_(move.view_as(value).clamp(-most, most))
     for value, x, d, bend in zip(
         splats[4:], pull[4:], damping[4:], (curvature.base, curvature.rest), strict=True
     ):

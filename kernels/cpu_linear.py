@@ -22,8 +22,8 @@ class Products:
 
     Between products it keeps the splats in view and the sorted list of each tile: 72 bytes a
     splat, 24 an entry of a list and a quarter more to grow, and the picture. While one is found it
-    takes 64 bytes a splat (`jvp`), 48 an entry (`vjp`) or 176 (`blocks`; 96 without harmonics) from
-    memory that all objects share.
+    takes 64 bytes a splat (`jvp`), 48 an entry (`vjp`) or 128 and 32 a splat (`blocks`; 96 and none
+    without harmonics) from memory that all objects share.
     """
 
     color: Tensor

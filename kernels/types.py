@@ -100,6 +100,13 @@ GEOMETRY = 11
 """Numbers of a splat's shape: mean 3, quaternion 4, log scales 3, opacity logit 1."""
 
 
+BLOCK_DAMPING = 1e-3
+"""What a block that damps steps is given more of its diagonal: more than rounding takes."""
+
+FARTHEST_STEP = 3.0
+"""How far such a step takes a number of the geometry at most, in rates."""
+
+
 class Blocks(NamedTuple):
     """What G^T diag(w) G couples within each splat, where G is the colour's derivative."""
 

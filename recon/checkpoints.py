@@ -136,7 +136,7 @@ def _lm_from(
 def _blocks_from(
     state: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
 ) -> BlockState:
-    numbers = {name: kind(state[name]) for name, kind in _BLOCKS.items()}
+    numbers: dict[str, Any] = {name: kind(state[name]) for name, kind in _BLOCKS.items()}
     if numbers["step"] < 0 or not 1 <= numbers["damping"] < math.inf:
         raise ValueError(f"{numbers['step']} steps and a damping of {numbers['damping']} cannot be")
     shapes = {name: tuple(tensors[f"splats.{name}"].shape) for name in _NAMES}
@@ -146,11 +146,11 @@ def _blocks_from(
     for name, shape in wanted.items():
         if tuple((found := tensors[name]).shape) != shape or found.dtype != torch.float32:
             raise ValueError(f"{name} is {found.dtype} {list(found.shape)}, not {list(shape)}")
-    groups = {
-        kind: kind(*(tensors[f"lm.{group}.{name}"].to(device) for name in kind._fields))
+    curvature, best = (
+        [tensors[f"lm.{group}.{name}"].to(device) for name in kind._fields]
         for group, kind in (("curvature", Blocks), ("best", Parameters))
-    }
-    return BlockState(groups[Blocks], groups[Parameters], **numbers)
+    )
+    return BlockState(Blocks(*curvature), Parameters(*best), **numbers)
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:

@@ -274,7 +274,7 @@ def _optimize(
         Parameters(**splats.tensors),
         Moments(Parameters(**fit.first), Parameters(**fit.second), fit.last),
         Target(camera.view, photo.to(splats.means.device), background, plan.ssim_weight),
-        Adam(learning_rates(plan, fit.step), fit.step + 1),
+        Adam(learning_rates(plan, fit.step), fit.step + 1, (0.9, plan.second_decay)),
         degree=splats.degree,
         filter=splats.filter,
         pull=fit.pull if fit.step < plan.refine_stop else None,

@@ -43,7 +43,7 @@ from lumigraph.recon.levenberg import dot
 from lumigraph.recon.lm_published import Try
 from lumigraph.recon.residuals import as_colors, curvature_weights
 
-RATES = 4.0
+RATES = 2.0
 """Rates, in those of Adam."""
 
 SECOND_DECAY = 0.97

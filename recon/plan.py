@@ -58,6 +58,8 @@ class Plan:
     opacity_rate: float = 5e-2
     scale_rate: float = 5e-3
     rotation_rate: float = 1e-3
+    second_decay: float = 0.999
+    """Of Adam's running means of squares, by which steps are divided."""
     optimizer: Optimizer = "adam"
     switch: int = 0
     """Steps after which an optimizer that is not Adam takes over; each of the others is a step of
@@ -134,12 +136,13 @@ _NOT_NEGATIVE = (
 _POSITIVE = ("means_rate", "means_rate_final", "grow_gradient", "grow_scale", "prune_scale")
 _BETWEEN = {"degree": (0, 3), "ssim_weight": (0, 1), "coarse_downscale": (1, 64)}
 # A reset leaves opacities at twice `prune_opacity`.
-_PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5}
+_PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5, "second_decay": 1}
 
 
-# Short fits move twice as far in a step, and their centres do not come to rest before they are
-# where they belong: their rate falls to about what it is after as many steps of a long fit. Without
-# resets, which are for fog that small photos hardly let arise, there is time for more splats.
+# Short fits move twice to eight times as far in a step, by squares that follow sooner, and their
+# centres do not come to rest before they are where they belong: their rate falls to about what it
+# is after as many steps of a long fit. Without resets, which are for fog that small photos hardly
+# let arise, there is time for more splats.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=3_000,
@@ -150,10 +153,12 @@ PRESETS: dict[Preset, Plan] = {
         grow_gradient=1.2e-3,
         means_rate=3.2e-4,
         means_rate_final=1.6e-5,
-        base_rate=1e-2,
-        rest_rate=5e-4,
-        scale_rate=2e-2,
-        rotation_rate=2e-3,
+        base_rate=2e-2,
+        rest_rate=1e-3,
+        opacity_rate=1e-1,
+        scale_rate=4e-2,
+        rotation_rate=4e-3,
+        second_decay=0.99,
         cooldown_steps=450,
     ),
     "standard": Plan(

@@ -97,7 +97,8 @@ def curvature_weights(image: Tensor, photo: Tensor, ssim_weight: float) -> Tenso
     The loss is that of 3DGS: means of (1 - s) |e| + s (1 - SSIM), with e = image - photo. |e| is as
     bent as the parabola that touches it where e is, 1 / |e|, but no more than at `SMALL`. And where
     the picture is close to its photo 1 - SSIM is v_e / (2 v_y + C2), with v variances over windows:
-    e^2 over that, but for the windows' means, which are left out.
+    e^2 over that, but for the windows' means, which are left out. For that a photo is taken for
+    grey: its channels hardly differ in how they vary.
 
     Args:
         image: The picture. [height, width, channels]
@@ -107,7 +108,8 @@ def curvature_weights(image: Tensor, photo: Tensor, ssim_weight: float) -> Tenso
     Returns:
         [height, width, channels]
     """
-    mean, square = _blurred(photo, photo * photo)
+    grey = photo.mean(2, keepdim=True)
+    mean, square = _blurred(grey, grey * grey)
     (similar,) = _blurred(1 / (2 * (square - mean * mean).clamp_min(0) + C2))
     absolute = 1 / (image - photo).abs_().clamp_min_(SMALL)
     return ((1 - ssim_weight) * absolute + 2 * ssim_weight * similar) / image.numel()

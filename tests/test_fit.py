@@ -9,6 +9,7 @@ import torch
 from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import (
     Plan,
+    change_plan,
     fit_splats,
     load_checkpoint,
     save_checkpoint,
@@ -17,6 +18,7 @@ from lumigraph.recon import (
 from lumigraph.recon.density import no_pull, refine, reset_opacities, split
 from lumigraph.recon.fit import SplatFit
 from lumigraph.recon.initial import neighbor_distances, splats_from_points
+from lumigraph.recon.lm import BlockState
 from lumigraph.recon.lm_published import LmState
 from lumigraph.recon.morton import morton_order
 from lumigraph.render import Camera, Similarity, Splats, psnr, render
@@ -172,8 +174,8 @@ def test_levenberg_marquardt_goes_on_to_the_bit(capture, tmp_path, steps):
     again = load_checkpoint(tmp_path / "fit")
     assert (again.lm is None) == (steps == 52)
     assert_same(whole, finished(capture, again))
-    assert whole.lm is not None
-    assert again.lm is not None
+    assert isinstance(whole.lm, LmState)
+    assert isinstance(again.lm, LmState)
     assert (whole.lm.number, whole.lm.radius) == (again.lm.number, again.lm.radius)
 
 
@@ -191,7 +193,7 @@ def test_iterations_of_levenberg_marquardt_are_told_and_lower_the_cost(capture):
 def test_levenberg_marquardt_that_has_no_more_to_gain_ends_the_fit(capture):
     plan = dataclasses.replace(PLAN, steps=60, **METHODS["finished by 3DGS-LM"])
     fit = finished(capture, start_fit(capture, plan), 53)
-    assert fit.lm is not None
+    assert isinstance(fit.lm, LmState)
     fit.lm.radius, fit.lm.factor = 1e-4, 1e9  # of a search whose next failure is its last
     fit.splats.means.fill_(math.nan)
     steps = list(fit_splats(capture, fit))
@@ -379,7 +381,8 @@ def test_neighbor_distances_of_a_grid():
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncate", "text", "other kind", "shape", "type", "order", "levels", "radius"]
+    "damage",
+    ["truncate", "text", "other kind", "shape", "type", "order", "levels", "radius", "curvature"],
 )
 def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
     path = tmp_path / "fit.safetensors"
@@ -392,6 +395,11 @@ def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
         fit.order = fit.order.int()
     if damage == "radius":
         fit.lm = LmState(1, -1.0, 2.0, torch.arange(3), fit.random.clone())
+    if damage == "curvature":
+        plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
+        fit = finished(capture, start_fit(capture, plan), 40)
+        assert isinstance(fit.lm, BlockState)
+        fit.lm.curvature = fit.lm.curvature._replace(geometry=fit.lm.curvature.geometry[:, :-1])
     if damage == "levels":
         fit.levels = fit.levels * 0
     save_checkpoint(fit, path)
@@ -418,3 +426,14 @@ def test_a_fit_is_not_continued_with_fewer_photos(capture):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         load_checkpoint(tmp_path / "nothing")
+
+
+def test_other_harmonics_make_the_curvature_anew(capture):
+    plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
+    fit = finished(capture, start_fit(capture, plan), 40)
+    assert isinstance(fit.lm, BlockState)
+    change_plan(fit, degree=0)
+    assert fit.lm is None
+    finished(capture, fit)
+    assert isinstance(fit.lm, BlockState)
+    assert fit.lm.curvature.rest.shape == (len(fit.splats), 0, 3)

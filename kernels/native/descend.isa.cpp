@@ -9,7 +9,7 @@ namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
 constexpr float STILL = 1e30f;      // damping of what has no rate
-constexpr float PIVOT_MIN = 1e-6f;  // of a diagonal of one
+constexpr float PIVOT_MIN = 1e-4f;  // of a diagonal of one
 
 template <int COLUMNS>
 inline void store_columns(const Floats *columns, const Group &g, float *rows) {
@@ -66,15 +66,17 @@ template <int COLUMNS>
 inline void move_rows(const Descent &d, int which, const Floats *step, const Group &g) {
     Floats p[COLUMNS];
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
-    for (int c = 0; c < COLUMNS; ++c) p[c] -= step[c];
+    const Floats most = fill(FARTHEST_STEP * d.rates[which]);
+    for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(smaller(step[c], most), -most);
     store_columns<COLUMNS>(p, g, d.parameters[which]);
 }
 
 // Solves (block + diag(damping)) x = pull by Cholesky's method, in place of the pull. The rows are
-// scaled to a diagonal of one, and a pivot that rounding has taken is held at PIVOT_MIN.
+// scaled to a diagonal of one. What rounding has made of a block that is nearly singular does no
+// harm: pivots are held at PIVOT_MIN, and no factor is above one.
 inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
     Floats scale[GEOMETRY];
-    for (int i = 0; i < GEOMETRY; ++i) scale[i] = 1.0f / root(block[at(i, i)] + damping[i]);
+    for (int i = 0; i < GEOMETRY; ++i) scale[i] = 1.0f / root((1 + BLOCK_DAMPING) * block[at(i, i)] + damping[i]);
     for (int i = 0; i < GEOMETRY; ++i) {
         for (int j = 0; j < i; ++j) block[at(i, j)] *= scale[i] * scale[j];
         block[at(i, i)] = fill(1.0f);
@@ -88,7 +90,7 @@ inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
         for (int i = j + 1; i < GEOMETRY; ++i) {
             Floats sum = block[at(i, j)];
             for (int k = 0; k < j; ++k) sum -= block[at(i, k)] * block[at(j, k)];
-            block[at(i, j)] = sum * over;
+            block[at(i, j)] = larger(smaller(sum * over, fill(1.0f)), fill(-1.0f));
         }
     }
     for (int i = 0; i < GEOMETRY; ++i) {

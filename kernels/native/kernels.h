@@ -213,21 +213,27 @@ struct BlendTangents {
     float *image;             // [height, width, 3]
 };
 
+// How the colours of a record change as its mean moves along each of two unit vectors, which are
+// across the line from the camera to it and across each other. Along that line they do not.
+struct alignas(32) Turn {
+    float by[2][3];
+};
+
 // Sums over pixels of w g g^T for one entry, where g is by what the splat is on the image plane.
 // With q the derivative of a colour by ln(alpha) and light = alpha times the transmittance before:
 //   the sums of w q^2 X^i Y^j over the channels, i + j <= 4,
 //   for each channel that of w light^2,
-//   and where colours depend on where a splat is, for each channel those of w q light X^i Y^j,
+//   and where colours turn, for both directions those of w q light turn X^i Y^j over the channels,
 //   i + j <= 2.
 // X = dx + (xy / xx) dy of the conic and Y = dy: in these the ellipse is upright, so that squares
 // of the form's terms do not cancel, as they would for a long and slanting splat. They lie in a
 // slot as they are found: see curvature.isa.cpp.
-constexpr int PLAIN_PRODUCTS = 24, ALL_PRODUCTS = 44;  // floats of a slot, without the last or with
+constexpr int PLAIN_PRODUCTS = 24, ALL_PRODUCTS = 32;  // floats of a slot, without the last or with
 
 struct Curvature {
     const Tiles *tiles;
     const float *image, *weights;  // [height, width, 3]; the image is what blend made
-    bool mixed;                    // whether to find the mixed sums
+    const Turn *turns;             // in the order of the records; or null: no colour does
     float *slots;                  // [entries, PLAIN_PRODUCTS or ALL_PRODUCTS]
 };
 
@@ -238,6 +244,10 @@ struct BlockRows {
 };
 
 // The parameters of a scene with Adam's moments, in the order of PARAMETERS.
+// What is added to a block of curvature, in its own diagonal, and how far a step goes at most, in
+// rates: as in types.py.
+constexpr float BLOCK_DAMPING = 1e-3f, FARTHEST_STEP = 3.0f;
+
 struct Descent {
     Project project;      // its parameters are those below
     Harmonics harmonics;  // so are these
@@ -306,10 +316,12 @@ struct Kernels {
     // Adds the gradient that is in the slots of one chunk's records to rows like the parameters'.
     void (*add_gradient)(const Scene &, const Record *records, int count, const float *slots,
                          float *const *out);
+    // How the colours of one chunk's records turn.
+    void (*turns)(const Scene &, const Record *records, int count, Turn *out);
     void (*curvature)(const Curvature &);
-    // Adds the blocks that the products in the slots of one chunk's records make.
-    void (*add_blocks)(const Scene &, const Record *records, int count, const float *slots,
-                       const BlockRows &out);
+    // Adds the blocks that the products in the slots of one chunk's records make; turns or null.
+    void (*add_blocks)(const Scene &, const Record *records, const Turn *turns, int count,
+                       const float *slots, const BlockRows &out);
 
     void (*loss)(const Loss &);
     void (*adam)(const Adam &);

@@ -23,9 +23,10 @@ void tangents(const Scene &, const float *const *direction, const Record *record
 void blend_tangents(const BlendTangents &);
 void add_gradient(const Scene &, const Record *records, int count, const float *slots,
                   float *const *out);
+void turns(const Scene &, const Record *records, int count, Turn *out);
 void curvature(const Curvature &);
-void add_blocks(const Scene &, const Record *records, int count, const float *slots,
-                const BlockRows &out);
+void add_blocks(const Scene &, const Record *records, const Turn *turns, int count,
+                const float *slots, const BlockRows &out);
 void loss(const Loss &);
 void adam(const Adam &);
 

@@ -6,10 +6,12 @@
 namespace lumigraph {
 namespace {
 
-// What a product needs while it is found; one is kept for the next, of whatever view.
+// What a product needs while it is found; one is kept for the next, of whatever
+// view.
 struct Scratch {
     Buffer<float> slots;
     Buffer<Tangent> tangents;
+    Buffer<Turn> turns;
 };
 std::mutex spare_mutex;
 std::unique_ptr<Scratch> spare;
@@ -63,11 +65,17 @@ void TileLists::blocks(const Scene &scene, const float *image, const float *weig
     const bool mixed = scene.harmonics.degree > 0;
     const int numbers = mixed ? ALL_PRODUCTS : PLAIN_PRODUCTS;
     float *slots = scratch->slots.resize(entries_ * numbers);
-    kernels().curvature({&tiles_, image, weights, mixed, slots});
+    Turn *turns = mixed ? scratch->turns.resize(splats_) : nullptr;
+    if (mixed)
+        for_each_chunk([&](int64_t n) {
+            kernels().turns(scene, tiles_.record + n * CHUNK, work_->chunks[n].count,
+                            turns + n * CHUNK);
+        });
+    kernels().curvature({&tiles_, image, weights, turns, slots});
     for_each_chunk([&](int64_t n) {
         const Chunk &chunk = work_->chunks[n];
-        kernels().add_blocks(scene, tiles_.record + n * CHUNK, chunk.count,
-                             slots + int64_t(chunk.slots) * numbers, out);
+        kernels().add_blocks(scene, tiles_.record + n * CHUNK, mixed ? turns + n * CHUNK : nullptr,
+                             chunk.count, slots + int64_t(chunk.slots) * numbers, out);
     });
 }
 

@@ -19,13 +19,22 @@ inline void sum_slots(const Record &r, const float *slots, float total[NUMBERS])
 // The sums of a vector of records, a column for each of a slot's numbers.
 template <int NUMBERS = SLOT>
 inline void sum_columns(const Record *records, int count, const float *slots, Floats *out) {
-    alignas(64) float columns[NUMBERS][LANES] = {};
+    constexpr int PARTS = (NUMBERS + LANES - 1) / LANES;
+    Floats rows[PARTS][LANES] = {};
     for (int i = 0; i < count; ++i) {
-        float total[NUMBERS];
-        sum_slots<NUMBERS>(records[i], slots, total);
-        for (int k = 0; k < NUMBERS; ++k) columns[k][i] = total[k];
+        Floats total[PARTS] = {};
+        const float *slot = slots + int64_t(records[i].first) * NUMBERS;
+        for (uint32_t s = 0; s < records[i].count; ++s, slot += NUMBERS)
+#pragma GCC unroll 8
+            for (int v = 0; v < PARTS; ++v) {
+                const float *part = slot + v * LANES;
+                const int here = NUMBERS - v * LANES;
+                total[v] += here < LANES ? load_first(part, here) : load(part);
+            }
+        for (int v = 0; v < PARTS; ++v) rows[v][i] = total[v];
     }
-    for (int k = 0; k < NUMBERS; ++k) out[k] = load(columns[k]);
+    for (Floats *part : rows) transpose(part);
+    for (int k = 0; k < NUMBERS; ++k) out[k] = rows[k / LANES][k % LANES];
 }
 
 // The loss by the centre (2), the conic (3) and the opacity of a footprint, from the moments that

@@ -20,6 +20,7 @@ const Kernels kernels = {
     .tangents = tangents,
     .blend_tangents = blend_tangents,
     .add_gradient = add_gradient,
+    .turns = turns,
     .curvature = curvature,
     .add_blocks = add_blocks,
     .loss = loss,
