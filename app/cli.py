@@ -197,8 +197,9 @@ def train(
     optimizer: Annotated[
         Optimizer | None,
         typer.Option(
-            help="lm: photo by photo with each splat's curvature, after density control. "
-            "lm-published: after two thirds of the steps 5 iterations of 3DGS-LM. [default: adam]"
+            help="lm: after density control photo by photo with each splat's curvature, in 0.7 "
+            "of the steps that were left. lm-published: after two thirds of the steps 5 "
+            "iterations of 3DGS-LM. [default: adam]"
         ),
     ] = None,
     device: DeviceAt = None,

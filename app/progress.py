@@ -147,7 +147,7 @@ class Drawing:
                     _say(f"Warning: {event.message}")
                 case _:
                     pass
-            if isinstance(event, Step) and event.tried:
+            if isinstance(event, Step) and event.tried and _is_told(event.tried):
                 _say(iteration_line(event.tried))
 
 
@@ -172,6 +172,11 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done)
 
         yield told
+
+
+def _is_told(tried: Try) -> bool:
+    """Of many iterations every tenth is, and those that went wrong; the report has them all."""
+    return tried.number <= PLAIN_LINES or tried.number % 10 == 0 or not tried.accepted
 
 
 def iteration_line(tried: Try) -> str:
@@ -201,7 +206,7 @@ def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace
             facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
             done: dict[str, Any] = {"completed": event.step, "facts": facts, "left": pace.left}
             bar.update(training, total=event.steps, **done)
-            if event.tried:
+            if event.tried and _is_told(event.tried):
                 bar.console.print(iteration_line(event.tried), highlight=False, markup=False)
         case Scored():
             bar.update(

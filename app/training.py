@@ -49,8 +49,9 @@ Heed = Callable[[], None]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what a machine sends before it shuts down, and what a lost connection sends."""
 
-SPACE_WANTED = 512 << 20
-"""Bytes: 200,000 splats of 59 floats in the scene, the PLY and two checkpoints of three copies."""
+SPACE_WANTED = 768 << 20
+"""Bytes: 200,000 splats of 59 floats in the scene, the PLY and two checkpoints of three copies, and
+of six with Levenberg-Marquardt."""
 
 
 @dataclass(frozen=True)

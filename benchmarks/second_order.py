@@ -5,7 +5,8 @@
 
 All begin at the same scene: that of a fit by Adam at the step at which density control ends. From
 there Adam takes the steps that are left, or half of them with its schedule in half the time; "lm"
-three quarters of them, or half; and 3DGS-LM its five iterations. Seconds are those of the training
+the part of them that it takes in a plan, or half; and 3DGS-LM its five iterations. With fewer steps
+the rate of the centres is what a plan of so many steps has there. Seconds are those of the training
 alone; the loss is that of Adam, over all training photos. The methods take turns with each seed.
 """
 

@@ -160,7 +160,7 @@ def _step(
             pulls.append(torch.zeros_like(value))
             dampings.append(torch.full_like(value, STILL))
             continue
-        start, old, steps = value.clone(), mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
+        old, steps = mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
         mean.mul_(betas[0] ** steps)
         square.mul_(betas[1] ** steps)
         backend.adam(
@@ -169,7 +169,7 @@ def _step(
             mean,
             square,
             step=step,
-            learning_rate=rate,
+            learning_rate=rate if curvature is None else 0.0,
             betas=betas,
             epsilon=epsilon,
             rows=seen,
@@ -180,7 +180,6 @@ def _step(
         if curvature is None:
             value.sub_(whole * drift * old / root)
         else:
-            value.copy_(start)
             pulls.append(mean + drift * old)
             dampings.append(root / whole)
     if curvature is not None:
@@ -196,15 +195,19 @@ def _move(
     seen: Tensor,
 ) -> None:
     """Goes (curvature + damping)^-1 pull down, not too far, where a splat is seen."""
-    count = len(seen)
-    matrices = curvature.matrices()
-    rows = [torch.cat([x.view(count, -1) for x in part[:4]], 1) for part in (damping, pull)]
+    index = torch.nonzero(seen)[:, 0]
+    count = len(index)
+    matrices = Blocks(*(x[index] for x in curvature)).matrices()
+    rows = [torch.cat([x[index].view(count, -1) for x in part[:4]], 1) for part in (damping, pull)]
     diagonal = matrices.diagonal(dim1=1, dim2=2)
     diagonal.mul_(1 + BLOCK_DAMPING).add_(rows[0])
-    moves = torch.linalg.solve(matrices, rows[1]) * seen[:, None]
-    parts = zip(splats[:4], moves.split([3, 4, 3, 1], 1), farthest[:4], strict=True)
+    scale = diagonal.rsqrt()
+    matrices *= scale[:, :, None] * scale[:, None, :]
+    solved, _ = torch.linalg.solve_ex(matrices, scale * rows[1])
+    parts = zip(splats[:4], (scale * solved).split([3, 4, 3, 1], 1), farthest[:4], strict=True)
     for value, move, most in parts:
-        value.sub_(move.view_as(value).clamp(-most, most))
+        moves = move.clamp(-most, most).view(count, *value.shape[1:])
+        value.index_add_(0, index, moves, alpha=-1)
     for value, x, d, bend in zip(
         splats[4:], pull[4:], damping[4:], (curvature.base, curvature.rest), strict=True
     ):

@@ -104,7 +104,8 @@ BLOCK_DAMPING = 1e-3
 """What a block that damps steps is given more of its diagonal: more than rounding takes."""
 
 FARTHEST_STEP = 3.0
-"""How far such a step takes a number of the geometry at most, in rates."""
+"""How far such a step takes a number of the geometry at most, in rates. Adam's are of one or less;
+a number without squares of its own may be coupled to others that pull it much farther."""
 
 
 class Blocks(NamedTuple):

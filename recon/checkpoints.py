@@ -27,7 +27,7 @@ _NAMES = [*SHAPES, "rest"]
 _GROUPS = ("splats", "first", "second")
 _LM = {"number": int, "radius": float, "factor": float, "shrunk": bool, "ended": bool}
 _BLOCKS = {"number": int, "step": int} | dict.fromkeys(
-    ("cost", "last", "damping", "losses", "fall", "foretold", "seconds"), float
+    ("cost", "last", "damping", "losses", "fall", "foretold", "length", "seconds"), float
 )
 
 

@@ -16,6 +16,7 @@ from lumigraph.recon.lm import FIRST_VIEWS, BlockState, Descent
 from lumigraph.recon.lm_batch import Shot
 from lumigraph.recon.lm_published import LmState, Try, lm_step, start_lm
 from lumigraph.recon.plan import Plan, checked_changes
+from lumigraph.recon.residuals import photo_loss
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
 from lumigraph.render import Camera, Similarity, Splats
 
@@ -39,7 +40,8 @@ class SplatFit:
         levels: From which step on photos are made how many times smaller. float64 [levels, 2]
         order: Training frames of this epoch that are still to come. int64 [frames left]
         random: State of the random number generator. uint8 [bytes]
-        lm: What Levenberg-Marquardt goes on with; None before its first iteration.
+        lm: What Levenberg-Marquardt goes on with; None before it begins, and before it begins anew
+            with another loss or other harmonics.
     """
 
     plan: Plan
@@ -75,7 +77,7 @@ class Step:
         splats: Splats there are now.
         degree: Of the harmonics in use.
         fit: The live state; it does not change until the next step is asked for.
-        tried: What the iteration of Levenberg-Marquardt came to that this step was, if it was one.
+        tried: What the iteration of Levenberg-Marquardt came to that this step was, or ended.
         note: A sentence for whoever looks on, if there is something to say.
     """
 
@@ -151,7 +153,7 @@ def _descend(fit: SplatFit, capture: Capture, photos: Photos, generator: torch.G
     splats = fit.splats
 
     def target(index: int) -> Target:
-        camera, photo = photos.at(index, 1.0)
+        camera, photo = photos.at(index, downscale_at(fit.levels, fit.step))
         photo = photo.to(splats.means.device)
         return Target(camera.view, photo, capture.background, fit.plan.ssim_weight)
 
@@ -162,8 +164,8 @@ def _descend(fit: SplatFit, capture: Capture, photos: Photos, generator: torch.G
         splats.filter,
     )
     if not isinstance(fit.lm, BlockState):
-        spacing = max(1, len(photos.frames) // FIRST_VIEWS)
-        fit.lm = descent.start([target(i) for i in range(0, len(photos.frames), spacing)])
+        count, every = min(FIRST_VIEWS, len(photos.frames)), len(photos.frames)
+        fit.lm = descent.start([target(i * every // count) for i in range(count)])
     index = _next_frame(capture, fit, generator)
     rates = learning_rates(fit.plan, fit.step)
     last = fit.step + 1 == fit.plan.steps
@@ -230,9 +232,7 @@ def _loss(
     backend = backend_for(fit.splats.means.device)
     options = {"degree": fit.splats.degree, "filter": fit.splats.filter, "background": background}
     image, _ = backend.paint(Parameters(**fit.splats.tensors), view=view, **options)
-    target, weight = photo.to(image) / 255, fit.plan.ssim_weight
-    loss = (1 - weight) * backend.l1(image, target)
-    return float(loss + weight * (1 - backend.ssim(image, target)))
+    return photo_loss(backend, image, photo, fit.plan.ssim_weight)
 
 
 def change_plan(fit: SplatFit, **values: Any) -> None:
@@ -248,7 +248,9 @@ def change_plan(fit: SplatFit, **values: Any) -> None:
     Raises:
         ValueError: As `checked_changes` does; nothing is changed then.
     """
-    fit.plan = replace(fit.plan, **checked_changes(values))
+    before, fit.plan = fit.plan, replace(fit.plan, **checked_changes(values))
+    if fit.plan.ssim_weight != before.ssim_weight:
+        _forget_curvature(fit)
     kept = (fit.plan.degree + 1) ** 2 - 1
     if fit.splats.rest.shape[1] > kept:
         fit.splats = replace(fit.splats, rest=fit.splats.rest[:, :kept].clone())
@@ -314,7 +316,7 @@ def _grow_harmonics(fit: SplatFit) -> None:
 
 
 def _forget_curvature(fit: SplatFit) -> None:
-    """It is that of the harmonics there were."""
+    """It is that of the loss or the harmonics there were."""
     if isinstance(fit.lm, BlockState):
         fit.lm = None
 

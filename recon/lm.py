@@ -2,14 +2,14 @@
 
 3DGS-LM (`lm_published.py`) solves for all splats at once, over batches of photos: an iteration
 takes as long as hundreds of Adam's steps. Here each photo is a step, as with Adam, and each splat's
-is the solution of an equation of its own,
+is the solution of an equation of its own (`Backend.descend` has the bounds it is held in),
 
     (C + damping * diag(root / rate)) step = m,
 
 where m is the running mean of the gradients and C that of the splat's blocks of G^T diag(w) G over
-photos: Gauss-Newton's where the photos tell much of a splat, and along what they hardly tell
-anything of no longer than Adam's, whose root over its rate does the damping. So rates can be
-several times as high as those of Adam, which would be thrown about by them.
+photos, of which colours have the diagonal alone. So a step is Gauss-Newton's where the photos tell
+much of a splat, and Adam's where they do not: Adam's root over its rate is the damping. That allows
+for rates by which Adam alone would be thrown about.
 
 Every `REFRESH` steps a photo is linearized: its blocks go into C, and what became of its loss by
 the step is held against what its linear picture foretold. After `ITERATION` steps these are summed
@@ -41,39 +41,41 @@ from lumigraph.kernels import (
 )
 from lumigraph.recon.levenberg import dot
 from lumigraph.recon.lm_published import Try
-from lumigraph.recon.residuals import as_colors, curvature_weights
+from lumigraph.recon.residuals import as_colors, curvature_weights, photo_loss
 
 RATES = 2.0
-"""Rates, in those of Adam."""
+"""Rates, in those of Adam: at three times the loss stays higher for longer than it gains."""
 
 SECOND_DECAY = 0.97
-"""Of Adam's squares, which are to follow sooner than Adam's own 0.999 lets them."""
+"""Of the squares, which are to follow what has changed: 0.95 does as well, 0.9 breaks down."""
 
 STIFFNESS = 20.0
-"""By which C is multiplied: what a photo bends is little beside the noise of a single photo."""
+"""By which C is multiplied, as steps follow the noise of single photos: 40 does as well, at 10 the
+loss ends 1 % higher."""
 
 FIRST_VIEWS = 12
-"""That C is the mean of in the beginning."""
+"""That C is the mean of in the beginning, at most; they take as long as a few steps each."""
 
-REFRESH = 25
-"""Steps from one linearized photo to the next."""
+REFRESH = 50
+"""Steps from one linearized photo to the next, so that these cost little beside the steps."""
 
-FRESH = 0.2
-"""Weight of a new photo in C."""
+FRESH = 0.3
+"""Weight of a new photo in C, which so is a mean over the last three or so."""
 
 ITERATION = 100
-"""Steps that are judged together."""
+"""Steps that are judged together: about as many as there are photos, or more."""
 
 GAIN_LOW, GAIN_HIGH = 0.25, 0.75
-"""Of the gain ratio: below the one damping doubles, above the other it halves."""
+"""Of the gain ratio: below the one damping doubles, above the other it halves, as is usual."""
 
 MUCH_WORSE = 2.0
-"""In costs of the best scene: what is above goes back to it."""
+"""In costs of the best scene: what is above goes back to it. Iterations differ by their photos."""
 
 BACK_DAMPING = 4.0
 """By which damping grows when the scene goes back."""
 
 DAMPING_MAX = 1e6
+"""So that the damping stays finite; nothing moves by then."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class BlockState:
         curvature: C.
         best: The best scene at the end of an iteration, or the one it began with.
         cost: Mean loss of the steps of the iteration that led to it; before the first one ends,
-            that of the photos that C began with.
+            that of the photos that C began with; infinite once that has proved wrong.
         last: That of the iteration before.
         number: Iterations done.
         step: Steps done.
@@ -92,6 +94,7 @@ class BlockState:
         losses: Sum over the steps of this iteration.
         fall: By which losses fell at the photos that were linearized in it, in all.
         foretold: By which they were to fall.
+        length: Of the last step that was judged.
         seconds: Spent in it.
     """
 
@@ -105,6 +108,7 @@ class BlockState:
     losses: float = 0.0
     fall: float = 0.0
     foretold: float = 0.0
+    length: float = 0.0
     seconds: float = 0.0
 
 
@@ -131,9 +135,7 @@ class Descent:
         """The state before the first step: C is the mean over these photos."""
         curvature, cost = None, 0.0
         for target in targets:
-            linear = self._linearize(self.scene, target)
-            weights = curvature_weights(linear.color, _photo(target, linear), target.ssim_weight)
-            curvature = linear.blocks(weights * (STIFFNESS / len(targets)), curvature)
+            linear, curvature = self._curved(self.scene, target, 1 / len(targets), curvature)
             cost += self._loss(linear.color, target) / len(targets)
         if curvature is None:
             raise ValueError("there are no photos to learn from: give at least one")
@@ -178,18 +180,19 @@ class Descent:
     def _judged(self, state: BlockState, target: Target, move: Callable[[], float]) -> float:
         """Takes a step at a photo whose curvature goes into C, and sees what became of its loss."""
         before = _copy(self.scene)
-        linear = self._linearize(before, target)
-        weights = curvature_weights(linear.color, _photo(target, linear), target.ssim_weight)
         for numbers in state.curvature:
             numbers.mul_(1 - FRESH)
-        linear.blocks(weights.mul_(FRESH * STIFFNESS), state.curvature)
+        linear, _ = self._curved(before, target, FRESH, state.curvature)
         loss = move()
         change = Parameters(*(now - then for now, then in zip(self.scene, before, strict=True)))
+        state.length = math.sqrt(dot(change, change))
         image, _ = self._backend.paint(
             self.scene, view=target.view, background=target.background, **self._look
         )
         state.fall += loss - self._loss(image, target)
-        state.foretold += loss - self._loss(linear.color + linear.jvp(change), target)
+        # What is linearized may be drawn by other kernels.
+        there = linear.color + linear.jvp(change)
+        state.foretold += self._loss(linear.color, target) - self._loss(there, target)
         return loss
 
     def _ended(self, state: BlockState) -> Try:
@@ -197,16 +200,18 @@ class Descent:
         steps = (state.step - 1) % ITERATION + 1
         cost, before, used = state.losses / steps, state.last, state.damping
         gain = state.fall / state.foretold if state.foretold > 0 else math.nan
-        accepted = cost <= MUCH_WORSE * state.cost and _finite(self.scene)
-        step = tuple(now - then for now, then in zip(self.scene, state.best, strict=True))
-        length = math.sqrt(dot(step, step))
+        # Few steps may be towards photos that are all difficult.
+        worse = 2 * steps >= ITERATION and cost > MUCH_WORSE * state.cost
+        accepted = not worse and _finite(self.scene)
         if not accepted:
             _put(self.scene, state.best)
-            for mean in (*self.moments.first, *self.moments.second):
-                mean.nan_to_num_(0.0, 0.0, 0.0)
+            for numbers in (*self.moments.first, *self.moments.second, *state.curvature):
+                numbers.nan_to_num_(0.0, 0.0, 0.0)
             for mean in self.moments.first:
                 mean.zero_()
             state.damping = min(BACK_DAMPING * used, DAMPING_MAX)
+            # The best is taken to be as good as the next iteration finds it.
+            state.last, state.cost = state.cost, math.inf
         else:
             if cost <= state.cost:
                 _put(state.best, self.scene)
@@ -226,7 +231,7 @@ class Descent:
             accepted=accepted,
             damping=used,
             shortened=1.0,
-            length=length,
+            length=state.length,
             products=steps // REFRESH,
             images=steps,
             seconds=state.seconds,
@@ -240,19 +245,19 @@ class Descent:
     def _look(self) -> dict[str, Any]:
         return {"degree": self.degree, "filter": self.filter}
 
-    def _linearize(self, scene: Parameters, target: Target) -> Linearization:
-        return self._backend.linearize(
+    def _curved(
+        self, scene: Parameters, target: Target, part: float, curvature: Blocks | None
+    ) -> tuple[Linearization, Blocks]:
+        """A photo linearized, and its part in the curvature added."""
+        linear = self._backend.linearize(
             scene, view=target.view, background=target.background, **self._look
         )
+        photo = as_colors(target.photo, linear.color)
+        weights = curvature_weights(linear.color, photo, target.ssim_weight)
+        return linear, linear.blocks(weights.mul_(part * STIFFNESS), curvature)
 
     def _loss(self, image: Tensor, target: Target) -> float:
-        photo, weight = as_colors(target.photo, image), target.ssim_weight
-        loss = (1 - weight) * self._backend.l1(image, photo)
-        return float(loss + weight * (1 - self._backend.ssim(image, photo)))
-
-
-def _photo(target: Target, linear: Linearization) -> Tensor:
-    return as_colors(target.photo, linear.color)
+        return photo_loss(self._backend, image, target.photo, target.ssim_weight)
 
 
 def _copy(scene: Parameters) -> Parameters:

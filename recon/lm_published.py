@@ -57,19 +57,23 @@ class LmState:
 
 @dataclass(frozen=True)
 class Try:
-    """What one iteration came to. Costs are those of the last batch, on which it is judged.
+    """What one iteration came to: one step of 3DGS-LM, or a hundred steps of "lm" (`lm.py`).
+
+    The costs of 3DGS-LM are those of the last batch, on which a step is judged; those of "lm" are
+    means of the losses that its steps began with.
 
     Attributes:
         number: From 1.
-        before: The cost it began with.
-        tried: The cost where the step leads.
-        gain: How much the cost fell, over how much it was foretold to; nan where nothing was.
-        accepted: Whether the step was taken, as the cost fell; if not, the scene is what it was.
-        damping: One over the radius it was made with.
-        shortened: By the line search, to this part of the step.
-        length: Of the step, after that.
-        products: Of J^T J with a vector, over all batches.
-        images: Views that were linearized.
+        before: The cost it began with, or that of the iteration before.
+        tried: The cost where the step leads, or that of this iteration.
+        gain: How much the cost fell, over how much it was foretold to; nan where nothing was. With
+            "lm" of the photos that were linearized.
+        accepted: Whether the scene is where the step led; if not, it is what it was, or the best.
+        damping: That it was made with; in 3DGS-LM one over the radius.
+        shortened: By a line search, to this part of the step.
+        length: Of the step, after that; of the last one that was judged.
+        products: Of J^T J, or in "lm" of J, with a vector.
+        images: Views that were learned from.
         seconds: It took.
     """
 

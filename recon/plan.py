@@ -13,8 +13,8 @@ Optimizer = Literal["adam", "lm", "lm-published"]
 Levenberg-Marquardt, photo by photo, with the curvature of each splat (`lm.py`); "lm-published" is
 3DGS-LM, by conjugate gradients over batches of photos (arXiv 2409.12892)."""
 
-LM_PART = 0.75
-"""Of Adam's steps after density control, that "lm" takes in their place."""
+LM_PART = 0.7
+"""Of Adam's steps after density control, that "lm" takes in their place, and so as much time."""
 
 LM_ITERATIONS = 5
 """Of 3DGS-LM, after two thirds of the steps that Adam alone would take (section 4)."""
@@ -139,10 +139,10 @@ _BETWEEN = {"degree": (0, 3), "ssim_weight": (0, 1), "coarse_downscale": (1, 64)
 _PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5, "second_decay": 1}
 
 
-# Short fits move twice to eight times as far in a step, by squares that follow sooner, and their
-# centres do not come to rest before they are where they belong: their rate falls to about what it
-# is after as many steps of a long fit. Without resets, which are for fog that small photos hardly
-# let arise, there is time for more splats.
+# Short fits move several times as far in a step, and their centres do not come to rest before they
+# are where they belong: their rate falls to about what it is after as many steps of a long fit.
+# Without resets, which are for fog that small photos hardly let arise, there is time for more
+# splats. The rates of `quick` want squares that follow sooner.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=3_000,
@@ -200,22 +200,16 @@ def finished_by_lm(plan: Plan) -> Plan:
     if plan.optimizer == "lm":
         switch = max(1, min(plan.refine_stop, plan.steps - 1))
         left = max(1, round(LM_PART * (plan.steps - switch)))
-        return replace(
-            plan,
-            steps=switch + left,
-            switch=switch,
-            refine_stop=min(plan.refine_stop, switch),
-            coarse_steps=min(plan.coarse_steps, switch),
-            cooldown_steps=left // 2,
-        )
-    switch = max(1, 2 * plan.steps // 3)
+        cooldown = left // 2
+    else:
+        switch, left, cooldown = max(1, 2 * plan.steps // 3), LM_ITERATIONS, 0
     return replace(
         plan,
-        steps=switch + LM_ITERATIONS,
+        steps=switch + left,
         switch=switch,
         refine_stop=min(plan.refine_stop, switch),
         coarse_steps=min(plan.coarse_steps, switch),
-        cooldown_steps=0,
+        cooldown_steps=cooldown,
     )
 
 

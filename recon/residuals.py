@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lumigraph.kernels import Backend
 from lumigraph.kernels.reference import blur, gaussian_window
 
 HUBER = 0.1
@@ -88,6 +89,21 @@ def published(
         weights += ssim_scale / 4 * moves.square() / near.missing.clamp_min(MISSING_MIN)
         right -= ssim_scale / 2 * moves
     return Terms(cost / 2, weights, right)
+
+
+@torch.no_grad()
+def photo_loss(backend: Backend, image: Tensor, photo: Tensor, ssim_weight: float) -> float:
+    """The loss of 3DGS (arXiv 2308.04079, eq. 7) of a picture beside its photo.
+
+    Args:
+        backend: Of the picture's device.
+        image: The picture. [height, width, 3]
+        photo: What it should be: uint8, or floats in [0, 1]. [height, width, 3]
+        ssim_weight: Of 1 - SSIM, beside the mean absolute difference.
+    """
+    photo = as_colors(photo, image)
+    loss = (1 - ssim_weight) * backend.l1(image, photo)
+    return float(loss + ssim_weight * (1 - backend.ssim(image, photo)))
 
 
 @torch.no_grad()
@@ -263,7 +279,10 @@ def _blurred(*images: Tensor, window: Callable[[Tensor], Tensor] = blur) -> tupl
     """Images of one shape, each blurred. [height, width, channels]"""
     height, width, channels = images[0].shape
     planes = torch.stack(images).permute(0, 3, 1, 2).reshape(-1, 1, height, width)
-    return window(planes).view(-1, channels, height, width).permute(0, 2, 3, 1).unbind(0)
+    # By default cuDNN convolves in TF32, whose 10 bits leave nothing of a small variance.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        blurred = window(planes)
+    return blurred.view(-1, channels, height, width).permute(0, 2, 3, 1).unbind(0)
 
 
 def as_colors(photo: Tensor, image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from lumigraph.recon import (
     Plan,
     change_plan,
     fit_splats,
+    lm,
     load_checkpoint,
     save_checkpoint,
     start_fit,
@@ -382,7 +383,18 @@ def test_neighbor_distances_of_a_grid():
 
 @pytest.mark.parametrize(
     "damage",
-    ["truncate", "text", "other kind", "shape", "type", "order", "levels", "radius", "curvature"],
+    [
+        "truncate",
+        "text",
+        "other kind",
+        "shape",
+        "type",
+        "order",
+        "levels",
+        "radius",
+        "curvature",
+        "damping",
+    ],
 )
 def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
     path = tmp_path / "fit.safetensors"
@@ -395,11 +407,15 @@ def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
         fit.order = fit.order.int()
     if damage == "radius":
         fit.lm = LmState(1, -1.0, 2.0, torch.arange(3), fit.random.clone())
-    if damage == "curvature":
+    if damage in ("curvature", "damping"):
         plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
         fit = finished(capture, start_fit(capture, plan), 40)
         assert isinstance(fit.lm, BlockState)
-        fit.lm.curvature = fit.lm.curvature._replace(geometry=fit.lm.curvature.geometry[:, :-1])
+        if damage == "damping":
+            fit.lm.damping = math.nan
+        else:
+            geometry = fit.lm.curvature.geometry[:, :-1]
+            fit.lm.curvature = fit.lm.curvature._replace(geometry=geometry)
     if damage == "levels":
         fit.levels = fit.levels * 0
     save_checkpoint(fit, path)
@@ -426,6 +442,41 @@ def test_a_fit_is_not_continued_with_fewer_photos(capture):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         load_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("damping", [1.0, 4.0])
+def test_lm_goes_on_to_the_bit_amid_an_iteration(capture, tmp_path, monkeypatch, damping):
+    monkeypatch.setattr(lm, "ITERATION", 8)
+    monkeypatch.setattr(lm, "REFRESH", 3)
+    plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
+    fit = finished(capture, start_fit(capture, plan), 35)
+    assert isinstance(fit.lm, BlockState)
+    fit.lm.damping = damping
+    save_checkpoint(finished(capture, fit, 44), tmp_path / "fit")
+    again = load_checkpoint(tmp_path / "fit")
+    assert isinstance(again.lm, BlockState)
+    assert again.lm.number == 1
+    assert again.lm.losses > 0
+    assert again.lm.foretold == fit.lm.foretold != 0
+    assert_same(finished(capture, fit), finished(capture, again))
+    one, other = dataclasses.asdict(fit.lm), dataclasses.asdict(again.lm)
+    for name in set(one) - {"seconds", "curvature", "best"}:
+        assert one[name] == other[name], name
+    for tensors in ("curvature", "best"):
+        for x, y in zip(one[tensors], other[tensors], strict=True):
+            assert torch.equal(x, y)
+
+
+def test_another_loss_makes_the_curvature_anew(capture):
+    plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
+    fit = finished(capture, start_fit(capture, plan), 40)
+    change_plan(fit, ssim_weight=0.2)
+    assert fit.lm is not None
+    change_plan(fit, ssim_weight=1.0)
+    assert fit.lm is None
+    steps = list(fit_splats(capture, fit))
+    assert steps[-1].tried is not None
+    assert steps[-1].tried.accepted
 
 
 def test_other_harmonics_make_the_curvature_anew(capture):

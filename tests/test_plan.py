@@ -94,6 +94,19 @@ def test_a_fit_that_levenberg_marquardt_finishes_is_two_thirds_adams():
         dataclasses.replace(plan, optimizer="sgd")  # type: ignore[arg-type]
 
 
+def test_lm_begins_where_density_control_ends_and_takes_fewer_steps():
+    plan, adam = plan_from("quick", optimizer="lm"), plan_from("quick")
+    assert (plan.switch, plan.steps, plan.adam_steps) == (2100, 2730, 2100)
+    assert (plan.refine_stop, plan.cooldown_steps) == (2100, 315)
+    assert learning_rates(plan, 2415).base == plan.base_rate
+    assert learning_rates(plan, 2730).base == pytest.approx(plan.base_rate / 10)
+    assert learning_rates(plan, 2730).means == pytest.approx(plan.means_rate_final)
+    assert learning_rates(adam, 3000).means == pytest.approx(adam.means_rate_final)
+    short = plan_from("high", optimizer="lm", steps=2)
+    assert 1 <= short.switch < short.steps
+    assert plan_from_json(plan_to_json(short)) == short
+
+
 def test_every_value_of_the_plan_is_in_the_documented_table():
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]

@@ -209,7 +209,7 @@ class Board:
             Order(
                 preset=form["preset"],
                 downscale=form["downscale"] or None,
-                minutes=form["minutes"] or None,
+                minutes=(form["minutes"] or None) if optimizer == "adam" else None,
                 changes={} if optimizer == "adam" else {"optimizer": optimizer},
             ),
         )

@@ -173,8 +173,9 @@ def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
             low=0,
             high=1440,
             step=1,
-            enabled=enabled,
-            hint="The preset's schedule is stretched to take about so long on this machine.",
+            enabled=enabled and form["optimizer"] == "adam",
+            hint="The preset's schedule is stretched to take about so long on this machine. Only "
+            "with Adam, in whose steps it is counted.",
         ),
         _control(
             MAKE,

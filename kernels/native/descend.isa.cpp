@@ -66,8 +66,9 @@ template <int COLUMNS>
 inline void move_rows(const Descent &d, int which, const Floats *step, const Group &g) {
     Floats p[COLUMNS];
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
+    // In this order what is no number stays so.
     const Floats most = fill(FARTHEST_STEP * d.rates[which]);
-    for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(smaller(step[c], most), -most);
+    for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(-most, smaller(most, step[c]));
     store_columns<COLUMNS>(p, g, d.parameters[which]);
 }
 

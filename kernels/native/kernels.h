@@ -243,11 +243,11 @@ struct BlockRows {
     float *geometry, *base, *rest;  // rows of LOWER, 3, 3 * rest_count
 };
 
-// The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 // What is added to a block of curvature, in its own diagonal, and how far a step goes at most, in
 // rates: as in types.py.
 constexpr float BLOCK_DAMPING = 1e-3f, FARTHEST_STEP = 3.0f;
 
+// The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 struct Descent {
     Project project;      // its parameters are those below
     Harmonics harmonics;  // so are these
