@@ -197,7 +197,7 @@ def train(
     optimizer: Annotated[
         Optimizer | None,
         typer.Option(
-            help="lm: after density control photo by photo with each splat's curvature, in 0.7 "
+            help="lm: after density control photo by photo with each splat's curvature, in 0.85 "
             "of the steps that were left. lm-published: after two thirds of the steps 5 "
             "iterations of 3DGS-LM. [default: adam]"
         ),

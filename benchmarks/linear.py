@@ -4,6 +4,10 @@
 
 The way back is that of a training step, blending backward, gathering, projecting backward and Adam,
 without what density control asks for. All times are taken by turns within one run.
+
+3DGS-LM (arXiv 2409.12892, section 3.3) keeps the derivative itself, four half floats and an index
+for each splat that is blended in a pixel. Its size is told, and how long it takes to read as many
+bytes once, which every product with it would at least.
 """
 
 import argparse
@@ -27,12 +31,15 @@ from measuring import (
     views,
 )
 
-from lumigraph.app.bench import Subject, interleaved, rendering
+from lumigraph.app.bench import Subject, interleaved, load_of, rendering
 from lumigraph.kernels import Blocks, Parameters, _native, backend_for
 from lumigraph.render import Camera, Splats
 
 BLEND_BACKWARD, DESCEND = 4, 5
 """Of the stages of a step, those of the way back."""
+
+CACHED = 12
+"""Bytes that 3DGS-LM keeps of each pair of a pixel and a splat."""
 
 BARS = {"G v": ("one render", 1.3), "G^T u": ("backward", 1.1), "blocks": ("backward", 1.3)}
 """What each product should cost at most, as a multiple of what."""
@@ -76,6 +83,8 @@ def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
     direction = Parameters(*(torch.randn(x.shape, generator=generator) for x in splats))
     gradient = Parameters(*(torch.zeros_like(x) for x in splats))
     blocks = Blocks(torch.zeros(len(scene), 66), *map(torch.zeros_like, splats[4:]))
+    pairs = load_of(scene, camera)["blended_per_pixel"] * camera.width * camera.height
+    cache = torch.zeros(int(pairs * CACHED) // 4)
     subjects = [
         rendering("one render", scene, camera),
         Subject("backward", _backward(scene, camera)),
@@ -85,10 +94,11 @@ def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
         _subject("G^T u, of its own", lambda: linear.vjp(weights)),
         _subject("blocks", lambda: linear.blocks(weights, blocks)),
         _subject("blocks, of their own", lambda: linear.blocks(weights)),
+        _subject("a cache, read once", cache.sum),
     ]
     times = interleaved(subjects, rounds=rounds, progress=telling("Products"))
     speed = {name: dict(summary(values)) for name, values in times.items()}
-    return {"speed": speed, "bytes": linear.bytes}
+    return {"speed": speed, "bytes": linear.bytes, "cache": 4 * len(cache)}
 
 
 def _subject(name: str, work: Callable[[], object]) -> Subject:
@@ -140,7 +150,8 @@ def _page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     speed = result["speed"]
     lines = [f"{result['scene']}, {result['splats']:,} splats, {result['size']}, "]
-    lines[0] += f"{result['bytes'] / 1e6:.1f} MB kept of a view"
+    lines[0] += f"{result['bytes'] / 1e6:.1f} MB kept of a view, "
+    lines[0] += f"{result['cache'] / 1e6:.0f} MB if the derivative were"
     head = ["", "ms", "range", "to one render", "to backward", "at most"]
     rows = []
     for name, times in speed.items():

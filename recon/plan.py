@@ -13,8 +13,8 @@ Optimizer = Literal["adam", "lm", "lm-published"]
 Levenberg-Marquardt, photo by photo, with the curvature of each splat (`lm.py`); "lm-published" is
 3DGS-LM, by conjugate gradients over batches of photos (arXiv 2409.12892)."""
 
-LM_PART = 0.7
-"""Of Adam's steps after density control, that "lm" takes in their place, and so as much time."""
+LM_PART = 0.85
+"""Of Adam's steps after density control, that "lm" takes in their place, as it then ends as low."""
 
 LM_ITERATIONS = 5
 """Of 3DGS-LM, after two thirds of the steps that Adam alone would take (section 4)."""

@@ -96,11 +96,11 @@ def test_a_fit_that_levenberg_marquardt_finishes_is_two_thirds_adams():
 
 def test_lm_begins_where_density_control_ends_and_takes_fewer_steps():
     plan, adam = plan_from("quick", optimizer="lm"), plan_from("quick")
-    assert (plan.switch, plan.steps, plan.adam_steps) == (2100, 2730, 2100)
-    assert (plan.refine_stop, plan.cooldown_steps) == (2100, 315)
-    assert learning_rates(plan, 2415).base == plan.base_rate
-    assert learning_rates(plan, 2730).base == pytest.approx(plan.base_rate / 10)
-    assert learning_rates(plan, 2730).means == pytest.approx(plan.means_rate_final)
+    assert (plan.switch, plan.steps, plan.adam_steps) == (2100, 2865, 2100)
+    assert (plan.refine_stop, plan.cooldown_steps) == (2100, 382)
+    assert learning_rates(plan, 2483).base == plan.base_rate
+    assert learning_rates(plan, 2865).base == pytest.approx(plan.base_rate / 10)
+    assert learning_rates(plan, 2865).means == pytest.approx(plan.means_rate_final)
     assert learning_rates(adam, 3000).means == pytest.approx(adam.means_rate_final)
     short = plan_from("high", optimizer="lm", steps=2)
     assert 1 <= short.switch < short.steps
