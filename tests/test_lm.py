@@ -213,7 +213,7 @@ def test_steps_that_do_not_do_what_was_foretold_are_damped():
     assert (tried.damping, state.damping) == (2.0, 1.0)
 
 
-def test_rates_hardly_matter_where_curvature_is_known():
+def test_wild_rates_do_no_harm_where_curvature_is_known():
     scene = cloud()
     targets = photos(disturbed(scene))
     descent = descent_of(scene)

@@ -77,7 +77,8 @@ inline void move_rows(const Descent &d, int which, const Floats *step, const Gro
 // harm: pivots are held at PIVOT_MIN, and no factor is above one.
 inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
     Floats scale[GEOMETRY];
-    for (int i = 0; i < GEOMETRY; ++i) scale[i] = 1.0f / root((1 + BLOCK_DAMPING) * block[at(i, i)] + damping[i]);
+    for (int i = 0; i < GEOMETRY; ++i)
+        scale[i] = 1.0f / root((1 + BLOCK_DAMPING) * block[at(i, i)] + damping[i]);
     for (int i = 0; i < GEOMETRY; ++i) {
         for (int j = 0; j < i; ++j) block[at(i, j)] *= scale[i] * scale[j];
         block[at(i, i)] = fill(1.0f);
