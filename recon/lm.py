@@ -44,10 +44,11 @@ from lumigraph.recon.lm_published import Try
 from lumigraph.recon.residuals import as_colors, curvature_weights, photo_loss
 
 RATES = 2.0
-"""Rates, in those of Adam: at three times the loss stays higher for longer than it gains."""
+"""Rates, in those of Adam: at three times the loss ends 4 % higher."""
 
 SECOND_DECAY = 0.97
-"""Of the squares, which are to follow what has changed: 0.95 does as well, 0.9 breaks down."""
+"""Of the squares, which are to follow what has changed: 0.95 does as well, at 0.98 the loss ends
+1 % higher."""
 
 STIFFNESS = 20.0
 """By which C is multiplied, as steps follow the noise of single photos: 40 does as well, at 10 the
@@ -200,8 +201,8 @@ class Descent:
         steps = (state.step - 1) % ITERATION + 1
         cost, before, used = state.losses / steps, state.last, state.damping
         gain = state.fall / state.foretold if state.foretold > 0 else math.nan
-        # Few steps may be towards photos that are all difficult.
-        worse = 2 * steps >= ITERATION and cost > MUCH_WORSE * state.cost
+        # Few steps may be towards photos that are all difficult. No number is worse than any.
+        worse = 2 * steps >= ITERATION and not cost <= MUCH_WORSE * state.cost
         accepted = not worse and _finite(self.scene)
         if not accepted:
             _put(self.scene, state.best)
