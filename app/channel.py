@@ -23,7 +23,7 @@ class Progress:
     seconds: float
     """Spent in training steps since step 0, earlier sittings included."""
     tried: Try | None = None
-    """What the step came to if it was an iteration of Levenberg-Marquardt."""
+    """What the iteration of Levenberg-Marquardt came to that the step was, or ended."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def iterations(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry["lm"] for entry in log if isinstance(entry.get("lm"), dict)]
 
 
-def iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
+def _iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The iterations of Levenberg-Marquardt in a log: their `ITERATION`, and if it was taken."""
     rows = []
     for tried in iterations(log):
@@ -125,7 +125,7 @@ JUDGED = {
 
 def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str:
     """The table of the iterations of Levenberg-Marquardt; nothing where there were none."""
-    rows = iteration_rows(log)
+    rows = _iteration_rows(log)
     if not rows:
         return ""
     titles = [title for title, _ in ITERATION.values()] + ["step"]

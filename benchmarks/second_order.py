@@ -35,6 +35,7 @@ from lumigraph.datasets.demo import demo_folder
 from lumigraph.kernels import backend_for
 from lumigraph.recon import SplatFit, fit_splats, plan_from, start_fit
 from lumigraph.recon.plan import LM_ITERATIONS, LM_PART
+from lumigraph.recon.residuals import photo_loss
 from lumigraph.render import psnr
 
 POINTS = 20
@@ -146,10 +147,8 @@ def _scores(
 ) -> dict[str, float]:
     backend, weight, losses = backend_for("cpu"), fit.plan.ssim_weight, []
     for frame in train:
-        photo = frame.image().float() / 255
         image = look(fit.splats, frame.camera, capture.background)
-        part = weight * (1 - backend.ssim(image, photo))
-        losses.append(float((1 - weight) * backend.l1(image, photo) + part))
+        losses.append(photo_loss(backend, image, frame.image(), weight))
     scores = [
         psnr(look(fit.splats, frame.camera, capture.background), frame.image().float() / 255)
         for frame in test

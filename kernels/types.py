@@ -99,7 +99,6 @@ class Parameters(NamedTuple):
 GEOMETRY = 11
 """Numbers of a splat's shape: mean 3, quaternion 4, log scales 3, opacity logit 1."""
 
-
 BLOCK_DAMPING = 1e-3
 """What a block that damps steps is given more of its diagonal: more than rounding takes."""
 

@@ -2,8 +2,7 @@
 
 from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
 from lumigraph.recon.fit import SplatFit, Step, change_plan, fit_splats, start_fit
-from lumigraph.recon.levenberg import levenberg_marquardt
-from lumigraph.recon.lm_published import Try
+from lumigraph.recon.levenberg import Try, levenberg_marquardt
 from lumigraph.recon.plan import (
     LIVE,
     PRESETS,

@@ -12,9 +12,10 @@ from lumigraph.datasets import Capture
 from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, Target, View, backend_for
 from lumigraph.recon.density import no_pull, refine, reset_opacities
 from lumigraph.recon.initial import splats_from_capture
+from lumigraph.recon.levenberg import Try
 from lumigraph.recon.lm import FIRST_VIEWS, BlockState, Descent
 from lumigraph.recon.lm_batch import Shot
-from lumigraph.recon.lm_published import LmState, Try, lm_step, start_lm
+from lumigraph.recon.lm_published import LmState, lm_step, start_lm
 from lumigraph.recon.plan import Plan, checked_changes
 from lumigraph.recon.residuals import photo_loss
 from lumigraph.recon.resolution import Photos, downscale_at, size_levels
@@ -285,7 +286,7 @@ def _optimize(
 
 def learning_rates(plan: Plan, step: int) -> Rates:
     """Adam's rate for each parameter; that of the means falls all the way, the others at last."""
-    steps = plan.steps if plan.optimizer == "lm" else plan.adam_steps
+    steps = plan.photo_steps
     fall = (plan.means_rate_final / plan.means_rate) ** (step / steps)
     cool = 1.0
     if plan.cooldown_steps:
@@ -325,8 +326,7 @@ def _control_density(fit: SplatFit, generator: torch.Generator) -> None:
     """Grows and prunes splats when the plan says so."""
     plan, step = fit.plan, fit.step
     # What is new in the end would stay as it was born.
-    last = plan.steps if plan.optimizer == "lm" else plan.adam_steps
-    if step > plan.refine_stop or step == last:
+    if step > plan.refine_stop or step == plan.photo_steps:
         return
     if step >= plan.refine_start and step % plan.refine_interval == 0:
         refine(fit, generator)

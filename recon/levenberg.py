@@ -104,6 +104,46 @@ class Solved:
     products: int
 
 
+@dataclass(frozen=True)
+class Try:
+    """What one iteration came to: one step of 3DGS-LM, or a hundred steps of "lm" (`lm.py`).
+
+    The costs of 3DGS-LM are those of the last batch, on which a step is judged; those of "lm" are
+    means of the losses that its steps began with.
+
+    Attributes:
+        number: From 1.
+        before: The cost it began with, or that of the iteration before.
+        tried: The cost where the step leads, or that of this iteration.
+        gain: How much the cost fell, over how much it was foretold to; nan where nothing was. With
+            "lm" of the photos that were linearized.
+        accepted: Whether the scene is where the step led; if not, it is what it was, or the best.
+        damping: That it was made with; in 3DGS-LM one over the radius.
+        shortened: By a line search, to this part of the step.
+        length: Of the step, after that; of the last one that was judged.
+        products: Of J^T J, or in "lm" of J, with a vector.
+        images: Views that were learned from.
+        seconds: It took.
+    """
+
+    number: int
+    before: float
+    tried: float
+    gain: float
+    accepted: bool
+    damping: float
+    shortened: float
+    length: float
+    products: int
+    images: int
+    seconds: float
+
+    @property
+    def cost(self) -> float:
+        """Of the scene as it is now, on the last batch."""
+        return self.tried if self.accepted else self.before
+
+
 def levenberg_marquardt(
     problem: Problem,
     point: Point,

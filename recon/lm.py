@@ -39,8 +39,7 @@ from lumigraph.kernels import (
     Target,
     backend_for,
 )
-from lumigraph.recon.levenberg import dot
-from lumigraph.recon.lm_published import Try
+from lumigraph.recon.levenberg import Try, dot
 from lumigraph.recon.residuals import as_colors, curvature_weights, photo_loss
 
 RATES = 2.0

@@ -112,6 +112,11 @@ class Plan:
         """How many of the steps are Adam's."""
         return self.steps if self.optimizer == "adam" else min(self.switch, self.steps)
 
+    @property
+    def photo_steps(self) -> int:
+        """How many of the steps are towards one photo each, at rates: Adam's and those of "lm"."""
+        return self.steps if self.optimizer == "lm" else self.adam_steps
+
 
 _AT_LEAST_ONE = (
     "steps",

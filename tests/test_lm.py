@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lumigraph.kernels import Moments, Parameters, Rates, Target, View, cpu, reference
 from lumigraph.recon import lm
+from lumigraph.recon.levenberg import Try
 from lumigraph.recon.lm import BlockState, Descent
-from lumigraph.recon.lm_published import Try
 from lumigraph.recon.residuals import curvature_weights
 from lumigraph.render import Camera
 from lumigraph.render.paths import look_at

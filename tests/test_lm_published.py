@@ -13,11 +13,10 @@ from torch import Tensor
 
 from lumigraph.kernels import Filter, Parameters, View, cpu
 from lumigraph.recon import lm_published
-from lumigraph.recon.levenberg import dot
+from lumigraph.recon.levenberg import Try, dot
 from lumigraph.recon.lm_batch import Batch, Published, Shot, Shots, gather, zeros_like
 from lumigraph.recon.lm_published import (
     LmState,
-    Try,
     direction,
     line_search,
     lm_step,
