@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := mesh,metrics,video
 ROOMS := app recon render uncertainty kernels datasets
-NATIVE := $(wildcard kernels/native/*)
+NATIVE := $(wildcard kernels/native/*/*)
 
 # Every pip below, the one that `python -m build` starts too, installs the versions that were tested.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt

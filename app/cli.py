@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lumigraph.app import page_commands, trust_commands
+from lumigraph.app.commands import page as page_commands
+from lumigraph.app.commands import uncertainty_command as trust_commands
 from lumigraph.app.endings import (
     fail,
     interruptible,
@@ -138,8 +139,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Make the built-in scene and reconstruct it."""
-    from lumigraph.app import demo as demos
-    from lumigraph.app.training import conduct, start
+    from lumigraph.app.commands import demo as demos
+    from lumigraph.app.training.start import conduct, start
 
     interruptible()
     capture = demos.demo_capture(size.value)
@@ -158,8 +159,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what a capture holds and what it will take."""
-    from lumigraph.app.inputs import Selection
-    from lumigraph.app.inspection import inspect_capture, inspection_rows
+    from lumigraph.app.commands.inspect import inspect_capture, inspection_rows
+    from lumigraph.app.training.inputs import Selection
 
     loaded = Selection(downscale, test, 8 if test_every is None else test_every).load(capture)
     facts = inspect_capture(loaded)
@@ -214,7 +215,7 @@ def train(
     """Reconstruct a scene of splats from a capture."""
     if viewed:
         page_commands.check_address(host, port)
-    from lumigraph.app.training import Order, conduct, go_on, start
+    from lumigraph.app.training.start import Order, conduct, go_on, start
 
     interruptible()
     if minutes is not None and steps is not None:
@@ -240,7 +241,7 @@ def train(
     if viewed:
         if output is not None or overwrite:
             raise typer.BadParameter("--view begins a new run in runs/: leave out -o, --overwrite")
-        from lumigraph.app.viewing import Serving, train_viewed
+        from lumigraph.app.viewer.serve import Serving, train_viewed
 
         serving = Serving(host, port, open_browser)
         seen = train_viewed(capture, order, Path("runs"), resume, serving)
@@ -275,8 +276,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a scene with the photos that were held out."""
-    from lumigraph.app.looking import evaluate_run
-    from lumigraph.app.run_folder import open_run
+    from lumigraph.app.commands.looking import evaluate_run
+    from lumigraph.app.run.folder import open_run
 
     metrics = evaluate_run(open_run(run), split=split.value, data=data)
     mean = metrics["psnr"] is not None
@@ -307,7 +308,7 @@ def render(
     as_json: Json = False,
 ) -> None:
     """Make pictures and a film of a scene."""
-    from lumigraph.app.looking import Filming, film_run
+    from lumigraph.app.commands.looking import Filming, film_run
 
     filming = Filming(views.value, frames, scale, depth, fps if film else None)
     made = film_run(run, filming, output)
@@ -328,7 +329,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the scene as a PLY file and check that file."""
-    from lumigraph.app.looking import export_run
+    from lumigraph.app.commands.looking import export_run
 
     made = export_run(run, output, frame.value)
     rows = [
@@ -344,7 +345,7 @@ def export(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what works on this machine and what does not."""
-    from lumigraph.app.doctor import advice, doctor_rows, examine
+    from lumigraph.app.commands.doctor import advice, doctor_rows, examine
 
     facts = examine()
     report(as_json, {**facts, "advice": advice(facts)}, "This machine", doctor_rows(facts))
@@ -353,7 +354,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(as_json: Json = False) -> None:
     """Measure how fast this machine renders and trains, on a scene made on the spot."""
-    from lumigraph.app.bench import bench_json, bench_rows, measured, showing
+    from lumigraph.app.commands.bench import bench_json, bench_rows, measured, showing
 
     interruptible()
     with showing() as progress:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from lumigraph.app.run_folder import Run
+    from lumigraph.app.run.folder import Run
 
 
 def report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[str, Any]]) -> None:
     """Prints a result for programs or for people."""
-    from lumigraph.app.terminal import result_json, result_table
+    from lumigraph.app.console import result_json, result_table
 
     if as_json:
         result_json(value)
@@ -27,8 +27,8 @@ def report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[st
 
 def report_run(run: "Run", capture: Path, as_json: bool, code: int) -> NoReturn:
     """Prints what came of a training, and leaves with its exit code."""
-    from lumigraph.app.terminal import notice
-    from lumigraph.app.training import next_command, summary, summary_rows
+    from lumigraph.app.console import notice
+    from lumigraph.app.training.start import next_command, summary, summary_rows
 
     command = next_command(run, capture)
     if as_json or command is None:

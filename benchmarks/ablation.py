@@ -33,7 +33,7 @@ from curves import (
 )
 
 from lumigraph.recon import PRESETS, Plan
-from lumigraph.recon.plan import stretched
+from lumigraph.recon.splats.plan import stretched
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},

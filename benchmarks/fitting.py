@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.evaluation import probe
-from lumigraph.app.frames import moved_frames
+from lumigraph.app.run.evaluation import probe
+from lumigraph.app.run.frames import moved_frames
 from lumigraph.datasets import Capture, load_capture
 from lumigraph.datasets.demo import load_demo
 from lumigraph.datasets.files import atomic

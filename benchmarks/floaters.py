@@ -17,8 +17,8 @@ import torch
 from measuring import markdown
 from torch import Tensor
 
-from lumigraph.app.estimating import stored_rate
-from lumigraph.app.run_folder import open_run
+from lumigraph.app.commands.uncertainty import stored_rate
+from lumigraph.app.run.folder import open_run
 from lumigraph.render import Camera, Splats, render
 from lumigraph.uncertainty import confidence
 

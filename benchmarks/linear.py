@@ -31,7 +31,7 @@ from measuring import (
     views,
 )
 
-from lumigraph.app.bench import Subject, interleaved, load_of, rendering
+from lumigraph.app.commands.bench import Subject, interleaved, load_of, rendering
 from lumigraph.kernels import Blocks, Parameters, _native, backend_for
 from lumigraph.render import Camera, Splats
 

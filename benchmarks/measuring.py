@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from stages import LOSS, whole_step
 
-from lumigraph.app.bench import (
+from lumigraph.app.commands.bench import (
     SIZES,
     SPLATS,
     Size,
@@ -25,7 +25,7 @@ from lumigraph.app.bench import (
     generated_camera,
     generated_scene,
 )
-from lumigraph.app.cameras_file import capture_from
+from lumigraph.app.run.cameras import capture_from
 from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
 

@@ -31,7 +31,7 @@ from measuring import (
 )
 from torch import Tensor
 
-from lumigraph.app.bench import Subject, interleaved, rendering
+from lumigraph.app.commands.bench import Subject, interleaved, rendering
 from lumigraph.kernels import Footprints, _native, backend_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats

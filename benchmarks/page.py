@@ -24,12 +24,12 @@ from measuring import Summary, markdown, number, spread, summary
 from playwright.sync_api import sync_playwright
 from visiting import FLAGS, address, browser_option, launched, opened, turned, window_for
 
-from lumigraph.app.bench import generated_scene
-from lumigraph.app.training import Order
+from lumigraph.app.commands.bench import generated_scene
+from lumigraph.app.training.start import Order
 from lumigraph.app.viewer.controls import MODES
-from lumigraph.app.viewer.desk import Desk
 from lumigraph.app.viewer.page import Page as Served
 from lumigraph.app.viewer.page import open_page
+from lumigraph.app.viewer.state import Desk
 from lumigraph.recon.files import save_ply
 
 SIZES = ((640, 360), (1280, 720))

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.bench import Subject
-from lumigraph.app.cameras_file import camera_json
+from lumigraph.app.commands.bench import Subject
+from lumigraph.app.run.cameras import camera_json
 from lumigraph.recon.files import save_ply
 from lumigraph.render import Camera, Splats
 

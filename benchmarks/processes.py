@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.channel import Event, Progress
-from lumigraph.app.demo import demo_capture
-from lumigraph.app.session import Session, run_session
-from lumigraph.app.training import Order, start
-from lumigraph.app.viewer.desk import Desk
+from lumigraph.app.commands.demo import demo_capture
+from lumigraph.app.training.events import Event, Progress
+from lumigraph.app.training.session import Session, run_session
+from lumigraph.app.training.start import Order, start
+from lumigraph.app.viewer.jobs.worker import of_demo
 from lumigraph.app.viewer.page import open_page
-from lumigraph.app.viewer.trainer import of_demo
+from lumigraph.app.viewer.state import Desk
 from lumigraph.datasets.demo import DemoSize
 
 Mark = dict[str, float]

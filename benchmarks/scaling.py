@@ -24,7 +24,7 @@ import measuring
 import torch
 from measuring import number
 
-from lumigraph.app.bench import (
+from lumigraph.app.commands.bench import (
     Size,
     Subject,
     interleaved,
@@ -34,7 +34,7 @@ from lumigraph.app.bench import (
     training,
     training_steps,
 )
-from lumigraph.app.cameras_file import camera_json
+from lumigraph.app.run.cameras import camera_json
 from lumigraph.datasets.files import atomic
 from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Camera, Splats

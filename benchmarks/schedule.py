@@ -17,7 +17,7 @@ from typing import Any
 from curves import Point, Subject, draw_curves, run_fit, seconds_to, subjects_of
 
 from lumigraph.recon import PRESETS, Plan, plan_to_json
-from lumigraph.recon.plan import stretched
+from lumigraph.recon.splats.plan import stretched
 
 CLASSIC = Plan(
     steps=30_000,

@@ -27,15 +27,15 @@ import torch
 from curves import draw_curves, middle
 from measuring import markdown, number, telling
 
-from lumigraph.app.evaluation import look
-from lumigraph.app.frames import moved_frames
-from lumigraph.app.inputs import Selection, open_capture
+from lumigraph.app.run.evaluation import look
+from lumigraph.app.run.frames import moved_frames
+from lumigraph.app.training.inputs import Selection, open_capture
 from lumigraph.datasets import Capture, Frame
 from lumigraph.datasets.demo import demo_folder
 from lumigraph.kernels import backend_for
 from lumigraph.recon import SplatFit, fit_splats, plan_from, start_fit
-from lumigraph.recon.plan import LM_ITERATIONS, LM_PART
-from lumigraph.recon.residuals import photo_loss
+from lumigraph.recon.optimizers.residuals import photo_loss
+from lumigraph.recon.splats.plan import LM_ITERATIONS, LM_PART
 from lumigraph.render import psnr
 
 POINTS = 20

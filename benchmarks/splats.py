@@ -22,7 +22,7 @@ import torch
 from measuring import View, number
 from stages import Stage, blends, same_level, stages
 
-from lumigraph.app.bench import (
+from lumigraph.app.commands.bench import (
     SIZES,
     Size,
     Subject,

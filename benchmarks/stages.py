@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lumigraph.app.bench import Subject, load_of
+from lumigraph.app.commands.bench import Subject, load_of
 from lumigraph.kernels import _native
 from lumigraph.render import Camera, Splats
 from lumigraph.render.render import project_splats

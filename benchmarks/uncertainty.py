@@ -28,7 +28,7 @@ import torch
 from measuring import markdown, number, telling
 from torch import Tensor
 
-from lumigraph.app.frames import moved_frames
+from lumigraph.app.run.frames import moved_frames
 from lumigraph.datasets import Capture, Frame, load_capture
 from lumigraph.datasets.demo import demo_depth, load_demo
 from lumigraph.datasets.files import atomic

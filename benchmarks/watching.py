@@ -28,7 +28,7 @@ from playwright.sync_api import Playwright, ViewportSize, sync_playwright
 from processes import Mark, holdings, process, serve, train
 from visiting import DRAWN, address, browser_option, launched
 
-from lumigraph.app.training import Order
+from lumigraph.app.training.start import Order
 from lumigraph.datasets.demo import SIZES
 from lumigraph.recon import PRESETS
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets.demo_scene import demo_scene
-from lumigraph.kernels.trace import KINDS
+from lumigraph.kernels.tracer.trace import KINDS
 
 TOLERANCE = 1e-3
 """How far a triangle may lie from the round surface it stands for, in metres."""

@@ -4,8 +4,8 @@
 of `native/`, `cuda.py` gsplat's kernels and ours in Triton. This room knows tensors, not scenes.
 """
 
-from lumigraph.kernels.backend import Backend, Linearization, backend_for
-from lumigraph.kernels.types import (
+from lumigraph.kernels.splats.protocol import Backend, Linearization, backend_for
+from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
     ALPHA_MIN,
     BLUR,

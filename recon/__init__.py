@@ -1,9 +1,10 @@
 """From a capture to a scene: fitting, density control, checkpoints, and files in and out."""
 
 from lumigraph.recon.checkpoints import load_checkpoint, save_checkpoint
-from lumigraph.recon.fit import SplatFit, Step, change_plan, fit_splats, start_fit
-from lumigraph.recon.levenberg import Try, levenberg_marquardt
-from lumigraph.recon.plan import (
+from lumigraph.recon.optimizers.levenberg import Try, levenberg_marquardt
+from lumigraph.recon.optimizers.splat_problem import SplatProblem
+from lumigraph.recon.splats.fit import SplatFit, Step, change_plan, fit_splats, start_fit
+from lumigraph.recon.splats.plan import (
     LIVE,
     PRESETS,
     Optimizer,
@@ -14,7 +15,6 @@ from lumigraph.recon.plan import (
     plan_from_json,
     plan_to_json,
 )
-from lumigraph.recon.splat_problem import SplatProblem
 
 __all__ = [
     "LIVE",

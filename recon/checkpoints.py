@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lumigraph.datasets.files import atomic
 from lumigraph.kernels import Blocks, Parameters, Pull
-from lumigraph.kernels.types import GEOMETRY
+from lumigraph.kernels.splats.types import GEOMETRY
 from lumigraph.recon.files.scene import SHAPES
-from lumigraph.recon.fit import SplatFit
-from lumigraph.recon.lm import BlockState
-from lumigraph.recon.lm_published import LmState
-from lumigraph.recon.plan import Plan, plan_from_json, plan_to_json
+from lumigraph.recon.optimizers.lm import BlockState
+from lumigraph.recon.optimizers.lm_published import LmState
+from lumigraph.recon.splats.fit import SplatFit
+from lumigraph.recon.splats.plan import Plan, plan_from_json, plan_to_json
 from lumigraph.render import Similarity, Splats
 
 VERSION = "5"

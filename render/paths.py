@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lumigraph.kernels.reference import rotation_matrices
+from lumigraph.kernels.splats.reference import rotation_matrices
 from lumigraph.render.camera import Camera
 from lumigraph.render.rotations import quaternions_from_matrices
 

@@ -26,9 +26,9 @@ ONLY_IN = {
     "rich": r"app/",
     "open3d": r"recon/mesh",
     "pycolmap": r"datasets/lens\.py",  # See `colmap` there: loaded otherwise it breaks zlib.
-    "gsplat": r"kernels/cuda",
-    "nerfacc": r"kernels/cuda",
-    "triton": r"kernels/triton_",
+    "gsplat": r"kernels/splats/gsplat\.py",
+    "nerfacc": r"kernels/fields",
+    "triton": r"kernels/splats/triton/",
 }
 DISTRIBUTION = {"PIL": "pillow", "imageio_ffmpeg": "imageio-ffmpeg"}
 FILES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))

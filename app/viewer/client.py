@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumigraph.app.viewer.look import Look
-from lumigraph.app.viewer.pace import Order, Pace
-from lumigraph.app.viewer.wishes import View
+from lumigraph.app.viewer.picture import Look
+from lumigraph.app.viewer.protocol import View
+from lumigraph.app.viewer.scheduling import Order, Pace
 
 NOTES = 8
 """That wait for a client at most; it needs no more to know that something is wrong."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumigraph.app.film import BEFORE, PLY_UP, middle_of
+from lumigraph.app.run.film import BEFORE, PLY_UP, middle_of
 from lumigraph.render import Camera, Splats, focus_of
 from lumigraph.render.paths import up_of
 

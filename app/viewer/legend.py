@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lumigraph.app.viewer.look import Look, Picture, color_table
+from lumigraph.app.viewer.picture import Look, Picture, color_table
 from lumigraph.app.viewer.trust import Trust
 
 UNKNOWN = (

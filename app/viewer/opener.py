@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lumigraph.app.viewer.sentences import sentence_of
-from lumigraph.app.viewer.shown import Setting, numbers_of, open_ply, open_setting
-from lumigraph.app.viewer.sources import Source
-from lumigraph.app.viewer.trainings import NoteKind
+from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.viewer.jobs.queue import NoteKind
+from lumigraph.app.viewer.library import Source
+from lumigraph.app.viewer.scene import Setting, numbers_of, open_ply, open_setting
 from lumigraph.app.viewer.trust import Trust, trust_of
 from lumigraph.render import Splats
 

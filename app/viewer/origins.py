@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lumigraph.app.inputs import inputs_of
-from lumigraph.app.run_folder import Run
-from lumigraph.app.viewer.sources import Source
+from lumigraph.app.run.folder import Run
+from lumigraph.app.training.inputs import inputs_of
+from lumigraph.app.viewer.library import Source
 from lumigraph.datasets import Capture, ImageCache
 from lumigraph.datasets.demo import SIZES, DemoSize, demo_folder
 

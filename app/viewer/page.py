@@ -9,11 +9,11 @@ from pathlib import Path
 import viser
 
 from lumigraph.app.machine import cores
-from lumigraph.app.viewer.board import Board
-from lumigraph.app.viewer.desk import Desk
-from lumigraph.app.viewer.panel import Panel
+from lumigraph.app.viewer.actions import Board
 from lumigraph.app.viewer.server import Server, open_server
+from lumigraph.app.viewer.state import Desk
 from lumigraph.app.viewer.stream import Streams
+from lumigraph.app.viewer.viser_panel import Panel
 
 PANEL_SECONDS = 0.25
 """From one refresh of viser's panels to the next: each message wakes that page's WebGL."""

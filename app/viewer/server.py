@@ -39,8 +39,7 @@ from lumigraph.app.viewer.gate import (
     refuse,
     sealed,
 )
-from lumigraph.app.viewer.ports import Address, address_of, listen, literal, reached
-from lumigraph.app.viewer.sockets import (
+from lumigraph.app.viewer.limits import (
     GRACE_SECONDS,
     PIECE_LIMIT,
     Closed,
@@ -49,6 +48,7 @@ from lumigraph.app.viewer.sockets import (
     StreamSocket,
     ViserSocket,
 )
+from lumigraph.app.viewer.ports import Address, address_of, listen, literal, reached
 
 Stream = Callable[[Socket], Awaitable[None]]
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lumigraph.app.viewer.protocol import Scalar
 from lumigraph.app.viewer.trust import Trust
-from lumigraph.app.viewer.wishes import Scalar
 from lumigraph.render import Splats
 
 

@@ -19,13 +19,13 @@ from dataclasses import asdict
 
 from lumigraph.app.viewer.client import Client
 from lumigraph.app.viewer.controls import KEYS
-from lumigraph.app.viewer.look import Look
-from lumigraph.app.viewer.pace import SILENCE
-from lumigraph.app.viewer.painter import Painter
-from lumigraph.app.viewer.sentences import sentence_of
-from lumigraph.app.viewer.sockets import Socket
+from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.viewer.limits import Socket
+from lumigraph.app.viewer.picture import Look
+from lumigraph.app.viewer.protocol import Ack, Do, Move, Probe, Scalar, SeePhoto, SendFile, parse
+from lumigraph.app.viewer.renderer import Painter
+from lumigraph.app.viewer.scheduling import SILENCE
 from lumigraph.app.viewer.source import Source, Upload
-from lumigraph.app.viewer.wishes import Ack, Do, Move, Probe, Scalar, SeePhoto, SendFile, parse
 
 VERSION = 1
 """Of the protocol."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from lumigraph.app.estimating import (
+from lumigraph.app.commands.uncertainty import (
     CONFIDENCE,
     ESTIMATE,
     FOLDER,
@@ -15,10 +15,10 @@ from lumigraph.app.estimating import (
     stored_confidence,
     stored_rate,
 )
-from lumigraph.app.run_folder import Run
-from lumigraph.app.viewer.look import RATE
-from lumigraph.app.viewer.sentences import sentence_of
-from lumigraph.app.viewer.sources import is_inside
+from lumigraph.app.run.folder import Run
+from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.viewer.library import is_inside
+from lumigraph.app.viewer.picture import RATE
 from lumigraph.render import Splats
 from lumigraph.uncertainty import Calibration
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
-from lumigraph.app.files import printable
+from lumigraph.app.run.files import printable
 
 FILE_BYTES, SITTING_BYTES = 4 << 30, 16 << 30
 """Of one file, and of all that pages send, unpacked, as long as one server runs."""

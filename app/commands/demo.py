@@ -1,0 +1,30 @@
+"""The built-in scene as `lumigraph demo` uses it: made once, then reconstructed."""
+
+from pathlib import Path
+
+from lumigraph.app.console import notice
+from lumigraph.app.training.start import Order
+from lumigraph.datasets.demo import DemoSize, demo_folder
+
+STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
+"""Enough for each size to show what it can, and little enough to wait for."""
+
+
+def demo_capture(size: DemoSize) -> Path:
+    """The folder of the built-in scene, which is made if this is the first time."""
+
+    def told(done: int, pictures: int) -> None:
+        if done == 1:
+            notice(f"Making the built-in scene, {pictures} pictures, once")
+
+    return demo_folder(size, progress=told)
+
+
+def demo_order(
+    size: DemoSize, *, steps: int | None = None, seed: int | None = None, device: str | None = None
+) -> Order:
+    """What the demo asks of a run."""
+    changes = {"steps": steps or STEPS[size]}
+    return Order(
+        preset="quick", seed=seed, downscale=1, device=device, changes=changes, name=f"demo_{size}"
+    )

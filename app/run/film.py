@@ -1,0 +1,231 @@
+"""Sequences of pictures of a scene, and the film they make."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lumigraph.app.run.files import write_bytes
+from lumigraph.app.run.folder import Run
+from lumigraph.app.run.pictures import depth_colors, picture_name, write_picture
+from lumigraph.render import (
+    Camera,
+    Splats,
+    interpolate,
+    look_at,
+    orbit,
+    render,
+    render_color,
+    to_bytes,
+)
+
+Views = Literal["orbit", "path", "test", "train"]
+
+LENS_FOV_TANGENT = 0.5
+"""Half the width of the picture over the distance, for scenes that come without cameras: 53
+degrees, near to what phones see."""
+
+RANGE_PROBES = 8
+"""Views that decide which depths a sequence shows: one range for all, so that nothing flickers."""
+
+MARKER = ".lumigraph-render"
+"""Lies in every folder of pictures that we made: elsewhere nothing is removed or written over."""
+
+OURS = re.compile(r"\d{4,}(_[A-Za-z0-9_-]*)?\.png")
+"""Names of our pictures."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Cameras and the file name of each one's picture."""
+
+    cameras: Sequence[Camera]
+    names: Sequence[str]
+
+
+def views_of(run: Run, views: Views, count: int) -> Shots:
+    """The cameras that a sequence of the run's scene is seen by, in its frame.
+
+    Raises ValueError if the run has no frames for it.
+    """
+    capture = run.views()
+    if views in ("test", "train"):
+        frames = capture.test if views == "test" else capture.train
+        if not frames:
+            raise ValueError(f"{run.folder} has no {views} views: use --views orbit")
+        names = [picture_name(i, frame.name) for i, frame in enumerate(frames)]
+        return Shots([frame.camera for frame in frames], names)
+    cameras = [frame.camera for frame in (*capture.train, *capture.test)]
+    if not cameras:
+        raise ValueError(f"{run.folder} has no cameras to make a path from")
+    if views == "orbit":
+        return _numbered(orbit(cameras, count, up=capture.up))
+    train = [frame.camera for frame in capture.train]
+    return _numbered(interpolate(train, count))
+
+
+PLY_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
+"""In files of splats that come without cameras the y axis points down, as tools have it."""
+
+BEFORE = 2.2 * torch.tensor([0.0, -0.4, -1.0], dtype=torch.float64)
+"""Where such a scene is looked at from, in its radii from its middle: in front and a bit above."""
+
+
+NEAR = 1e-2
+"""The near plane of a scene without cameras, in its radii."""
+
+
+def middle_of(scene: Splats) -> tuple[Tensor, float]:
+    """The middle of a scene that is not empty, and its radius. float64 [3]"""
+    means = scene.means.double().cpu()
+    center = means.median(0).values
+    # The nine tenths nearest to the middle: a few far splats would make all else a dot.
+    distances = (means - center).norm(dim=1)
+    return center, float(distances.kthvalue(1 + 9 * (len(scene) - 1) // 10).values) or 1.0
+
+
+def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 720) -> Shots:
+    """An orbit around a scene that comes without cameras, with the y axis pointing down.
+
+    Raises ValueError if the scene is empty.
+    """
+    if len(scene) == 0:
+        raise ValueError("the file holds no splats, so there is nothing to see")
+    center, radius = middle_of(scene)
+    focal = width / 2 / LENS_FOV_TANGENT
+    place = center + BEFORE * radius
+    first = Camera(
+        look_at(place, center, PLY_UP), (focal, focal), (width / 2, height / 2), width, height
+    )
+    first = replace(first, near=radius * NEAR)
+    return _numbered([first, *_turned(first, center, PLY_UP, count)[1:]])
+
+
+def render_sequence(
+    scene: Splats,
+    sequence: Shots,
+    folder: Path,
+    *,
+    depth: bool = False,
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    told: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """The paths of new PNGs in `folder`, of what each camera sees; those of before are gone.
+
+    Raises FileExistsError or ValueError, as `claim` does.
+    """
+    claim(folder)
+    near, far = _depth_range(scene, sequence.cameras) if depth else (0.0, 1.0)
+    paths = []
+    for camera, name in zip(sequence.cameras, sequence.names, strict=True):
+        pixels = (
+            depth_colors(_median_depth(scene, camera), near, far)
+            if depth
+            else to_bytes(render_color(scene, camera, background=background))
+        )
+        paths.append(folder / name)
+        write_picture(paths[-1], pixels.cpu())
+        told(len(paths))
+    return paths
+
+
+def claim(folder: Path) -> None:
+    """Makes the folder one for our pictures: it is there, marked, and free of older ones.
+
+    Raises:
+        FileExistsError: It holds something and no sequence of pictures was ever made in it.
+        ValueError: It is a link.
+    """
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and pictures are not written through one: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_ours(folder) and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds files that `lumigraph render` did not make: choose another folder "
+            "with -o"
+        )
+    write_bytes(folder / MARKER, b"Pictures made by `lumigraph render`, which replaces them.\n")
+    for old in [path for path in folder.iterdir() if OURS.fullmatch(path.name)]:
+        old.unlink()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a sequence of pictures was made in the folder before."""
+    return (folder / MARKER).is_file()
+
+
+def ffmpeg() -> str | None:
+    """The ffmpeg program, on the path or in imageio-ffmpeg; None if there is none."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return None
+
+
+def make_film(program: str, folder: Path, film: Path, *, fps: float) -> None:
+    """Writes the PNGs 0000.png, 0001.png, ... of `folder` as a film, atomically.
+
+    Raises OSError with ffmpeg's own words if it fails.
+    """
+    partial = film.with_name(f".{film.stem}.{os.getpid()}.part.mp4").resolve()
+    # The players at hand want even sides and colours at half resolution.
+    command = [program, "-v", "error", "-y", "-framerate", str(fps), "-i", "%04d.png"]
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+    command += ["-movflags", "+faststart", str(partial)]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            raise OSError(f"{film} could not be made: ffmpeg says {done.stderr.strip()[-300:]}")
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, film)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _numbered(cameras: Sequence[Camera]) -> Shots:
+    return Shots(cameras, [f"{i:04d}.png" for i in range(len(cameras))])
+
+
+def _turned(first: Camera, center: Tensor, up: Tensor, count: int) -> list[Camera]:
+    """`count` cameras on the circle around the vertical through `center`, `first` among them."""
+    angles = torch.arange(count, dtype=torch.float64) * (2 * torch.pi / count)
+    offset = first.position - center
+    height = (offset @ up) * up
+    ahead = offset - height
+    aside = torch.linalg.cross(up, ahead)
+    places = [center + height + ahead * a.cos() + aside * a.sin() for a in angles]
+    return [replace(first, world_to_camera=look_at(place, center, up)) for place in places]
+
+
+@torch.no_grad()
+def _median_depth(scene: Splats, camera: Camera) -> torch.Tensor:
+    return render(scene, camera).median_depth
+
+
+def _depth_range(scene: Splats, cameras: Sequence[Camera]) -> tuple[float, float]:
+    """The depths between which almost everything lies that some of the cameras see."""
+    chosen = cameras[:: max(1, len(cameras) // RANGE_PROBES)]
+    depths = []
+    for camera in chosen:
+        depth = _median_depth(scene, camera).flatten()
+        depths.append(depth[depth > 0][::17])
+    seen = torch.cat(depths)
+    if len(seen) == 0:
+        return 1.0, 2.0
+    ordered = seen.sort().values
+    near, far = ordered[len(seen) // 50], ordered[len(seen) - 1 - len(seen) // 50]
+    return float(near), max(float(far), float(near) * 1.01)

@@ -1,0 +1,366 @@
+"""The folder a reconstruction leaves behind: what lies where, how it is written, how it is opened.
+
+    run.json            what was asked, the plan, hashes of the inputs, versions, timings, metrics
+    cameras.json        every frame: its name, split and camera in the capture's frame
+    scene.safetensors   the scene in the fit's frame, to the bit
+    scene.ply           the same in the capture's frame, for other programs
+    checkpoints/        the newest states of the fit, to go on from
+    metrics.jsonl       loss, splats and, now and then, PSNR, one line per entry
+    eval/               photos/ (the test photos as used, lossless), renders/, metrics.json
+    calibration/        photos/ (those set aside to calibrate intervals, lossless), if there are any
+    renders/            what `lumigraph render` made
+    uncertainty/        what `lumigraph uncertainty` made: estimate.json, maps/, report.html, ...
+    report.html         all of it on one page
+    .lock               while it is trained: the process that does
+
+Every path in it is relative, so that the folder can be moved, zipped and mailed. The test photos
+are kept so that a run can be evaluated where the photos are not, those set aside so that its
+intervals can be calibrated there.
+"""
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lumigraph.app.console import warn
+from lumigraph.app.run.cameras import PHOTOS, cameras_json, capture_from, splits_of
+from lumigraph.app.run.files import is_count, is_number, printable, read_json, shown, write_json
+from lumigraph.app.run.frames import moved_capture
+from lumigraph.app.run.pictures import picture_name, write_picture
+from lumigraph.app.training.inputs import Selection
+from lumigraph.datasets import Capture
+from lumigraph.recon.files import load_scene
+from lumigraph.render import Splats
+
+if sys.platform != "win32":
+    import fcntl
+
+FORMAT = "lumigraph run"
+VERSION = 2
+"""Of the layout. In version 1 the scene was in the capture's frame."""
+
+STATES = ("running", "stopped", "finished")
+State = Literal["running", "stopped", "finished"]
+
+OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
+"""Counts that are there once they are known."""
+
+PARTS = ("checkpoints", "eval", "renders", "uncertainty", "calibration")
+FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
+
+LOCK = ".lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What file systems answer that know no locks, as some of a network do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder.
+
+    Attributes:
+        folder: Where it lies now.
+        record: The content of its run.json.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def state(self) -> State:
+        """Whether the reconstruction is running, was stopped, or is finished."""
+        return self.record["state"]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the run was started with."""
+        return self.record["asked"]
+
+    def part(self, name: str) -> Path:
+        """A folder inside the run, made if it is absent; ValueError if a link is on the way."""
+        path = self.folder
+        for step in Path(name).parts:
+            path = path / step
+            if path.is_symlink() or step == "..":
+                raise ValueError(f"{path} leads elsewhere: remove that link")
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def with_record(self, **changes: Any) -> "Run":
+        """The run with some entries of run.json changed, on disk too."""
+        run = replace(self, record={**self.record, **changes})
+        write_json(run.folder / "run.json", run.record)
+        return run
+
+    def selection(self) -> Selection:
+        """Which photos of the capture the run was started with; ValueError if it is malformed."""
+        asked = self.asked
+        downscale, every, test = (asked.get(k) for k in ("downscale", "test_every", "test"))
+        aside = asked.get("calibration", 0)
+        numbers = all(type(v) is int and 0 <= v <= 1_000_000 for v in (downscale, every, aside))
+        names = test is None or (isinstance(test, list) and all(isinstance(v, str) for v in test))
+        if not (numbers and names and downscale):
+            raise ValueError(
+                f"{self.folder / 'run.json'} does not say which photos were used, under "
+                '"downscale", "test_every", "test" and "calibration": restore it from a copy'
+            )
+        return Selection(downscale, test, every or 0, aside)
+
+    def scene(self) -> Splats:
+        """The reconstructed scene, in the fit's frame: that of `views`."""
+        path = self.folder / "scene.safetensors"
+        if not path.exists():
+            rest = "train again; this folder can be removed"
+            if any(self.folder.glob("checkpoints/[0-9]*.safetensors")):
+                rest = f"go on with `lumigraph train CAPTURE --resume {self.folder}`"
+            raise FileNotFoundError(
+                f"{self.folder} has no scene.safetensors: its training is at work, or was cut off "
+                f"before the scene was saved. If so, {rest}"
+            )
+        return load_scene(path)
+
+    def capture(self) -> Capture:
+        """The frames of the run in the capture's frame, with the photos not learned from.
+
+        Asking a train frame for its photo raises FileNotFoundError: those stay in the capture.
+        """
+        return capture_from(read_json(self.folder / "cameras.json"), self.folder)
+
+    def views(self) -> Capture:
+        """The same with its cameras in the frame of the scene."""
+        return moved_capture(self.capture())
+
+
+def create_run(
+    folder: Path, *, capture: Capture, record: dict[str, Any], overwrite: bool = False
+) -> Run:
+    """A new run folder with run.json, cameras.json and the photos not learned from in it.
+
+    If anything fails, or is interrupted, what was written so far is removed again.
+
+    Args:
+        folder: Where; made with its parents if it is absent.
+        capture: What the run will learn from.
+        record: The further entries of run.json.
+        overwrite: Whether a run that is there already gives way; other files stay.
+
+    Raises:
+        FileExistsError: `folder` holds anything already and is not to be overwritten.
+        ValueError: What it holds is no run.
+    """
+    if is_taken(folder):
+        if not overwrite:
+            raise FileExistsError(occupied(folder))
+        clear_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
+    try:
+        run = run.with_record()
+        for name in PARTS[:3]:
+            run.part(name)
+        write_json(folder / "cameras.json", cameras_json(capture))
+        run.part("eval/photos")
+        splits = splits_of(capture)
+        for split, place in PHOTOS.items():
+            for index, frame in enumerate(splits[split]):
+                write_picture(run.part(place) / picture_name(index, frame.name), frame.image())
+    except BaseException:  # half a run is of no use to anybody
+        with suppress(OSError, ValueError):
+            clear_run(folder)
+        raise
+    return run
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While inside, nobody else trains into `folder`, which is made with its parents if absent.
+
+    The lock is the kernel's: it ends with this process, however that ends, and neither a file that
+    is left behind nor a copy of it holds anything. Who only reads the run takes no notice of it,
+    and programs that are started meanwhile do not get it. Folders made for it go if they are empty
+    at the end.
+
+    Raises:
+        BlockingIOError: Another process, or another session of this one, trains into it.
+        NotADirectoryError: It is a file.
+    """
+    if sys.platform == "win32":  # has no fcntl: there, nobody is kept from training into it too
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: choose another folder with -o")
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    file = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            if file is not None and _is_at(file, folder / LOCK):  # the run may have been moved
+                (folder / LOCK).unlink()
+        if file is not None:
+            os.close(file)
+        with suppress(OSError):
+            for path in absent:
+                path.rmdir()
+
+
+def open_run(folder: Path) -> Run:
+    """The run that lies in `folder`.
+
+    Raises FileNotFoundError if there is none, and ValueError if its run.json is malformed or was
+    written by a newer Lumigraph.
+    """
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {kind}: give the folder that `lumigraph train` wrote")
+    path = folder / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} has no run.json, so it is no run folder: give one `lumigraph train` wrote"
+        )
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f'{path} does not say "format": "{FORMAT}": it is no run folder of ours')
+    version = record.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path} has version {shown(version)} where a whole number from 1 belongs")
+    if version < VERSION:
+        raise ValueError(
+            f"{path} is of version {version}, which this Lumigraph reads no more: train anew, "
+            "with --overwrite in this folder"
+        )
+    if version > VERSION:
+        raise ValueError(
+            f"{path} is of version {version} and this Lumigraph reads up to {VERSION}: upgrade it"
+        )
+    _check_record(record, path)
+    return Run(folder, record)
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what a run left in `folder`, and nothing else; ValueError if it holds no run."""
+    if not is_taken(folder):
+        return
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder} holds something that is no run: choose another folder with -o")
+    for name in PARTS:
+        path = folder / name
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+    for name in (*FILES, "run.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def next_folder(parent: Path) -> Path:
+    """An empty new folder `parent`/001, 002, ..., the first number that is free."""
+    for number in range(1, 100_000):
+        folder = parent / f"{number:03d}"
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise FileExistsError(f"{parent} is full: name the run's folder with -o")
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether something is there that a new run would write over."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(path.name != LOCK for path in folder.iterdir())
+
+
+def occupied(folder: Path) -> str:
+    """The sentence for a run folder that is taken."""
+    return (
+        f"{folder} is not empty: choose another folder with -o, go on with what is in it with "
+        f"--resume {folder}, or replace it with --overwrite"
+    )
+
+
+def _lock(folder: Path) -> int:
+    """The open lock file of a folder, locked; BlockingIOError if it is so already.
+
+    A descriptor that Python opens is closed in every program that is started from here.
+    """
+    path = folder / LOCK
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            _flock(file, folder)
+            # Whoever had it may have removed the file after it was opened here, and a third have
+            # made a new one: only the lock on the file that is there counts.
+            if _is_at(file, path):
+                with suppress(OSError):  # it is only there for people to read
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, b"%d\n" % os.getpid(), 0)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _flock(file: int, folder: Path) -> None:
+    """Locks an open file, or warns where the file system cannot; BlockingIOError if it is taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.pread(file, 20, 0).strip()
+        process = f"process {int(number)}" if number.isdigit() else "another process"
+        raise BlockingIOError(
+            f"{folder} is being trained by {process}: let that end or stop it first, or train in "
+            "another folder with -o"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warn(
+            f"{folder} lies where files cannot be locked ({error.strerror}): see to it that no "
+            "other program trains there"
+        )
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is the one that lies at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _check_record(record: dict[str, Any], path: Path) -> None:
+    """Raises ValueError unless the entries that commands rely on are what they should be."""
+    kinds = {"capture": str, "asked": dict, "plan": dict, "versions": dict, "inputs": dict}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key), kind):
+            noun = "text" if kind is str else "an object"
+            raise ValueError(f'{path} should have {noun} under "{key}": restore it from a copy')
+    state = record.get("state")
+    if not isinstance(state, str) or state not in STATES:
+        raise ValueError(f"{path} has state {shown(state)}, not one of {STATES}")
+    for key in ("step", "steps", "seconds", *(key for key in OPTIONAL if key in record)):
+        value = record.get(key, 0)
+        if not is_count(value) and not (value is None and key in OPTIONAL):
+            raise ValueError(f'{path} has {shown(value)} under "{key}", where a count belongs')
+    for key in ("timings", "metrics"):
+        _check_numbers(record.get(key, {}), f'{path}, "{key}",')
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Raises ValueError unless it is an object of numbers; what is not known may be null."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {shown(value)}, not an object: restore it from a copy")
+    for name, number in value.items():
+        if number is not None and not is_number(number):
+            raise ValueError(
+                f"{where} has {shown(number)} as {printable(name)[:80]}, where a number belongs: "
+                "restore it from a copy"
+            )

@@ -1,0 +1,267 @@
+"""report.html: what came of a run, on one page that needs nothing else."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lumigraph.app.run.files import is_number, printable, read_json, shown, write_bytes
+from lumigraph.app.run.folder import Run
+from lumigraph.app.run.metrics import read_log
+from lumigraph.app.run.pictures import colored, picture_name, read_picture, thumbnail
+from lumigraph.datasets import Frame
+
+PICTURED, PICTURE_WIDTH = 24, 320
+"""Views shown with pictures, of so many pixels: some 30 kB each, so the page can be mailed."""
+
+ERROR_SCALE = 4.0
+"""Errors are shown so many times brighter: a quarter of the full range is the brightest."""
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2330; --paper: #fbfbf9; --card: #fff; --line: #dcdfe6;
+  --soft: #646c7d; --mark: #2b6cb0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --paper: #14171d; --card: #1b1f27;
+  --line: #323846; --soft: #98a1b3; --mark: #7db4ee; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0; font-size: 1.7rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.15rem; }
+p.under { margin: .25rem 0 1.5rem; color: var(--soft); overflow-wrap: anywhere; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; }
+.tile { padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .6rem; }
+.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: .85rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: .75rem; }
+figure { margin: 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .6rem; }
+figcaption { color: var(--soft); font-size: .85rem; }
+svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+svg .axis { stroke: var(--line); } svg .curve { stroke: var(--mark); stroke-width: 2; fill: none; }
+.wide { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .45rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 500; font-size: .85rem; }
+td img { display: block; width: 100%; min-width: 9rem; border-radius: .3rem; }
+"""
+
+
+def write_report(run: Run) -> Path:
+    """Writes report.html from what lies in the run folder, and returns its path."""
+    path = run.folder / "report.html"
+    write_bytes(path, _page(run).encode("utf-8", "replace"))
+    return path
+
+
+def _page(run: Run) -> str:
+    """The page as HTML."""
+    record = run.record
+    metrics = _metrics(run.folder / "eval" / "metrics.json")
+    log = read_log(run.folder / "metrics.jsonl")
+    title = escape(printable(record["capture"]))
+    subtitle = f"{record['state']} at step {record.get('step', 0):,} of {record.get('steps', 0):,}"
+    charts = [
+        _chart(log, "loss", "Loss, smoothed"),
+        _chart(log, "psnr", "PSNR of up to four test views, dB"),
+        _chart(log, "splats", "Splats"),
+    ]
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} - Lumigraph</title><style>{STYLE}</style></head><body>
+<h1>{title}</h1><p class="under">Lumigraph {escape(str(record["versions"].get("lumigraph")))},
+{escape(subtitle)}</p>
+<div class="tiles">{"".join(tile(*each) for each in _numbers(record, metrics))}</div>
+<h2>Training</h2><div class="charts">{"".join(charts)}</div>{_iterations(record, log)}
+<h2>Test views</h2>{_views(run, metrics)}
+<h2>How it was made</h2>{_facts(record)}
+</body></html>
+"""
+
+
+ITERATION = {
+    "number": ("iteration", "{:.0f}"),
+    "before": ("cost before", "{:.5g}"),
+    "tried": ("cost after", "{:.5g}"),
+    "gain": ("gain ratio", "{:.3f}"),
+    "damping": ("damping", "{:.4g}"),
+    "products": ("products", "{:.0f}"),
+    "shortened": ("part of the step", "{:.3f}"),
+    "length": ("its length", "{:.3f}"),
+    "seconds": ("seconds", "{:.1f}"),
+}
+"""What is told of an iteration of Levenberg-Marquardt: its title, and how it is written."""
+
+
+def iterations(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a log says of the iterations of Levenberg-Marquardt."""
+    return [entry["lm"] for entry in log if isinstance(entry.get("lm"), dict)]
+
+
+def _iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The iterations of Levenberg-Marquardt in a log: their `ITERATION`, and if it was taken."""
+    rows = []
+    for tried in iterations(log):
+        numbers = [
+            text.format(tried[name]) if is_number(tried.get(name)) else "-"
+            for name, (_, text) in ITERATION.items()
+        ]
+        rows.append([*numbers, "taken" if tried.get("accepted") is True else "refused"])
+    return rows
+
+
+JUDGED = {
+    "lm": "A cost is the mean loss of an iteration's steps, each of them towards a photo. The gain "
+    "ratio is that of the photos that were linearized in it, each with one product with J.",
+    "lm-published": "Costs are those of the last batch of photos, on which a step is judged. "
+    "Products are with J^T J.",
+}
+"""How iterations are to be read, by optimizer."""
+
+
+def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str:
+    """The table of the iterations of Levenberg-Marquardt; nothing where there were none."""
+    rows = _iteration_rows(log)
+    if not rows:
+        return ""
+    titles = [title for title, _ in ITERATION.values()] + ["step"]
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    judged = JUDGED.get(str(record.get("plan", {}).get("optimizer")), "")
+    return (
+        f"<h2>Levenberg-Marquardt</h2><p>{judged}</p>"
+        f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    )
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    """What eval/metrics.json says, if it is there; ValueError if it is not what it should be."""
+    metrics = read_json(path) if path.exists() else {}
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{path} is {shown(metrics)}, not an object: run `lumigraph eval` again")
+    for key in ("psnr", "ssim", "images"):
+        value = metrics.get(key)
+        if value is not None and not is_number(value):
+            raise ValueError(
+                f"{path} has {shown(value)} as {key}, where a number belongs: run `lumigraph "
+                "eval` again"
+            )
+    return metrics
+
+
+def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The headline numbers that are known, as (value, what it is)."""
+    shown = [
+        (metrics.get("psnr"), "{:.2f} dB", "PSNR"),
+        (metrics.get("ssim"), "{:.4f}", "SSIM"),
+        (metrics.get("images"), "{:,}", "test views"),
+        (record.get("splats"), "{:,}", "splats"),
+        (record.get("seconds"), "{:.0f} s", "training"),
+        (record.get("steps_per_second"), "{:.1f}", "steps per second"),
+        (record.get("peak_memory_mb"), "{:,} MB", "peak memory"),
+    ]
+    return [(text.format(v), noun) for v, text, noun in shown if is_number(v)]
+
+
+def tile(value: str, noun: str) -> str:
+    """A number in a box, with what it is."""
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(noun)}</span></div>'
+
+
+def _chart(log: Sequence[dict[str, Any]], key: str, title: str) -> str:
+    """A curve over steps as SVG; nothing if there are fewer than two points."""
+    points = [(e["step"], e[key]) for e in log if is_number(e.get(key))]
+    if len(points) < 2:
+        return ""
+    if key == "loss":
+        points = _smoothed(points)
+    left, right, top, bottom = 52.0, 470.0, 10.0, 150.0
+    first, last = points[0][0], points[-1][0]
+    low, high = min(v for _, v in points), max(v for _, v in points)
+    over, up = max(last - first, 1), (high - low) or 1.0
+    curve = " ".join(
+        f"{left + (s - first) / over * (right - left):.1f},"
+        f"{bottom - (v - low) / up * (bottom - top):.1f}"
+        for s, v in points
+    )
+    label = "{:,.0f}" if high >= 1000 else "{:.3g}"
+    return (
+        f'<figure><svg viewBox="0 0 480 175" role="img" aria-label="{escape(title)}">'
+        f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
+        f'<line class="axis" x1="{left}" y1="{top}" x2="{right}" y2="{top}"/>'
+        f'<polyline class="curve" points="{curve}"/>'
+        f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{label.format(high)}</text>'
+        f'<text x="{left - 6}" y="{bottom + 4}" text-anchor="end">{label.format(low)}</text>'
+        f'<text x="{left}" y="{bottom + 18}">{first:,}</text>'
+        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:,}</text>'
+        f"</svg><figcaption>{escape(title)}</figcaption></figure>"
+    )
+
+
+def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Each value as the mean of its neighbourhood: one view's loss says little."""
+    reach = max(1, len(points) // 50)
+    smooth = []
+    for i, (step, _) in enumerate(points):
+        near = [value for _, value in points[max(0, i - reach) : i + reach + 1]]
+        smooth.append((step, sum(near) / len(near)))
+    return smooth
+
+
+def _views(run: Run, metrics: dict[str, Any]) -> str:
+    """The table of test views, the worst first."""
+    entries = metrics.get("per_image")
+    if not isinstance(entries, list) or not entries:
+        return "<p>None were held out or none are evaluated yet.</p>"
+    frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
+    entries = [e for e in entries if isinstance(e, dict) and e.get("name") in frames]
+    entries = [e for e in entries if all(isinstance(e.get(k), float) for k in ("psnr", "ssim"))]
+    entries.sort(key=lambda entry: entry["psnr"])
+    rows = []
+    for place, entry in enumerate(entries):
+        pictures = _pictures(run, *frames[entry["name"]]) if place < PICTURED else "<td></td>" * 3
+        rows.append(
+            f"<tr><td>{escape(printable(entry['name']))}<br>{entry['psnr']:.2f} dB<br>"
+            f"{entry['ssim']:.4f}</td>{pictures}</tr>"
+        )
+    return (
+        '<div class="wide"><table><tr><th>View, PSNR, SSIM; the worst first</th><th>Rendering</th>'
+        f"<th>Photo</th><th>Error, {ERROR_SCALE:.0f} times</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _pictures(run: Run, index: int, frame: Frame) -> str:
+    """Three cells: rendering, photo, error."""
+    path = run.folder / "eval" / "renders" / picture_name(index, frame.name)
+    try:
+        seen = read_picture(path, frame.camera.width, frame.camera.height)
+        photo = frame.image()
+    except (OSError, ValueError):
+        return "<td>missing</td>" * 3
+    error = (seen.float() - photo.float()).abs().mean(-1) / 255 * ERROR_SCALE
+    cells = ((seen, "rendering"), (photo, "photo"), (colored(error), "error"))
+    return "".join(f"<td>{image_tag(pixels, alt)}</td>" for pixels, alt in cells)
+
+
+def image_tag(pixels: torch.Tensor, alt: str) -> str:
+    """A picture that lies in the page itself."""
+    data = base64.b64encode(thumbnail(pixels, PICTURE_WIDTH)).decode()
+    return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'
+
+
+def _facts(record: dict[str, Any]) -> str:
+    """What was asked, the plan and the versions as a table."""
+    rows = [
+        (name, key, value)
+        for name in ("asked", "plan", "inputs", "versions", "timings")
+        for key, value in (record.get(name) or {}).items()
+    ]
+    cells = "".join(
+        f"<tr><td>{name}</td><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>"
+        for name, key, value in rows
+    )
+    return f'<div class="wide"><table>{cells}</table></div>'

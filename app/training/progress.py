@@ -1,0 +1,221 @@
+"""How far a session is, drawn on the terminal from its events."""
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from lumigraph.app.training.events import Ended, Event, Saved, Scored, Subscription, Trouble
+from lumigraph.app.training.events import Progress as Step
+from lumigraph.recon import Try
+
+REDRAW_SECONDS = 0.25
+"""Between two drawings: each takes milliseconds that the training could use."""
+
+PLAIN_LINES = 10
+"""Over a whole training, where the output is no terminal."""
+
+RATE_SECONDS = 5.0
+"""Over which the rate is measured: long enough to be steady, short enough to follow the scene."""
+
+WARM_PART, WARM_STEPS, LEFT_SECONDS = 50, 200, 2.0
+"""The first of so many parts of the steps, or so many, say nothing of the others: they decode their
+photos and fill caches. The time left is told once steps were measured after those for
+`LEFT_SECONDS`, or as many as they were."""
+
+
+class Pace:
+    """How fast steps are taken lately, and how long those that are left will take.
+
+    Attributes:
+        rate: Steps per second over the last `RATE_SECONDS`; None before there are two.
+        left: Seconds to the last step; None until that can be told.
+    """
+
+    def __init__(self, warm: int = 0) -> None:
+        """Of nothing yet; at least `warm` steps say nothing of the others."""
+        self.rate: float | None = None
+        self.left: float | None = None
+        self._warm, self._first = warm, -1
+        self._measured: int | None = None  # the step from which on the time left is measured
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def add(self, step: int, steps: int, seconds: float) -> None:
+        """Takes note of a step of so many, and when it was over."""
+        self._first = step if self._first < 0 else self._first
+        self._recent.append((seconds, step))
+        while len(self._recent) > 2 and seconds - self._recent[0][0] > RATE_SECONDS:
+            self._recent.popleft()
+        (start, first), part = self._recent[0], min(steps // WARM_PART, WARM_STEPS)
+        if seconds > start:
+            self.rate = (step - first) / (seconds - start)
+        if self._measured is None:
+            if step - self._first >= max(self._warm, part):
+                self._measured = step
+                self._recent = deque([(seconds, step)])
+        elif self.rate and (seconds - start >= LEFT_SECONDS or step - self._measured >= part):
+            self.left = (steps - step) / self.rate
+
+
+class _Left(ProgressColumn):
+    """The time left, or what it took."""
+
+    def render(self, task: Any) -> Text:
+        return Text(duration(task.fields["left"]) + " left" if task.fields["left"] else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 4.5 s, 45 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Drawing:
+    """Draws the events of a subscription in a thread of its own, on standard error.
+
+    A bar on a terminal, else a plain line now and then.
+    """
+
+    def __init__(self, events: Subscription) -> None:
+        """Starts drawing at once."""
+        self._events = events
+        self._console = Console(stderr=True)
+        self._draw = self._bar if self._console.is_terminal else self._lines
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Waits until the last event is drawn; a terminal that hangs is left."""
+        self._thread.join(timeout=2)
+
+    def _bar(self) -> None:
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[facts]}"),
+            _Left(),
+            console=self._console,
+            auto_refresh=False,
+        )
+        pace = Pace()
+        with bar:
+            training = bar.add_task("Training", total=None, facts="", left=None)
+            scoring = bar.add_task("Evaluating", total=None, facts="", left=None, visible=False)
+            ended = False
+            while not ended:
+                batch = self._events.take(timeout=REDRAW_SECONDS)
+                for event in batch:
+                    _update(bar, training, scoring, event, pace)
+                    ended = ended or isinstance(event, Ended)
+                bar.refresh()
+                # Events come faster than anyone can read: let them gather.
+                threading.Event().wait(0 if ended else REDRAW_SECONDS)
+
+    def _lines(self) -> None:
+        due = 0
+        for event in self._events:
+            match event:
+                case Step() if event.step >= due or event.step == event.steps:
+                    due = event.step - event.step % (spacing := _spacing(event.steps)) + spacing
+                    rate = event.step / event.seconds if event.seconds > 0 else 0.0
+                    _say(
+                        f"step {event.step}/{event.steps}  loss {event.loss:.4f}  "
+                        f"{event.splats} splats  {rate:.1f} steps/s"
+                    )
+                case Trouble():
+                    _say(f"Warning: {event.message}")
+                case _:
+                    pass
+            if isinstance(event, Step) and event.tried and _is_told(event.tried):
+                _say(iteration_line(event.tried))
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Draws how much of some work is done, with the time left, on standard error.
+
+    What it gives is told what is being done, how much of it is done, and of how much. Where the
+    output is no terminal each kind of work is said once.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    quiet = not console.is_terminal
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as bar:
+
+        def told(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+                if quiet:
+                    _say(what)
+            bar.update(tasks[what], completed=done)
+
+        yield told
+
+
+def _is_told(tried: Try) -> bool:
+    """Of many iterations every tenth is, and those that went wrong; the report has them all."""
+    return tried.number <= PLAIN_LINES or tried.number % 10 == 0 or not tried.accepted
+
+
+def iteration_line(tried: Try) -> str:
+    """An iteration of Levenberg-Marquardt in a line."""
+    return (
+        f"iteration {tried.number}: cost {tried.before:.4g} -> {tried.tried:.4g}, "
+        f"{'taken' if tried.accepted else 'refused'}, gain {tried.gain:.2f}, damping "
+        f"{tried.damping:.4g}, {tried.products} products, step {tried.length:.2f}, "
+        f"{tried.seconds:.1f} s"
+    )
+
+
+def _spacing(steps: int) -> int:
+    return max(1, steps // PLAIN_LINES)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace: Pace) -> None:
+    """Brings the bars up to an event."""
+    match event:
+        case Step():
+            pace.add(event.step, event.steps, event.seconds)
+            rate = pace.rate or 0.0
+            facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
+            done: dict[str, Any] = {"completed": event.step, "facts": facts, "left": pace.left}
+            bar.update(training, total=event.steps, **done)
+            if event.tried and _is_told(event.tried):
+                bar.console.print(iteration_line(event.tried), highlight=False, markup=False)
+        case Scored():
+            bar.update(
+                scoring, total=event.views, completed=event.done, facts="test views", visible=True
+            )
+        case Saved():
+            bar.refresh()
+            bar.console.print(f"Checkpoint of step {event.step}", highlight=False, markup=False)
+        case Trouble():
+            bar.console.print(f"Warning: {event.message}", style="yellow", markup=False)
+        case Ended():
+            pass

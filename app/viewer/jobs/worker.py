@@ -1,0 +1,298 @@
+"""The process that trains: an order in, events out, and commands while it works, in lines of JSON.
+
+It is started by `child` and lives as long as its standard input is open: when that closes, because
+the parent said so or died, the training ends with a checkpoint. What its libraries print goes to
+standard error, and what they tell people goes to the page.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lumigraph.app.commands.demo import demo_order
+from lumigraph.app.run.files import finite
+from lumigraph.app.run.folder import clear_run
+from lumigraph.app.training.events import Control, Event, Progress
+from lumigraph.app.training.session import Session, run_session
+from lumigraph.app.training.start import Order, go_on, start
+from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.viewer.jobs.shared_memory import Writer
+from lumigraph.app.viewer.origins import folder_at, size_of
+from lumigraph.datasets.demo import DemoSize
+from lumigraph.recon import SplatFit, plan_to_json
+
+NICENESS = 5
+"""The page is drawn first, and the training has what is left, which on idle cores is everything."""
+
+PROGRESS_SECONDS = 0.2
+"""Between two messages of progress: as fast as numbers can be read, and a message takes half a
+millisecond of both processes, so that a training loses a few thousandths of its time."""
+
+QUEUE = 1000
+"""Messages that wait while the parent does not read; then the oldest are lost."""
+
+
+class Outbox:
+    """Messages on their way to the parent: a thread writes them, so that nobody waits for a pipe.
+
+    Of progress only the newest is sent, at most once in `PROGRESS_SECONDS`. It listens to a
+    channel.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Starts its thread at once."""
+        self._descriptor = descriptor
+        self._messages: deque[dict[str, Any]] = deque(maxlen=QUEUE)
+        self._progress: Progress | None = None
+        self._filled, self._urgent, self._finished = (threading.Event() for _ in range(3))
+        self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
+        self._thread.start()
+
+    def say(self, kind: str, **content: Any) -> None:
+        """Sends a message; never waits."""
+        self._messages.append({"t": kind, **content})
+        self._urgent.set()
+        self._filled.set()
+
+    def put(self, event: Event) -> None:
+        """Sends an event; never waits."""
+        if isinstance(event, Progress):
+            self._progress = event
+            self._filled.set()
+        else:
+            self.say(type(event).__name__.lower(), **asdict(event))
+
+    def close(self) -> None:
+        """Nothing: what came of the session is said after its last event."""
+
+    def finish(self) -> None:
+        """Waits until all is sent, unless the parent does not read."""
+        self._finished.set()
+        self._urgent.set()
+        self._filled.set()
+        self._thread.join(timeout=2)
+
+    def _deliver(self) -> None:
+        finished = False
+        while not finished:
+            self._filled.wait()
+            self._filled.clear()
+            self._urgent.clear()
+            finished = self._finished.is_set()  # whatever comes after this is sent in another turn
+            progress, self._progress = self._progress, None
+            lines = [] if progress is None else [{"t": "progress", **asdict(progress)}]
+            while self._messages:
+                lines.append(self._messages.popleft())
+            try:
+                for line in lines:
+                    _write(self._descriptor, json.dumps(finite(line)).encode() + b"\n")
+            except OSError:  # the parent is gone, which the end of our input will tell
+                return
+            if not finished:
+                self._urgent.wait(PROGRESS_SECONDS)
+
+
+class Notices(io.TextIOBase):
+    """Standard error of a process without a terminal: every line becomes a note on the page."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        """Of nothing yet."""
+        self._outbox, self._line = outbox, ""
+
+    def write(self, text: str) -> int:
+        """Takes text in pieces."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in filter(None, map(str.strip, lines)):
+            self._outbox.say("notice", message=line[:500])
+        return len(text)
+
+
+class Trainer:
+    """One order, and the commands that come while it is carried out."""
+
+    def __init__(self, order: dict[str, Any], outbox: Outbox) -> None:
+        """Nothing is done yet."""
+        self.order, self.outbox, self.control = order, outbox, Control()
+        self.writer = Writer(order["buffers"])
+        self.session: Session | None = None
+        self.leaving = False
+
+    def train(self) -> None:
+        """Carries out the order, and says what came of it."""
+        session = self._session()
+        if self.control.stopped and session.fit.step == 0:  # nothing was done, so nothing is kept
+            clear_run(session.run.folder)
+            session.lock.close()
+            raise InterruptedError
+        session.control, session.patient = self.control, True
+        self.session = session
+        if self.leaving:
+            session.patient = False
+        session.channel.attach(self.outbox)
+        self.outbox.say(
+            "loaded",
+            capture=self.order["capture"],
+            folder=str(session.run.folder.absolute()),
+            step=session.fit.step,
+            steps=session.fit.plan.steps,
+            views=len(session.capture.train),
+            plan=plan_to_json(session.fit.plan),
+        )
+        run = run_session(session)
+        metrics = run.record.get("metrics") or {}
+        self.outbox.say(
+            "result", state=run.state, psnr=metrics.get("psnr"), ssim=metrics.get("ssim")
+        )
+
+    def obey(self, lines: Iterator[bytes]) -> None:
+        """Does what the lines say until there are no more, and ends the training then."""
+        for line in lines:
+            try:
+                self._do(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                self.outbox.say("trouble", message=sentence_of(error))
+        self.leave()
+
+    def leave(self) -> None:
+        """Ends the training with a checkpoint, and without it where that cannot be written."""
+        self.leaving = True
+        if self.session is not None:
+            self.session.patient = False
+        self.control.stop()
+
+    def _session(self) -> Session:
+        if self.order["resume"] is not None:
+            return self._gone_on(Path(self.order["resume"]))
+        fields, place = self.order["order"], self.order["capture"]
+        order = Order(**{**fields, "test": fields.get("test") and Path(fields["test"])})
+        path = folder_at(place, self._made)
+        if size := size_of(place):
+            order = of_demo(order, size)
+        folder = self.order["folder"] and Path(self.order["folder"])
+        return start(path, order, folder, runs=Path(self.order["runs"]), heed=self._heed)
+
+    def _gone_on(self, folder: Path) -> Session:
+        """The run that goes on, with the first of its possible captures that it was begun with."""
+        problems = []
+        for place in (self.order["capture"], *self.order.get("others", ())):
+            try:
+                session = go_on(folder_at(place, self._made), Order(), folder, self._heed)
+            except (ValueError, FileNotFoundError) as error:
+                problems.append(error)
+                continue
+            self.order["capture"] = place
+            return session
+        raise problems[0]
+
+    def _made(self, done: int, pictures: int) -> None:
+        """Hears how much of the built-in scene is made."""
+        if done == 1:
+            sentence = f"Making the built-in scene, {pictures} pictures, once"
+            self.outbox.say("notice", message=sentence)
+        self._heed()
+
+    def _heed(self) -> None:
+        """Ends the loading if the training is to end; InterruptedError."""
+        if self.control.stopped:
+            raise InterruptedError
+
+    def _do(self, command: dict[str, Any]) -> None:
+        plain: dict[str, Callable[[], None]] = {
+            "pause": self.control.pause,
+            "resume": self.control.resume,
+            "stop": self.control.stop,
+            "checkpoint": self.control.checkpoint,
+        }
+        match command:
+            case {"do": "change", "values": values}:
+                self.control.change(**values)
+            case {"do": "threads", "count": count}:
+                self.control.threads(count)
+            case {"do": "snapshot", "buffer": buffer, "size": size}:
+                self.control.look(partial(self._show, buffer, size))
+            case {"do": name}:
+                plain[name]()
+
+    def _show(self, buffer: int, size: int, fit: SplatFit) -> None:
+        try:
+            told = self.writer.write(fit.splats, buffer, size)
+        except Exception as error:  # as where memory is short: the next one may fit
+            told = {"trouble": sentence_of(error)}
+        self.outbox.say("snapshot", step=fit.step, **told)
+
+
+def main() -> int:
+    """Carries out the order on standard input; the exit code is 0 if the training came to an end.
+
+    That is a finished run or a stopped one that was kept.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which will tell us
+    os.nice(NICENESS)
+    # Libraries that print must not print between our messages.
+    outbox = Outbox(os.dup(sys.stdout.fileno()))
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.showwarning = lambda message, *_: outbox.say("notice", message=f"Warning: {message}")
+    lines = read_lines(sys.stdin.fileno())
+    trainer = Trainer(json.loads(next(lines)), outbox)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: trainer.leave())
+    threading.Thread(target=trainer.obey, args=(lines,), name="commands", daemon=True).start()
+    try:
+        with redirect_stderr(Notices(outbox)):
+            trainer.train()
+        return 0
+    except InterruptedError:
+        outbox.say("result", state="stopped", psnr=None, ssim=None)  # before there was a run
+        return 0
+    except Exception as error:
+        if not isinstance(error, ValueError | OSError | MemoryError):
+            traceback.print_exc(file=sys.__stderr__)
+        outbox.say("failed", sentence=sentence_of(error))
+        return 1
+    finally:
+        outbox.finish()
+
+
+def read_lines(descriptor: int) -> Iterator[bytes]:
+    """The lines that come from a pipe until it is closed.
+
+    Without a buffer of Python's, whose lock a thread that waits in it takes with it at exit.
+    """
+    rest = b""
+    while part := os.read(descriptor, 1 << 16):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+
+
+def of_demo(order: Order, size: DemoSize) -> Order:
+    """The order with what the demo asks for where nothing else was asked."""
+    demo = demo_order(size)
+    changes = {name: value for name, value in order.changes.items() if value is not None}
+    return replace(
+        order,
+        preset=order.preset or demo.preset,
+        downscale=order.downscale or demo.downscale,
+        changes={**demo.changes, **changes} if order.preset is None else changes,
+        name=order.name or demo.name,
+    )
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

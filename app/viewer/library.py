@@ -1,0 +1,238 @@
+"""What can be opened or reconstructed: captures, runs and PLY files inside the allowed folders.
+
+Pages name a source by its id, never by a path, so nothing can be asked for that was not found.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from lumigraph.app.run.files import printable
+from lumigraph.app.run.folder import FORMAT
+from lumigraph.datasets.colmap import colmap_models
+from lumigraph.datasets.transforms import transforms_files
+
+Kind = Literal["capture", "run", "ply", "unsaved run"]
+
+DEPTH = 4
+"""Folders below an allowed one that are looked into: runs lie two below theirs, and collections of
+captures rarely deeper."""
+
+MOST_SOURCES, MOST_FOLDERS = 1000, 20_000
+"""No list is longer, and no search goes on for longer than a second or so on a slow disk."""
+
+RUN_LIMIT = 4 << 20
+"""Bytes of a run.json that is read for the list: that of ten thousand photos is no longer."""
+
+UNSAVED: Kind = "unsaved run"
+
+STAMP = "%Y-%m-%d_%H-%M-%S"
+"""Of the folder that the uploads of a sitting go to, in a folder `uploads`."""
+
+DEMOS = ("tiny", "small", "full")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that can be chosen.
+
+    Attributes:
+        id: The same as long as it lies where it lies.
+        name: To show to people, see `named`.
+        kind: "capture" is for making a run of, the built-in scenes included. An "unsaved run" has
+            neither a scene nor a checkpoint: it has just begun, or was cut off too early.
+        path: None for a built-in scene.
+        state: Of a run, as its run.json says; "" for all else.
+        stopped: Whether it is a run that can go on.
+        parts: Of its path, as it was found; none for a built-in scene.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    path: Path | None
+    state: str = ""
+    stopped: bool = False
+    parts: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """What a page may know of it; its path stays here."""
+        told = {key: value for key, value in asdict(self).items() if key not in ("path", "parts")}
+        return told | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
+
+
+def built_in() -> list[Source]:
+    """The built-in scenes."""
+    return [Source(f"demo:{size}", f"Built-in scene, {size}", "capture", None) for size in DEMOS]
+
+
+def find_sources(folders: Sequence[Path]) -> list[Source]:
+    """What there is in the folders, or at them if they are sources themselves; each once.
+
+    Links are followed as long as they stay inside. Hidden folders are left out, and so is what
+    lies inside captures and runs, and whatever cannot be read.
+    """
+    found: dict[str, Source] = {}
+    for folder in folders:
+        with suppress(OSError):  # the folder this process works in is gone
+            for path in _walk(folder, folders):
+                if len(found) >= MOST_SOURCES:
+                    break
+                with suppress(OSError):  # it is gone, nobody's to read, or on a dead network disk
+                    if source := _source(path):
+                        found.setdefault(source.id, source)
+    order = {"capture": 0, "run": 1, UNSAVED: 1, "ply": 2}
+    return sorted(found.values(), key=lambda source: (order[source.kind], source.parts))
+
+
+def named(sources: Iterable[Source]) -> dict[str, Source]:
+    """The sources by their ids, with names that fit in a narrow list and tell them apart.
+
+    A name is the last part of the path, for a numbered run the last two, with when it was uploaded
+    if it was; in brackets behind it comes as much of the rest as is needed.
+    """
+    known = {source.id: source for source in sources}
+    depths = dict.fromkeys(known, 0)
+    while True:
+        names = {key: _name(source, depths[key]) for key, source in known.items()}
+        counts = Counter(names.values())
+        alike = [key for key in known if counts[names[key]] > 1]
+        alike = [key for key in alike if depths[key] < len(known[key].parts)]
+        if not alike:
+            return {key: replace(source, name=names[key]) for key, source in known.items()}
+        for key in alike:
+            depths[key] += 1
+
+
+def _name(source: Source, depth: int) -> str:
+    """The name with so many folders in brackets."""
+    if not source.parts:
+        return source.name
+    last = 2 if source.kind in ("run", UNSAVED) and source.parts[-1].isdigit() else 1
+    name, before = "/".join(source.parts[-last:]), source.parts[:-last]
+    if depth:
+        where = "/".join(before[-depth:])
+    else:
+        where = next(filter(None, map(_uploaded, before, before[1:])), "")
+    return printable(f"{name} ({where})" if where else name)
+
+
+def _uploaded(parent: str, folder: str) -> str:
+    """When what is in a folder was uploaded; "" if it was not."""
+    with suppress(ValueError):
+        if parent == "uploads":
+            moment = datetime.strptime(folder, STAMP)
+            today = moment.date() == datetime.now().date()
+            return moment.strftime("uploaded %H:%M" if today else "uploaded %Y-%m-%d %H:%M")
+    return ""
+
+
+def source_at(path: Path, folders: Sequence[Path]) -> Source:
+    """The source at a path.
+
+    Raises:
+        ValueError: It lies outside the folders, once links are followed, or is no source.
+    """
+    if not is_inside(path, folders):
+        raise ValueError(f"{printable(str(path))} lies outside the folders that may be opened here")
+    source = _source(path)
+    if source is None:
+        raise ValueError(
+            f"{printable(str(path))} is no capture, no run and no PLY file: give one of those"
+        )
+    return source
+
+
+def is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether it lies in one of the folders, or is one, once all links are followed."""
+    real = os.path.realpath(path)
+    return any(_is_below(real, os.path.realpath(folder)) for folder in folders)
+
+
+def _is_below(real: str, root: str) -> bool:
+    """Whether a path is the root or lies below it, both without links in them."""
+    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _walk(top: Path, folders: Sequence[Path]) -> Iterator[Path]:
+    """The folder, or file, and what lies in it, nearest first; nothing from inside a source."""
+    level, seen = [top], set()
+    roots = [os.path.realpath(folder) for folder in folders]
+    for _ in range(DEPTH + 1):
+        below: list[Path] = []
+        for path in level:
+            real = os.path.realpath(path)
+            inside = any(_is_below(real, root) for root in roots)
+            if real in seen or len(seen) > MOST_FOLDERS or not inside:
+                continue
+            seen.add(real)
+            yield path
+            with suppress(OSError):
+                if path.is_dir() and _kind(path) is None:
+                    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+                    below += [Path(e.path) for e in entries if _promising(e)]
+        level = below
+
+
+def _promising(entry: os.DirEntry[str]) -> bool:
+    """Whether a source may be there."""
+    if entry.name.startswith("."):
+        return False
+    with suppress(OSError):
+        return entry.is_dir() or entry.name.lower().endswith(".ply")
+    return False
+
+
+def _kind(path: Path) -> Kind | None:
+    """What lies at the path, by the names of files alone."""
+    with suppress(OSError):
+        if path.is_file():
+            if path.suffix.lower() == ".ply":
+                return "ply"
+            return "capture" if path.suffix.lower() == ".json" else None
+        if (path / "run.json").is_file():
+            return "run"
+        if colmap_models(path) or transforms_files(path):
+            return "capture"
+    return None
+
+
+def _source(path: Path) -> Source | None:
+    """The source at a path inside an allowed folder, if there is one."""
+    kind = _kind(path)
+    if kind is None:
+        return None
+    real = Path(os.path.realpath(path))
+    key = blake2b(os.fsencode(real), digest_size=8).hexdigest()
+    found = Source(f"{kind}:{key}", "", kind, real, parts=Path(os.path.abspath(path)).parts[1:])
+    found = replace(found, name=_name(found, 0))
+    if kind != "run":
+        return found
+    state = _state(real)
+    if state is None:
+        return None
+    kept = any(real.glob("checkpoints/[0-9]*.safetensors"))
+    if not kept and not (real / "scene.safetensors").exists():
+        return replace(found, kind=UNSAVED, state=state)
+    return replace(found, state=state, stopped=kept and state != "finished")
+
+
+def _state(folder: Path) -> str | None:
+    """What run.json says of the run's state; None if it is none of ours."""
+    path = folder / "run.json"
+    try:
+        if path.stat().st_size > RUN_LIMIT:
+            return None
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        return None
+    return str(record.get("state"))[:20]

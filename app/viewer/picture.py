@@ -1,0 +1,400 @@
+"""What a page shows of a scene: its colours, or what else can be known of it, as 8-bit pixels."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from lumigraph.app.run.pictures import colored
+from lumigraph.kernels import ALPHA_MIN, Footprints, Parameters, Stopped, backend_for
+from lumigraph.render import Camera, Splats, render_color
+from lumigraph.render.render import project_splats
+from lumigraph.uncertainty import exact_color
+
+Mode = Literal[
+    "color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty", "confidence"
+]
+ColorMap = Literal["turbo", "viridis", "gray"]
+Color = tuple[float, float, float]
+
+HAZE = 0.05
+"""Where less than this share of a pixel's light is stopped, or its normals agree on less, neither
+depth nor normal is shown: it would be that of the faintest tails of splats, which nobody sees."""
+
+DOT = 1.5
+"""Radius of a splat's centre in pixels: the smallest that looks round."""
+
+FAINT = 0.1
+"""Splats less opaque than this are drawn neither as dots nor as ellipses: the many that make a haze
+would hide those that make the surface."""
+
+STEEPNESS = 20.0
+"""An ellipse's alpha is exp(STEEPNESS (1 - d^2)), d in standard deviations, but at most ALPHA_MAX:
+it falls from there to ALPHA_MIN between d = 1.0 and 1.13, which looks crisp without steps."""
+
+PERCENTILES = (0.02, 0.98)
+"""A range that is not given leaves this much at either end out: single far splats."""
+
+ROUNDING = 8
+"""Steps in a half to a whole of a range, at which its ends are."""
+
+SPARSE = 8
+"""Only every so manyth row and column is looked at for that: thousands of pixels are enough."""
+
+RATE = 0.05
+"""Share of the splats that is left out where no photo was asked how many the scene can spare."""
+
+C0 = 0.28209479177387814
+"""The harmonic of degree 0: a splat's colour is 0.5 + C0 * base."""
+
+# Turbo's fit by polynomials of degree 5 (Google LLC 2019, Apache-2.0, "Turbo, an improved rainbow
+# colormap for visualization"), constant first, for red, green and blue.
+_TURBO = (
+    (0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943),
+    (0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604),
+    (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be shown.
+
+    Attributes:
+        mode: Which of the things that can be known of a scene.
+        color_map: For what is a number a pixel.
+        low: The number that has the map's first colour; None is found from the picture.
+        high: The number that has its last.
+        background: Behind the splats, where they are shown in their colours; 0 to 1. None
+            is that of the scene.
+        over: How much of the colours is laid over the uncertainty, 0 to 1.
+        threshold: What is less uncertain than this is shown in its colours.
+        rate: Share of the splats that is left out to see what the picture rests on.
+    """
+
+    mode: Mode = "color"
+    color_map: ColorMap = "turbo"
+    low: float | None = None
+    high: float | None = None
+    background: Color | None = None
+    over: float = 0.0
+    threshold: float = 0.0
+    rate: float = RATE
+
+    @property
+    def behind(self) -> Color:
+        """The background, black where nobody says another."""
+        return self.background or (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is shown.
+
+    Attributes:
+        pixels: On the CPU. uint8 [height, width, 3]
+        low: The number that the colour map's first colour stands for; None if there is no map.
+        high: The number of its last colour.
+    """
+
+    pixels: Tensor
+    low: float | None = None
+    high: float | None = None
+
+
+@torch.no_grad()
+def picture(
+    scene: Splats,
+    camera: Camera,
+    look: Look,
+    stop: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Picture:
+    """What `camera` sees of the scene, as `look` wants it.
+
+    Args:
+        scene: The splats.
+        camera: On the scene's frame, with the size of the picture.
+        look: What to show of them.
+        stop: One byte on the CPU that another thread may set to 1 to have the picture given up.
+        confidence: How far each splat can be trusted, from 0 to 1; where that is not known, there
+            is nothing to be seen of it. [splats]
+
+    Raises:
+        Stopped: The picture was given up.
+    """
+    match look.mode:
+        case "color":
+            return Picture(_bytes(render_color(scene, camera, background=look.behind, stop=stop)))
+        case "depth":
+            return _depth(scene, camera, look, stop)
+        case "opacity":
+            _, opacity = _blended(scene, camera, scene.base, (0.0, 0.0, 0.0), stop)
+            low, high = look.low or 0.0, 1.0 if look.high is None else look.high
+            return _mapped(opacity, None, low, high, look.color_map)
+        case "normals":
+            return _normals(scene, camera, stop)
+        case "centers":
+            return _marked(scene, camera, look, _dots, stop)
+        case "ellipses":
+            return _marked(scene, camera, look, _ellipses, stop)
+        case "uncertainty":
+            return _uncertainty(scene, camera, look, stop)
+        case "confidence":
+            if confidence is None:
+                return Picture(torch.zeros(camera.height, camera.width, 3, dtype=torch.uint8))
+            trusted, seen = _expected(scene, camera, confidence, stop)
+            low, high = look.low or 0.0, 1.0 if look.high is None else look.high
+            return _mapped(trusted, seen, low, high, look.color_map)
+    assert_never(look.mode)
+
+
+@functools.cache
+def color_table(color_map: ColorMap) -> np.ndarray:
+    """Black, and the map's colours from the least number to the greatest. uint8 [1 + 255, 3]"""
+    share = torch.linspace(0, 1, 255)
+    match color_map:
+        case "turbo":
+            powers = torch.stack([share**n for n in range(6)], dim=1)
+            colors = _bytes(powers @ torch.tensor(_TURBO).T)
+        case "viridis":
+            colors = colored(share)
+        case "gray":
+            colors = _bytes(share[:, None].repeat(1, 3))
+        case _:
+            assert_never(color_map)
+    return functional.pad(colors, (0, 0, 1, 0)).numpy()
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """What `render.to_bytes` makes of an image, which is used up: in a third of the time.
+
+    That is a millisecond of 1280x720. In place, and numpy's cast is vectorised, torch's is not.
+    """
+    return torch.from_numpy(image.mul_(255).round_().clamp_(0, 255).cpu().numpy().astype(np.uint8))
+
+
+def _blended(
+    scene: Splats, camera: Camera, base: Tensor, background: Color, stop: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """An image of splats whose colours are the same from everywhere, and its opacity.
+
+    Args:
+        scene: The splats.
+        camera: The camera.
+        base: Their harmonics of degree 0. [splats, 3]
+        background: Behind them.
+        stop: As for `picture`.
+
+    Returns:
+        The colours. [height, width, 3]
+        The opacity. [height, width]
+    """
+    splats = Parameters(**scene.tensors)._replace(base=base, rest=scene.rest[:, :0])
+    image, transmittance = backend_for(scene.means.device).paint(
+        splats,
+        view=camera.view,
+        degree=0,
+        filter=scene.filter,
+        background=background,
+        stop=stop,
+    )
+    return image, 1 - transmittance
+
+
+def _expected(
+    scene: Splats, camera: Camera, values: Tensor, stop: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each splat has, not below 0, blended over what is seen; and where that is anything.
+
+    Args:
+        scene: The splats.
+        camera: The camera.
+        values: One for each. [splats]
+        stop: As for `picture`.
+
+    Returns:
+        The blended values. [height, width]
+        Whether there is enough to have one. bool [height, width]
+    """
+    base = ((values.to(scene.means) - 0.5) / C0)[:, None].expand(-1, 3).contiguous()
+    image, opacity = _blended(scene, camera, base, (0.0, 0.0, 0.0), stop)
+    return image[..., 0] / opacity.clamp_min(HAZE), opacity >= HAZE
+
+
+def _depth(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
+    """Expected depth; a range that is not given is that of most of what is seen."""
+    matrix = camera.world_to_camera.to(scene.means)
+    depth, seen = _expected(scene, camera, scene.means @ matrix[2, :3] + matrix[2, 3], stop)
+    low, high = look.low, look.high
+    if low is None or high is None:
+        found = _range(depth, seen)
+        low, high = found[0] if low is None else low, found[1] if high is None else high
+    return _mapped(depth, seen, low, high, look.color_map)
+
+
+def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
+    """The standard deviation over all masks of PH-Dropout, as the mean of the channels'."""
+    mean, std = exact_color(scene, camera, look.rate, background=look.behind, stop=stop)
+    # Channel by channel: sums over a last dimension of three take torch ten times as long.
+    red, green, blue = std.unbind(-1)
+    spread = (red + green).add_(blue).div_(3)
+    low, high = look.low or 0.0, look.high
+    if high is None:
+        high = max(_range(spread)[1], 1e-6)
+    certain = (spread < look.threshold).cpu().numpy() if look.threshold > 0 else None
+    made = _mapped(spread, None, low, high, look.color_map)
+    if look.over == 0 and certain is None:
+        return made
+    # Pillow mixes bytes several times as fast as torch does.
+    colors = Image.fromarray(_bytes(mean).numpy())
+    mixed = Image.blend(Image.fromarray(made.pixels.numpy()), colors, look.over)
+    if certain is not None:
+        mixed.paste(colors, mask=Image.fromarray(certain.view(np.uint8) * np.uint8(255)))
+    return replace(made, pixels=torch.from_numpy(np.array(mixed)))
+
+
+def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
+    """Between which numbers most of what is seen lies; without `seen` it is all.
+
+    They are rounded, so that colours and legend stay the same while a view moves on a little: each
+    other number would have the page lay itself out anew, and colours that flicker tell nothing.
+    """
+    sample = values[::SPARSE, ::SPARSE]
+    sample = sample.flatten() if seen is None else sample[seen[::SPARSE, ::SPARSE]]
+    if not len(sample):
+        return 0.0, 1.0
+    sample = sample.sort().values
+    low, high = (sample[round(p * (len(sample) - 1))].item() for p in PERCENTILES)
+    step = 2.0 ** math.floor(math.log2(max(high - low, 1e-30))) / ROUNDING
+    return math.floor(low / step) * step, math.ceil(high / step) * step
+
+
+def _mapped(
+    values: Tensor, seen: Tensor | None, low: float, high: float, color_map: ColorMap
+) -> Picture:
+    """Numbers, which are used up, as colours; black where nothing is seen."""
+    share = values.sub_(low).mul_(254 / max(high - low, 1e-9)).clamp_(0, 254)
+    index = share.round_().add_(1).cpu().numpy().astype(np.uint8)
+    if seen is not None:
+        index *= seen.cpu().numpy()
+    # By Pillow, which looks colours up in half the time that numpy takes.
+    image = Image.fromarray(index)
+    image.putpalette(color_table(color_map).tobytes())
+    return Picture(torch.from_numpy(np.array(image.convert("RGB"))), low, high)
+
+
+def _normals(scene: Splats, camera: Camera, stop: Tensor | None) -> Picture:
+    """The normal of what is seen: red to the right, green up, blue towards the camera."""
+    normals = _shortest_axes(scene)
+    # No side of a splat is its front but the one that the camera sees.
+    rays = (scene.means - camera.position.to(scene.means)).T
+    normals = normals * -(normals * rays).sum(0).sign()
+    axes = camera.world_to_camera[:3, :3] * torch.tensor([[1.0], [-1.0], [-1.0]]).double()
+    # What is blended is (n + 1) / 2, with the background (0 + 1) / 2.
+    base = (0.5 / C0) * axes.to(normals) @ normals
+    image, _ = _blended(scene, camera, base.T.contiguous(), (0.5, 0.5, 0.5), stop)
+    # Channel by channel: sums over a last dimension of three take torch ten times as long.
+    x, y, z = channels = image.mul_(2).sub_(1).unbind(-1)
+    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+    half = 0.5 * (length >= HAZE)
+    factor = half / length.clamp_min_(HAZE)
+    for channel in channels:
+        torch.addcmul(half, channel, factor, out=channel)
+    return Picture(_bytes(image))
+
+
+def _shortest_axes(scene: Splats) -> Tensor:
+    """The axis across which each splat is flattest, of either sign. [3, splats]
+
+    It is a column of the rotation matrix: the first, or what the first becomes when the axes change
+    their names in turn.
+    """
+    quaternions = scene.quaternions.T.contiguous()
+    w, x, y, z = quaternions * quaternions.square().sum(0).rsqrt()
+    a, b, c = scene.log_scales.T.contiguous()
+    first = (a <= b) & (a <= c)
+    second = ~first & (b <= c)
+    # Products with 0 and 1: torch takes several times as long to choose by truths.
+    firsts, seconds, thirds = first.float(), second.float(), (~(first | second)).float()
+
+    def pick(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
+        return (firsts * one).addcmul_(seconds, two).addcmul_(thirds, three)
+
+    x, y, z = pick(x, y, z), pick(y, z, x), pick(z, x, y)
+    x, y, z = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
+    return torch.stack([pick(x, z, y), pick(y, x, z), pick(z, y, x)])
+
+
+def _marked(
+    scene: Splats,
+    camera: Camera,
+    look: Look,
+    shapes: Callable[[Footprints, Tensor], tuple[Footprints, Tensor]],
+    stop: Tensor | None,
+) -> Picture:
+    """Every splat as a crisp opaque shape in its colour, the nearest in front."""
+    _heed(stop)
+    footprints, colors = project_splats(scene, camera)
+    _heed(stop)
+    footprints, colors = shapes(footprints, colors)
+    drawn = (footprints.extents[:, :1] > 0) & (scene.opacity_logits.sigmoid() >= FAINT)[:, None]
+    raster = backend_for(scene.means.device).rasterize(
+        footprints._replace(extents=footprints.extents * drawn),
+        colors,
+        width=camera.width,
+        height=camera.height,
+        background=look.behind,
+        median=False,
+    )
+    return Picture(_bytes(raster.features))
+
+
+def _dots(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
+    """Dots of a fixed size about the centres."""
+    seen = footprints.extents > 0
+    round_ = footprints.conics.new_tensor([1.0, 0.0, 1.0]) / DOT**2
+    conics = round_.expand_as(footprints.conics)
+    return _crisp(footprints, conics, DOT * seen), colors
+
+
+def _ellipses(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
+    """The ellipses at one standard deviation, each of a brightness of its own.
+
+    A factor of 0.7 to 1 by a hash of the index (Knuth 1973, 6.4) tells neighbours apart.
+    """
+    index = torch.arange(len(colors), device=colors.device)
+    shade = 0.7 + 0.3 * ((index * 2654435761) % 2**32) / 2**32
+    # The extents are those of alpha = ALPHA_MIN: so many standard deviations.
+    reach = (2 * (footprints.opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()
+    deviations = footprints.extents / reach.clamp_min(1e-6)[:, None]
+    return _crisp(footprints, footprints.conics, deviations), colors * shade[:, None].to(colors)
+
+
+def _crisp(footprints: Footprints, conics: Tensor, deviations: Tensor) -> Footprints:
+    """Shapes whose alpha falls steeply where the quadratic form of `conics` is 1.
+
+    Args:
+        footprints: Where they are.
+        conics: Their forms. [splats, 3]
+        deviations: How far they reach along both axes at 1; 0 where they are not seen. [splats, 2]
+    """
+    edge = 1 - np.log(ALPHA_MIN) / STEEPNESS  # the form at which alpha is ALPHA_MIN
+    return footprints._replace(
+        conics=conics * (2 * STEEPNESS),
+        opacities=torch.full_like(footprints.opacities, np.exp(STEEPNESS)),
+        extents=deviations * edge**0.5,
+    )
+
+
+def _heed(stop: Tensor | None) -> None:
+    """Raises `Stopped` if the picture is to be given up."""
+    if stop is not None and stop.any():
+        raise Stopped

@@ -1,0 +1,33 @@
+// Declares, inside the namespace of one instruction set, the kernels that its table lists.
+#pragma once
+
+#include "splats/kernels.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+
+void project(const Project &);
+void project_backward(const Project &, const ProjectGradient &);
+void harmonics(const Harmonics &);
+void harmonics_backward(const Harmonics &, const HarmonicsGradient &);
+int collect(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
+void list_cells(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
+                int32_t *scratch);
+void blend(const Blend &);
+void blend_backward(const BlendGradient &);
+void gather(const GatherGradient &);
+void moments(const Moments &, int tile, const Tape &);
+void moments_backward(const MomentsGradient &, int tile, const Tape &);
+void descend(const Descent &, const Record *records, int count, const float *slots);
+void tangents(const Scene &, const float *const *direction, const Record *records, int count,
+              Tangent *out);
+void blend_tangents(const BlendTangents &);
+void add_gradient(const Scene &, const Record *records, int count, const float *slots,
+                  float *const *out);
+void turns(const Scene &, const Record *records, int count, Turn *out);
+void curvature(const Curvature &);
+void add_blocks(const Scene &, const Record *records, const Turn *turns, int count,
+                const float *slots, const BlockRows &out);
+void loss(const Loss &);
+void adam(const Adam &);
+
+}  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,0 +1,76 @@
+// Python bindings of the losses and the optimizer: check shapes, drop the GIL, call.
+#include <nanobind/stl/array.h>
+
+#include <array>
+#include <vector>
+
+#include "common/arrays.h"
+#include "splats/kernels.h"
+#include "splats/raster.h"
+
+using namespace nanobind::literals;
+
+namespace lumigraph {
+namespace {
+
+using Bytes = Array<const uint8_t>;
+
+// Loss, mean absolute difference and mean structural similarity (0 where it has no weight).
+std::array<double, 3> loss(const In &image, const std::optional<In> &target,
+                           const std::optional<Bytes> &photo, float ssim_weight, float scale,
+                           const std::optional<Out> &gradient, int threads) {
+    if (image.ndim() != 3 || image.size() == 0 || image.shape(2) > 4)
+        throw nb::value_error("image must be [height, width, channels] of 1 to 4 channels");
+    if (target.has_value() == photo.has_value())
+        throw nb::value_error("give a target in floats or a photo in bytes");
+    const int64_t height = image.shape(0), width = image.shape(1), channels = image.shape(2);
+    const std::initializer_list<int64_t> shape = {height, width, channels};
+    Loss l{};
+    l.height = int(height), l.width = int(width), l.channels = int(channels);
+    l.image = image.data();
+    l.target = checked(target, "target", shape);
+    l.photo = checked(photo, "photo", shape);
+    l.gradient = checked(gradient, "gradient", shape);
+    l.ssim_weight = ssim_weight, l.scale = scale, l.threads = threads;
+    nb::gil_scoped_release release;
+    return loss_of(l);
+}
+
+// The state's tensors may have any shape, the same for all: rows, and what is in a row.
+void adam(const Out &parameter, const In &gradient, const Out &first, const Out &second,
+          std::array<float, 3> betas_epsilon, float rate, float root_scale,
+          const std::optional<MaskIn> &use, int threads) {
+    if (gradient.size() != parameter.size() || first.size() != parameter.size() ||
+        second.size() != parameter.size())
+        throw nb::value_error("parameter, gradient and both moments must have the same shape");
+    const int64_t rows = parameter.ndim() ? parameter.shape(0) : 1;
+    const int64_t columns = rows ? int64_t(parameter.size()) / rows : 0;
+    const Adam a{rows,
+                 columns,
+                 parameter.data(),
+                 first.data(),
+                 second.data(),
+                 gradient.data(),
+                 checked(use, "rows", {rows}),
+                 betas_epsilon[0],
+                 betas_epsilon[1],
+                 betas_epsilon[2],
+                 rate,
+                 root_scale,
+                 threads};
+    nb::gil_scoped_release release;
+    kernels().adam(a);
+}
+
+}  // namespace
+
+void bind_image(nb::module_ &m) {
+    m.def("loss", &loss, "image"_a.noconvert(), "target"_a.noconvert().none(),
+          "photo"_a.noconvert().none(), "ssim_weight"_a, "scale"_a, "gradient"_a.noconvert().none(),
+          "threads"_a);
+    m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(), "first"_a.noconvert(),
+          "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a, "root_scale"_a,
+          "rows"_a.noconvert().none(), "threads"_a);
+}
+
+}  // namespace lumigraph

@@ -1,0 +1,103 @@
+// Arguments that several bindings take: views, splats and backgrounds, checked.
+#pragma once
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <vector>
+
+#include "common/arrays.h"
+#include "splats/kernels.h"
+
+namespace lumigraph {
+
+// Matrix rows, focal lengths, principal point, near plane; and the image's size.
+using ViewNumbers = std::array<float, 17>;
+using Size = std::array<int, 2>;
+
+// Far more than any image, and so few that no count of tiles, cells or bytes overflows.
+constexpr int64_t SIDE_MOST = 1 << 16, PIXELS_MOST = 1 << 28, SPLATS_MOST = 1 << 30;
+
+inline void check_size(Size size) {
+    if (size[0] < 1 || size[1] < 1) throw nb::value_error("the image must have pixels");
+    if (size[0] > SIDE_MOST || size[1] > SIDE_MOST || int64_t(size[0]) * size[1] > PIXELS_MOST)
+        throw nb::value_error(
+            "the image is larger than 65,536 pixels along a side or 268 million "
+            "in all: render a smaller one");
+}
+
+inline void check_count(int64_t splats) {
+    if (splats > SPLATS_MOST) throw nb::value_error("more than a billion splats");
+}
+
+inline View view_of(const ViewNumbers &v, Size size) {
+    check_size(size);
+    View view;
+    for (int i = 0; i < 12; ++i) view.matrix[i] = v[i];
+    view.fx = v[12], view.fy = v[13], view.cx = v[14], view.cy = v[15], view.near_plane = v[16];
+    view.width = size[0], view.height = size[1];
+    return view;
+}
+
+inline Project project_arguments(const In &means, const In &quaternions, const In &log_scales,
+                                 const In &opacity_logits, const ViewNumbers &view, Size size,
+                                 bool antialiased, int threads) {
+    const int64_t n = means.ndim() ? means.shape(0) : 0;
+    check_count(n);
+    Project p{};
+    p.splats = n;
+    p.means = checked(means, "means", {n, 3});
+    p.quaternions = checked(quaternions, "quaternions", {n, 4});
+    p.log_scales = checked(log_scales, "log_scales", {n, 3});
+    p.opacity_logits = checked(opacity_logits, "opacity_logits", {n});
+    p.view = view_of(view, size);
+    p.antialiased = antialiased;
+    p.threads = threads;
+    return p;
+}
+
+inline Harmonics harmonics_arguments(const In &means, const In &base, const In &rest,
+                                     std::array<float, 3> position, int degree,
+                                     const std::optional<MaskIn> &visible,
+                                     const std::optional<Out> &colors, int threads) {
+    const int64_t n = means.ndim() ? means.shape(0) : 0;
+    Harmonics h{};
+    h.splats = n;
+    h.means = checked(means, "means", {n, 3});
+    h.base = checked(base, "base", {n, 3});
+    h.rest = checked(rest, "rest", {n, -1, 3});
+    h.rest_count = int(rest.shape(1));
+    h.degree = degree;
+    if (degree < 0 || degree > 3 || (degree + 1) * (degree + 1) - 1 > h.rest_count)
+        throw nb::value_error("degree must be 0 to 3, and rest must have (degree+1)^2-1 columns");
+    for (int i = 0; i < 3; ++i) h.position[i] = position[i];
+    h.visible = checked(visible, "visible", {n});
+    h.colors = checked(colors, "colors", {n, 3});
+    h.threads = threads;
+    return h;
+}
+
+inline const float *background_of(const std::vector<float> &background, int64_t channels) {
+    if (background.empty()) return nullptr;
+    if (int64_t(background.size()) != channels)
+        throw nb::value_error("background must have one value for each channel");
+    return background.data();
+}
+
+// Parameters of a scene, or one of Adam's moments of them, in the order of kernels.h.
+using Rows = std::array<Out, PARAMETERS>;
+
+inline Project scene_project(const Rows &p, const ViewNumbers &view, Size size, bool antialiased,
+                             int threads) {
+    return project_arguments(In(p[0]), In(p[1]), In(p[2]), In(p[3]), view, size, antialiased,
+                             threads);
+}
+
+inline Harmonics scene_harmonics(const Rows &p, std::array<float, 3> position, int degree,
+                                 int threads) {
+    return harmonics_arguments(In(p[0]), In(p[4]), In(p[5]), position, degree, std::nullopt,
+                               std::nullopt, threads);
+}
+
+}  // namespace lumigraph

@@ -1,0 +1,76 @@
+// From splats to what the blending loops read, in one pass: projection, colours, and records of
+// those that are seen, side by side.
+#include <cstddef>
+
+#include "common/levels.h"
+#include "splats/splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+// Appends the visible lanes to the records; their colours come later. Returns how many.
+inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t first,
+                  const Collected &out, int at) {
+    constexpr int NUMBERS = sizeof(Record) / sizeof(float);
+    const Ints index = __builtin_convertvector(iota(), Ints) + int32_t(first);
+    // The numbers of a record in their order, zero for those that are not known yet. The centre of
+    // the first pixel is 0 in records, and 0.5 elsewhere.
+    Floats v[NUMBERS] = {f.center_x - 0.5f,
+                         f.center_y - 0.5f,
+                         -0.5f * LOG2E * f.conic_xx,
+                         -LOG2E * f.conic_xy,
+                         -0.5f * LOG2E * f.conic_yy,
+                         f.log_opacity,
+                         f.extent_x,
+                         f.extent_y};
+    v[12] = f.opacity, v[13] = (Floats)index;
+    static_assert(offsetof(Record, opacity) == 48 && offsetof(Record, index) == 52);
+#pragma GCC unroll 4
+    for (int from = 0; from < NUMBERS; from += LANES) transpose(v + from);
+    alignas(64) float depths[LANES];
+    store(depths, s.z);
+    int added = 0;
+    for (uint32_t lanes = bits(f.visible); lanes; lanes &= lanes - 1) {
+        const int i = __builtin_ctz(lanes), n = at + added++;
+        float *record = &out.records[n].x;
+        for (int from = 0; from < NUMBERS; from += LANES) store(record + from, v[from + i]);
+        const float *rest = h.rest + 3 * h.rest_count * (first + i);
+        for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k, 0, 2);
+        __builtin_memcpy(out.depths + n, depths + i, 4);
+    }
+    return added;
+}
+
+}  // namespace
+
+int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, const Collected &out) {
+    int count = 0;
+    for (int64_t n = from; n < to; n += LANES) {
+        const int here = to - n < LANES ? int(to - n) : LANES;
+        int64_t index[LANES];
+        for (int i = 0; i < LANES; ++i) index[i] = n + i;
+        const Seen s = see(p.view, p.antialiased, load_shape(p, index, here));
+        Footprint f = footprint_of(p.view, s);
+        f.visible = both(f.visible, above(fill(float(here)), iota()));
+        if (any(f.visible)) count += append(s, f, h, n, out, count);
+    }
+    const int used = rest_of(h.degree);
+    for (int n = 0; n < count; n += LANES) {
+        const int here = count - n < LANES ? count - n : LANES;
+        int64_t index[LANES] = {};
+        for (int i = 0; i < here; ++i) index[i] = out.records[n + i].index;
+        Floats mean[3], basis[REST], color[3];
+        Coefficients coefficients;
+        load_columns<3>(p.means, index, here, 3, mean);
+        load_coefficients(h.base, h.rest, used, h.rest_count, index, here, coefficients);
+        basis_at(h.degree, direction_to(mean, h.position), basis);
+        color_of(used, basis, coefficients, color);
+        alignas(64) float values[3][LANES];
+        for (int c = 0; c < 3; ++c) store(values[c], color[c]);
+        for (int i = 0; i < here; ++i)
+            for (int c = 0; c < 3; ++c) out.records[n + i].features[c] = values[c][i];
+    }
+    return count;
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,0 +1,229 @@
+// The way back from the image to the splats, and Adam's step, in one pass: no gradient of a
+// parameter is ever in memory.
+#include "images/adam.h"
+#include "common/levels.h"
+#include "splats/slots.h"
+#include "splats/splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+constexpr float STILL = 1e30f;      // damping of what has no rate
+constexpr float PIVOT_MIN = 1e-4f;  // of a diagonal of one
+
+template <int COLUMNS>
+inline void store_columns(const Floats *columns, const Group &g, float *rows) {
+    alignas(64) float values[COLUMNS][LANES];
+    for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
+    for (int i = 0; i < g.count; ++i)
+        for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
+}
+
+// Adam's step on rows of COLUMNS numbers; curvature may be null.
+template <int COLUMNS>
+inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
+                      const Floats *gradient, const float *curvature, const Group &g) {
+    if (d.rates[which] == 0) return;
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
+    Floats p[COLUMNS], m[COLUMNS], v[COLUMNS], curved[COLUMNS] = {};
+    if (curvature) load_columns<COLUMNS>(curvature, g.index, g.count, COLUMNS, curved);
+    load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
+    load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
+    load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
+    for (int c = 0; c < COLUMNS; ++c)
+        adam_step(rule, missed, d.rates[which], gradient[c], curved[c], p[c], m[c], v[c]);
+    store_columns<COLUMNS>(p, g, d.parameters[which]);
+    store_columns<COLUMNS>(m, g, d.first[which]);
+    store_columns<COLUMNS>(v, g, d.second[which]);
+}
+
+// Where the block of a splat has its row i and column j, of which j is not the larger.
+constexpr int at(int i, int j) { return i * (i + 1) / 2 + j; }
+
+// Adam's moments of COLUMNS numbers; what pulls at them, and the root over the rate, which damps.
+template <int COLUMNS>
+inline void pull_rows(const Descent &d, const Missed<Floats> &missed, int which,
+                      const Floats *gradient, const Group &g, Floats *pull, Floats *damping) {
+    if (d.rates[which] == 0) {
+        for (int c = 0; c < COLUMNS; ++c) pull[c] = Floats{}, damping[c] = fill(STILL);
+        return;
+    }
+    Floats m[COLUMNS], v[COLUMNS];
+    load_columns<COLUMNS>(d.first[which], g.index, g.count, COLUMNS, m);
+    load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
+    const float over_rate = 1 / d.rates[which];
+    for (int c = 0; c < COLUMNS; ++c) {
+        const Floats carried = adam_means(rule, missed, gradient[c], m[c], v[c]);
+        pull[c] = m[c] + carried;
+        damping[c] = (root(v[c]) * d.root_scale + d.epsilon) * over_rate;
+    }
+    store_columns<COLUMNS>(m, g, d.first[which]);
+    store_columns<COLUMNS>(v, g, d.second[which]);
+}
+
+template <int COLUMNS>
+inline void move_rows(const Descent &d, int which, const Floats *step, const Group &g) {
+    Floats p[COLUMNS];
+    load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
+    // In this order what is no number stays so.
+    const Floats most = fill(FARTHEST_STEP * d.rates[which]);
+    for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(-most, smaller(most, step[c]));
+    store_columns<COLUMNS>(p, g, d.parameters[which]);
+}
+
+// Solves (block + diag(damping)) x = pull by Cholesky's method, in place of the pull. The rows are
+// scaled to a diagonal of one. What rounding has made of a block that is nearly singular does no
+// harm: pivots are held at PIVOT_MIN, and no factor is above one.
+inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
+    Floats scale[GEOMETRY];
+    for (int i = 0; i < GEOMETRY; ++i)
+        scale[i] = 1.0f / root((1 + BLOCK_DAMPING) * block[at(i, i)] + damping[i]);
+    for (int i = 0; i < GEOMETRY; ++i) {
+        for (int j = 0; j < i; ++j) block[at(i, j)] *= scale[i] * scale[j];
+        block[at(i, i)] = fill(1.0f);
+        pull[i] *= scale[i];
+    }
+    for (int j = 0; j < GEOMETRY; ++j) {
+        Floats pivot = block[at(j, j)];
+        for (int k = 0; k < j; ++k) pivot -= block[at(j, k)] * block[at(j, k)];
+        const Floats over = 1.0f / root(larger(pivot, fill(PIVOT_MIN)));
+        block[at(j, j)] = over;
+        for (int i = j + 1; i < GEOMETRY; ++i) {
+            Floats sum = block[at(i, j)];
+            for (int k = 0; k < j; ++k) sum -= block[at(i, k)] * block[at(j, k)];
+            block[at(i, j)] = larger(smaller(sum * over, fill(1.0f)), fill(-1.0f));
+        }
+    }
+    for (int i = 0; i < GEOMETRY; ++i) {
+        for (int k = 0; k < i; ++k) pull[i] -= block[at(i, k)] * pull[k];
+        pull[i] *= block[at(i, i)];
+    }
+    for (int i = GEOMETRY - 1; i >= 0; --i) {
+        for (int k = i + 1; k < GEOMETRY; ++k) pull[i] -= block[at(k, i)] * pull[k];
+        pull[i] *= block[at(i, i)];
+    }
+    for (int i = 0; i < GEOMETRY; ++i) pull[i] *= scale[i];
+}
+
+// A step on the geometry by its block of curvature, damped by what Adam's step is.
+inline void step_geometry(const Descent &d, const Missed<Floats> &missed,
+                          const ShapeGradient &gradient, const Group &g) {
+    Floats block[LOWER], pull[GEOMETRY], damping[GEOMETRY];
+    load_columns<LOWER>(d.curvature.geometry, g.index, g.count, LOWER, block);
+    pull_rows<3>(d, missed, MEANS, gradient.mean, g, pull, damping);
+    pull_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, g, pull + 3, damping + 3);
+    pull_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, g, pull + 7, damping + 7);
+    pull_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, g, pull + 10, damping + 10);
+    solve_block(block, damping, pull);
+    move_rows<3>(d, MEANS, pull, g);
+    move_rows<4>(d, QUATERNIONS, pull + 3, g);
+    move_rows<3>(d, LOG_SCALES, pull + 7, g);
+    move_rows<1>(d, OPACITY_LOGITS, pull + 10, g);
+}
+
+// Adam's step on the harmonics above degree 0: their gradient is the basis times the colour's.
+inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, const Floats *basis,
+                      const Floats *color, const Group &g) {
+    const AdamRule rule = {d.beta1, d.beta2, d.epsilon, d.root_scale};
+    alignas(64) float bases[REST][LANES], colors[3][LANES], decays[3][LANES];
+    store(decays[0], missed.decay1), store(decays[1], missed.decay2);
+    store(decays[2], missed.drift);
+    for (int k = 0; k < used; ++k) store(bases[k], basis[k]);
+    for (int c = 0; c < 3; ++c) store(colors[c], color[c]);
+    for (int i = 0; i < g.count; ++i) {
+        float gradient[3 * REST];
+        for (int k = 0; k < used; ++k)
+            for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
+        const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
+        const float *curvature = d.curvature.rest;
+        adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
+                 gradient, curvature ? curvature + at : nullptr,
+                 d.parameters[REST_OF_HARMONICS] + at, d.first[REST_OF_HARMONICS] + at,
+                 d.second[REST_OF_HARMONICS] + at, 3 * used);
+    }
+}
+
+// What the steps since each splat was last moved make of its moments.
+inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
+    if (!d.last) return {fill(1.0f), fill(1.0f), Floats{}};
+    alignas(64) float steps[LANES] = {};
+    for (int i = 0; i < g.count; ++i) {
+        steps[i] = float(d.step - 1 - d.last[g.index[i]]);
+        d.last[g.index[i]] = d.step;
+    }
+    const Floats count = larger(load(steps), Floats{});
+    const Mask some = above(count, Floats{});  // else a beta of 0 would make a NaN of its logarithm
+    const Floats decay1 = choose(some, exp_fast(count * logf(d.beta1)), fill(1.0f));
+    const Floats decay2 = choose(some, exp_fast(count * logf(d.beta2)), fill(1.0f));
+    return {decay1, decay2, (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
+}
+
+// What density control wants to know: the length of the absolute gradient, and that it was seen.
+inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
+    const Floats x = absolute_x * (0.5f * d.project.view.width);
+    const Floats y = absolute_y * (0.5f * d.project.view.height);
+    alignas(64) float lengths[LANES];
+    store(lengths, root(x * x + y * y));
+    for (int i = 0; i < g.count; ++i) {
+        d.pull[g.index[i]] += lengths[i];
+        d.views[g.index[i]] += 1;
+    }
+}
+
+inline void descend_group(const Descent &d, const Record *records, int count, const float *slots) {
+    Floats shown[3], sums[SLOT];
+    const Group g = group_of(records, count, shown);
+    sum_columns(records, count, slots, sums);
+
+    const Project &p = d.project;
+    const Shape shape = load_shape(p, g.index, count);
+    const Seen s = see(p.view, p.antialiased, shape);
+    const Footprint f = footprint_of(p.view, s);
+    Floats g6[6];
+    through_alpha(sums, f.conic_xx, f.conic_xy, f.conic_yy, f.opacity, g6);
+    const FootprintGradient by_footprint = {g6[0], g6[1], g6[2], g6[3], g6[4], g6[5], Floats{}};
+    ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
+
+    // A colour that was clamped at zero does not change.
+    const Harmonics &h = d.harmonics;
+    Floats color[3], base[3], basis[REST], along[REST], by_direction[3];
+    for (int c = 0; c < 3; ++c) {
+        color[c] = keep(above(shown[c], Floats{}), sums[6 + c]);
+        base[c] = C0 * color[c];
+    }
+    const Missed<Floats> missed = missed_by(d, g);
+    const int used = rest_of(h.degree);
+    if (used) {
+        Coefficients coefficients;
+        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
+        const Direction direction = direction_to(shape.mean, h.position);
+        basis_at(h.degree, direction, basis);
+        for (int k = 0; k < used; ++k) {
+            const Floats *row = coefficients.rest[k];
+            along[k] = color[0] * row[0] + color[1] * row[1] + color[2] * row[2];
+        }
+        through_direction(h.degree, direction, along, by_direction);
+        for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
+        if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, basis, color, g);
+    }
+    if (d.curvature.geometry) {
+        step_geometry(d, missed, gradient, g);
+    } else {
+        step_rows<3>(d, missed, MEANS, gradient.mean, nullptr, g);
+        step_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, nullptr, g);
+        step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, nullptr, g);
+        step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, nullptr, g);
+    }
+    step_rows<3>(d, missed, BASE, base, d.curvature.base, g);
+    if (d.pull) add_pull(d, sums[10], sums[11], g);
+}
+
+}  // namespace
+
+void descend(const Descent &d, const Record *records, int count, const float *slots) {
+    for (int n = 0; n < count; n += LANES)
+        descend_group(d, records + n, count - n < LANES ? count - n : LANES, slots);
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,0 +1,287 @@
+// Products with the derivative of a picture by the parameters of its splats, and with its
+// transpose: the parts that are done splat by splat, and the blending of how splats move.
+#include "splats/block.h"
+#include "common/levels.h"
+#include "splats/rows.h"
+#include "splats/slots.h"
+#include "splats/splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+// How rotations turn as their unnormalised quaternions move. Rows, as `Seen::rotation`.
+inline void rotation_along(const Seen &s, const Floats *quaternion, Vec *out) {
+    const Floats *q = quaternion;
+    const Floats radial = q[0] * s.w + q[1] * s.i + q[2] * s.j + q[3] * s.k;
+    const Floats w = s.w, i = s.i, j = s.j, k = s.k, scale = 2 * s.inverse_length;
+    const Floats dw = scale * (q[0] - radial * w), di = scale * (q[1] - radial * i);
+    const Floats dj = scale * (q[2] - radial * j), dk = scale * (q[3] - radial * k);
+    const Floats ij = di * j + i * dj, wk = dw * k + w * dk, ik = di * k + i * dk;
+    const Floats wj = dw * j + w * dj, jk = dj * k + j * dk, wi = dw * i + w * di;
+    out[0] = {-2 * (j * dj + k * dk), ij - wk, ik + wj};
+    out[1] = {ij + wk, -2 * (i * di + k * dk), jk - wi};
+    out[2] = {ik - wj, jk + wi, -2 * (i * di + j * dj)};
+}
+
+// How footprints move as their splats do.
+struct FootprintTangent {
+    Floats center_x, center_y, conic_xx, conic_xy, conic_yy, log_opacity;
+};
+
+// The derivative of `see` and `footprint_of`, line by line.
+inline FootprintTangent footprint_along(const View &view, bool antialiased, const Seen &s,
+                                        const Footprint &f, const Shape &d) {
+    const float *m = view.matrix;
+    FootprintTangent out;
+    const auto turned = [&](int r) {
+        return m[4 * r] * d.mean[0] + m[4 * r + 1] * d.mean[1] + m[4 * r + 2] * d.mean[2];
+    };
+    const Floats d_x = turned(0), d_y = turned(1), d_z = turned(2);
+    const Floats away = d_z * s.inverse_z;
+    out.center_x = view.fx * s.inverse_z * (d_x - s.x * away);
+    out.center_y = view.fy * s.inverse_z * (d_y - s.y * away);
+    const Floats d_slope_x = keep(s.free_x, s.inverse_z * (d_x - s.slope_x * d_z));
+    const Floats d_slope_y = keep(s.free_y, s.inverse_z * (d_y - s.slope_y * d_z));
+
+    Vec rotation[3], axes[3];
+    rotation_along(s, d.quaternion, rotation);
+    for (int r = 0; r < 3; ++r) {
+        const Vec row =
+            m[4 * r] * rotation[0] + m[4 * r + 1] * rotation[1] + m[4 * r + 2] * rotation[2];
+        axes[r] = {row.x * s.scales.x + s.axes[r].x * d.log_scale[0],
+                   row.y * s.scales.y + s.axes[r].y * d.log_scale[1],
+                   row.z * s.scales.z + s.axes[r].z * d.log_scale[2]};
+    }
+    const Vec d_row_x =
+        (view.fx * s.inverse_z) * (axes[0] - s.slope_x * axes[2] - d_slope_x * s.axes[2]) -
+        away * s.row_x;
+    const Vec d_row_y =
+        (view.fy * s.inverse_z) * (axes[1] - s.slope_y * axes[2] - d_slope_y * s.axes[2]) -
+        away * s.row_y;
+
+    const Floats d_xx = 2 * dot(s.row_x, d_row_x), d_yy = 2 * dot(s.row_y, d_row_y);
+    const Floats d_xy = dot(s.row_x, d_row_y) + dot(d_row_x, s.row_y);
+    const Vec normal = cross(s.row_x, s.row_y);
+    const Floats d_sharp = 2 * dot(normal, cross(d_row_x, s.row_y) + cross(s.row_x, d_row_y));
+    const Floats d_determinant = d_sharp + BLUR * (d_xx + d_yy);
+    const Floats inverse = 1.0f / s.determinant;
+    out.conic_xx = inverse * (d_yy - f.conic_xx * d_determinant);
+    out.conic_xy = inverse * (-d_xy - f.conic_xy * d_determinant);
+    out.conic_yy = inverse * (d_xx - f.conic_yy * d_determinant);
+
+    out.log_opacity = (1 - s.opacity) * d.opacity_logit;
+    if (antialiased) {
+        const Floats d_ratio =
+            inverse * inverse *
+            ((s.determinant - s.sharp) * d_sharp - (s.sharp * BLUR) * (d_xx + d_yy));
+        out.log_opacity +=
+            keep(above(s.filter, fill(1e-4f)), 0.5f * d_ratio / (s.filter * s.filter));
+    }
+    return out;
+}
+
+inline Shape load_direction(const float *const *direction, const Group &g) {
+    Shape d;
+    load_columns<3>(direction[MEANS], g.index, g.count, 3, d.mean);
+    load_columns<4>(direction[QUATERNIONS], g.index, g.count, 4, d.quaternion);
+    load_columns<3>(direction[LOG_SCALES], g.index, g.count, 3, d.log_scale);
+    load_columns<1>(direction[OPACITY_LOGITS], g.index, g.count, 1, &d.opacity_logit);
+    return d;
+}
+
+// How the colours of splats move, which the camera sees from another side then.
+inline void color_along(const Harmonics &h, const float *const *direction, const Group &g,
+                        const Floats *mean, const Shape &d, const Floats *shown, Floats *out) {
+    const int used = rest_of(h.degree);
+    Coefficients at, along;
+    load_coefficients(direction[BASE], direction[REST_OF_HARMONICS], used, h.rest_count, g.index,
+                      g.count, along);
+    Floats basis[REST], turn[REST], by_mean[3];
+    for (int c = 0; c < 3; ++c) out[c] = C0 * along.base[c];
+    if (used) {
+        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, g.count, at);
+        const struct Direction to = direction_to(mean, h.position);
+        basis_at(h.degree, to, basis);
+        for (int c = 0; c < 3; ++c) {
+            for (int k = 0; k < used; ++k) {
+                out[c] += basis[k] * along.rest[k][c];
+                turn[k] = at.rest[k][c];
+            }
+            through_direction(h.degree, to, turn, by_mean);
+            for (int i = 0; i < 3; ++i) out[c] += by_mean[i] * d.mean[i];
+        }
+    }
+    // A colour that was clamped at zero does not change.
+    for (int c = 0; c < 3; ++c) out[c] = keep(above(shown[c], Floats{}), out[c]);
+}
+
+inline void tangents_of(const Scene &scene, const float *const *direction, const Record *records,
+                        int count, Tangent *out) {
+    const Project &p = scene.project;
+    Floats shown[3], v[9];
+    const Group g = group_of(records, count, shown);
+    const Shape shape = load_shape(p, g.index, count), d = load_direction(direction, g);
+    const Seen s = see(p.view, p.antialiased, shape);
+    const Footprint f = footprint_of(p.view, s);
+    const FootprintTangent t = footprint_along(p.view, p.antialiased, s, f, d);
+    v[0] = t.log_opacity;
+    v[1] = f.conic_xx * t.center_x + f.conic_xy * t.center_y;
+    v[2] = -0.5f * t.conic_xx;
+    v[3] = f.conic_xy * t.center_x + f.conic_yy * t.center_y;
+    v[4] = -t.conic_xy;
+    v[5] = -0.5f * t.conic_yy;
+    color_along(scene.harmonics, direction, g, shape.mean, d, shown, v + 6);
+    alignas(64) float values[9][LANES];
+    for (int k = 0; k < 9; ++k) store(values[k], v[k]);
+    for (int i = 0; i < count; ++i) {
+        for (int k = 0; k < 6; ++k) out[i].form[k] = values[k][i];
+        for (int c = 0; c < 3; ++c) out[i].features[c] = values[6 + c][i];
+    }
+}
+
+// As in blend: some blocks side by side, all state in registers. Beside the light that is left goes
+// how it changes, beside each alpha how it does; of the colours only the change is summed.
+inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t count, int x, int y,
+                         int shift) {
+    const Tiles &t = *b.tiles;
+    Floats left[HELD][VECTORS], change[HELD][VECTORS], sums[3][HELD][VECTORS];
+    for (int k = 0; k < HELD; ++k)
+        for (int v = 0; v < VECTORS; ++v) {
+            left[k][v] = fill(x + k * BLOCK < t.width ? 1.0f : 0.0f);
+            change[k][v] = Floats{};
+            for (int c = 0; c < 3; ++c) sums[c][k][v] = Floats{};
+        }
+    const Floats finished = fill(TRANSMITTANCE_MIN);
+    const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
+
+    for (uint32_t n = 0, seen = 0; n < count; ++n) {
+        __builtin_prefetch(t.record + entries[n + AHEAD].record);
+        __builtin_prefetch(b.tangents + entries[n + AHEAD].record);
+        const uint32_t met = entries[n].blocks >> shift & ((1u << HELD) - 1);
+        if (!met) continue;
+        const Record &r = t.record[entries[n].record];
+        const Tangent &d = b.tangents[entries[n].record];
+        const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) {
+            const Floats dy = first_dy + float(v * ROWS);
+            const Rows rows = rows_at(r, dy);
+            const Floats slope = dy * d.form[4] + d.form[1];
+            const Floats constant = dy * (dy * d.form[5] + d.form[3]) + d.form[0];
+#pragma GCC unroll 4
+            for (int k = 0; k < HELD; ++k) {
+                if (HELD > 1 && !(met >> k & 1)) continue;
+                const Floats dx = first_dx + float(k * BLOCK);
+                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Mask hit =
+                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
+                const Floats unclamped = exp2_fast(exponent);
+                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats weight = alpha * left[k][v];
+                // Clamped alphas do not move with their splat.
+                const Floats moved = keep(first_only(hit, above(unclamped, fill(ALPHA_MAX))),
+                                          (dx * d.form[2] + slope) * dx + constant);
+                const Floats by = alpha * change[k][v] + weight * moved;
+                for (int c = 0; c < 3; ++c)
+                    sums[c][k][v] += by * r.features[c] + weight * d.features[c];
+                left[k][v] -= weight;
+                change[k][v] -= by;
+            }
+        }
+        if ((++seen & 7) == 0) {
+            bool open = false;
+            for (int k = 0; k < HELD; ++k)
+                for (int v = 0; v < VECTORS; ++v) open |= any(above(left[k][v], finished));
+            if (!open) break;
+        }
+    }
+
+    for (int k = 0; k < HELD; ++k)
+        for (int v = 0; v < VECTORS; ++v) {
+            float values[3][LANES];
+            for (int c = 0; c < 3; ++c) {
+                const float behind = b.background ? b.background[c] : 0.0f;
+                store(values[c], sums[c][k][v] + change[k][v] * behind);
+            }
+            for (int row = 0; row < ROWS; ++row) {
+                const int at_y = y + v * ROWS + row, at_x = x + k * BLOCK;
+                const int width = t.width - at_x < BLOCK ? t.width - at_x : BLOCK;
+                if (at_y >= t.height) continue;
+                float *out = b.image + 3 * (int64_t(at_y) * t.width + at_x);
+                for (int i = 0; i < width; ++i, out += 3)
+                    for (int c = 0; c < 3; ++c) out[c] = values[c][row * BLOCK + i];
+            }
+        }
+}
+
+// As in descend, but that the gradient is written down.
+inline void add_gradient_of(const Scene &scene, const Record *records, int count,
+                            const float *slots, float *const *out) {
+    const Project &p = scene.project;
+    Floats shown[3], sums[SLOT], g6[6];
+    const Group g = group_of(records, count, shown);
+    sum_columns(records, count, slots, sums);
+    const Shape shape = load_shape(p, g.index, count);
+    const Seen s = see(p.view, p.antialiased, shape);
+    const Footprint f = footprint_of(p.view, s);
+    through_alpha(sums, f.conic_xx, f.conic_xy, f.conic_yy, f.opacity, g6);
+    const FootprintGradient by_footprint = {g6[0], g6[1], g6[2], g6[3], g6[4], g6[5], Floats{}};
+    ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
+
+    const Harmonics &h = scene.harmonics;
+    Floats color[3], base[3];
+    for (int c = 0; c < 3; ++c) {
+        color[c] = keep(above(shown[c], Floats{}), sums[6 + c]);
+        base[c] = C0 * color[c];
+    }
+    const int used = rest_of(h.degree);
+    if (used) {
+        Coefficients coefficients;
+        Floats basis[REST], along[REST], by_direction[3], rest[3 * REST];
+        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
+        const Direction direction = direction_to(shape.mean, h.position);
+        basis_at(h.degree, direction, basis);
+        for (int k = 0; k < used; ++k) {
+            const Floats *row = coefficients.rest[k];
+            along[k] = color[0] * row[0] + color[1] * row[1] + color[2] * row[2];
+            for (int c = 0; c < 3; ++c) rest[3 * k + c] = basis[k] * color[c];
+        }
+        through_direction(h.degree, direction, along, by_direction);
+        for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
+        add_harmonics(used, rest, g, out[REST_OF_HARMONICS], 3 * h.rest_count);
+    }
+    add_rows<3>(gradient.mean, g, out[MEANS], 3);
+    add_rows<4>(gradient.quaternion, g, out[QUATERNIONS], 4);
+    add_rows<3>(gradient.log_scale, g, out[LOG_SCALES], 3);
+    add_rows<1>(&gradient.opacity_logit, g, out[OPACITY_LOGITS], 1);
+    add_rows<3>(base, g, out[BASE], 3);
+}
+
+}  // namespace
+
+void tangents(const Scene &scene, const float *const *direction, const Record *records, int count,
+              Tangent *out) {
+    for (int n = 0; n < count; n += LANES)
+        tangents_of(scene, direction, records + n, count - n < LANES ? count - n : LANES, out + n);
+}
+
+void blend_tangents(const BlendTangents &b) {
+    const Tiles &t = *b.tiles;
+#pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
+    for (int tile = 0; tile < t.columns * t.rows; ++tile) {
+        const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
+        for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
+            const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
+            if (at_x < t.width && at_y < t.height)
+                blend_blocks(b, t.entries + t.begin[tile], t.used[tile], at_x, at_y, block);
+        }
+    }
+}
+
+void add_gradient(const Scene &scene, const Record *records, int count, const float *slots,
+                  float *const *out) {
+    for (int n = 0; n < count; n += LANES)
+        add_gradient_of(scene, records + n, count - n < LANES ? count - n : LANES, slots, out);
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA

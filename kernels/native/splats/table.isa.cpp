@@ -1,0 +1,30 @@
+// One instruction set's table of kernels.
+#include "common/levels.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    .project = project,
+    .project_backward = project_backward,
+    .harmonics = harmonics,
+    .harmonics_backward = harmonics_backward,
+    .collect = collect,
+    .list_cells = list_cells,
+    .blend = blend,
+    .blend_backward = blend_backward,
+    .gather = gather,
+    .moments = moments,
+    .moments_backward = moments_backward,
+    .descend = descend,
+    .tangents = tangents,
+    .blend_tangents = blend_tangents,
+    .add_gradient = add_gradient,
+    .turns = turns,
+    .curvature = curvature,
+    .add_blocks = add_blocks,
+    .loss = loss,
+    .adam = adam,
+};
+
+}  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,0 +1,45 @@
+// The ray tracer of the built-in scene: a few analytic shapes, painted by formulas.
+//
+// A shape is a row of SHAPE_SIZE floats, a material a row of MATERIAL_SIZE, the light one
+// row of LIGHT_SIZE; kernels/tracer/trace.py names the columns. Everything is in the scene's
+// frame with z up; colours are linear, 1 is white.
+#pragma once
+
+#include <cstdint>
+
+namespace lumigraph {
+
+constexpr int SHAPE_SIZE = 12, MATERIAL_SIZE = 24, LIGHT_SIZE = 24, PUFF_SIZE = 6;
+constexpr int MAX_SHAPES = 512;
+
+struct TraceScene {
+    const float *shapes;     // [shape_count, SHAPE_SIZE]
+    const float *materials;  // [.., MATERIAL_SIZE]
+    const float *puffs;      // the clouds [puff_count, PUFF_SIZE]
+    const float *light;      // [LIGHT_SIZE]
+    int shape_count, puff_count;
+};
+
+struct TraceCamera {
+    float rotation[9], translation[3];  // world to camera, OpenCV axes
+    float focal[2], center[2];
+    int width, height;
+};
+
+struct TraceKernels {
+    // An antialiased picture. image: [height, width, 3]
+    void (*picture)(const TraceScene &, const TraceCamera &, uint8_t *image, int threads);
+    // What the ray through each pixel's centre meets: distance along the camera's axis, unit
+    // normal towards the camera, index of the shape; 0, 0 and -1 for the sky.
+    void (*surfaces)(const TraceScene &, const TraceCamera &, float *depth, float *normal,
+                     int32_t *shape, int threads);
+};
+
+#define X(level) \
+    namespace level { extern const TraceKernels trace_kernels; }
+#ifdef LUMIGRAPH_LEVELS
+LUMIGRAPH_LEVELS
+#endif
+#undef X
+
+}  // namespace lumigraph

@@ -1,0 +1,1 @@
+"""Kernels for splats in Triton, which need no CUDA toolkit."""

@@ -1,0 +1,396 @@
+"""Rasterisation in Triton for NVIDIA GPUs, which needs no nvcc.
+
+Unverified: no line of this has run on a GPU yet. The tests hold it to the reference in Triton's
+interpreter, which runs the kernels on the CPU one program after the other.
+
+One program draws one tile and walks the tile's list from the nearest splat on. A splat is a record
+of its mean 2, conic 3, opacity 1 and up to four channels, and so is its gradient or its direction.
+Images have their channels outermost here, so that threads and memory run along the pixels alike.
+"""
+
+# The annotation `constexpr` stands for plain numbers, and calls from kernel to kernel have no type.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
+
+import functools
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lumigraph.kernels.splats.triton.lists import (
+    CHANNELS,
+    SHAPE,
+    STEP,
+    TILE,
+    TileLists,
+    alpha_of,
+    arguments_of,
+    bounded,
+    check_float,
+    device_of,
+    form_of,
+    gaussian_at,
+    pixels_of_tile,
+    places_of,
+    store_by_shape,
+    tile_lists,
+    tiles_of,
+)
+from lumigraph.kernels.splats.types import ALPHA_MAX, TRANSMITTANCE_MIN, Footprints, Raster
+
+__all__ = ["probe", "rasterize"]
+
+_BATCH = 4
+"""Splats whose gradients are summed over a tile at once, to share the barriers that takes."""
+
+_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
+_TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
+_SHAPE = tl.constexpr(SHAPE)
+
+
+@triton.jit
+def _blend(
+    begins,
+    splats,
+    records,
+    background,
+    image,
+    transmittance,
+    median,
+    width,
+    height,
+    columns,
+    CHANNELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    MEDIAN: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Draws one tile. Past the end of its list comes splat 0 with an opacity of zero."""
+    x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
+    channel = tl.arange(0, PADDED)
+    left = tl.where(inside, 1.0, 0.0)
+    sums = tl.zeros([PADDED, TILE * TILE], tl.float32)
+    half = tl.full([TILE * TILE], -1, tl.int32)
+    n = tl.load(begins + tl.program_id(0))
+    end = tl.load(begins + tl.program_id(0) + 1)
+    while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
+        for i in range(STEP):
+            listed = n + i < end
+            splat = tl.load(splats + n + i, mask=listed, other=0)
+            record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
+            alpha = tl.where(left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed), 0.0)
+            feature = tl.load(record + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
+            sums += feature[:, None] * (alpha * left)[None, :]
+            after = left * (1 - alpha)
+            if MEDIAN:
+                half = tl.where((left > 0.5) & (after <= 0.5), splat, half)
+            left = after
+        n += STEP
+    behind = tl.load(background + channel, mask=channel < CHANNELS, other=0.0)
+    kept = (channel < CHANNELS)[:, None] & inside[None, :]
+    sums += behind[:, None] * left[None, :]
+    tl.store(image + places_of(pixel, width, height, PADDED), sums, mask=kept)
+    tl.store(transmittance + pixel, left, mask=inside)
+    if MEDIAN:
+        tl.store(median + pixel, half, mask=inside)
+
+
+@triton.jit
+def _blend_backward(
+    begins,
+    splats,
+    rows,
+    records,
+    image,
+    transmittance,
+    image_gradient,
+    transmittance_gradient,
+    table,
+    width,
+    height,
+    columns,
+    CHANNELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    ABSOLUTE: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    BATCH: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Walks one tile's list once more, and writes each entry's gradient to its row of the table."""
+    x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
+    channel = tl.arange(0, PADDED)
+    kept = (channel < CHANNELS)[:, None] & inside[None, :]
+    at = places_of(pixel, width, height, PADDED)
+    pull = tl.load(image_gradient + at, mask=kept, other=0.0)
+    # What this and later splats add to the loss: one number for all channels of a pixel.
+    behind = tl.sum(pull * tl.load(image + at, mask=kept, other=0.0), 0)
+    through = tl.load(transmittance + pixel, mask=inside, other=0.0)
+    behind += through * tl.load(transmittance_gradient + pixel, mask=inside, other=0.0)
+    left = tl.where(inside, 1.0, 0.0)
+    n = tl.load(begins + tl.program_id(0))
+    end = tl.load(begins + tl.program_id(0) + 1)
+    while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
+        # A batch of splats, [batch, pixels]: each thread has all of them for its pixels, so that
+        # scans along the batch stay within it.
+        i = n + tl.arange(0, BATCH)
+        listed = i < end
+        splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
+        record = records + splat * (_SHAPE + CHANNELS)
+        dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
+        gaussian = gaussian_at(dx, dy, xx, xy, yy)
+        raw = tl.load(record + 5)[:, None] * gaussian
+        alpha = tl.where(listed[:, None], bounded(raw), 0.0)
+        after = left[None, :] * tl.cumprod(1 - alpha, 0)
+        before = after / (1 - alpha)
+        counts = before > _TRANSMITTANCE_MIN
+        alpha = tl.where(counts, alpha, 0.0)
+        weight = alpha * before
+        known = listed[:, None] & (channel < CHANNELS)[None, :]
+        shows = record[:, None] + _SHAPE + channel[None, :]
+        feature = tl.load(shows, mask=known, other=0.0)
+        product = tl.sum(feature[:, :, None] * pull[None, :, :], 1)
+        passed = weight * product
+        later = behind[None, :] - tl.cumsum(passed, 0)
+        # The derivative by alpha. A bounded alpha does not move with its splat.
+        moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+        slope = tl.where(moves, before * product - later / (1 - alpha), 0.0)
+        q = slope * raw
+        row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
+        store_by_shape(row, listed, q, slope * gaussian, dx, dy, xx, xy, yy)
+        shown = tl.sum(weight[:, None, :] * pull[None, :, :], 2)
+        tl.store(row[:, None] + _SHAPE + channel[None, :], shown, mask=known)
+        if ABSOLUTE:
+            by_x, by_y = tl.abs(q * (xx * dx + xy * dy)), tl.abs(q * (xy * dx + yy * dy))
+            tl.store(row + _SHAPE + CHANNELS, tl.sum(by_x, 1), mask=listed)
+            tl.store(row + _SHAPE + CHANNELS + 1, tl.sum(by_y, 1), mask=listed)
+        behind -= tl.sum(passed, 0)
+        # Transmittance only falls, so the least of what counts is what is left.
+        left = tl.min(tl.where(counts, after, left[None, :]), 0)
+        n += BATCH
+
+
+@triton.jit
+def _blend_forward_mode(
+    begins,
+    splats,
+    records,
+    directions,
+    background,
+    image_tangent,
+    transmittance_tangent,
+    width,
+    height,
+    columns,
+    CHANNELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """The derivative of what `_blend` draws, along a direction of the records."""
+    x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
+    channel = tl.arange(0, PADDED)
+    left = tl.where(inside, 1.0, 0.0)
+    # How fast transmittance falls, relative to itself.
+    fall = tl.zeros([TILE * TILE], tl.float32)
+    sums = tl.zeros([PADDED, TILE * TILE], tl.float32)
+    n = tl.load(begins + tl.program_id(0))
+    end = tl.load(begins + tl.program_id(0) + 1)
+    while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
+        for i in range(STEP):
+            listed = n + i < end
+            splat = tl.load(splats + n + i, mask=listed, other=0)
+            at = splat.to(tl.int64) * (_SHAPE + CHANNELS)
+            record, move = records + at, directions + at
+            dx, dy, xx, xy, yy = form_of(record, x, y)
+            gaussian = gaussian_at(dx, dy, xx, xy, yy)
+            raw = tl.load(record + 5, mask=listed, other=0.0) * gaussian
+            alpha = tl.where(left > _TRANSMITTANCE_MIN, bounded(raw), 0.0)
+            # The derivative of log(gaussian), along the direction.
+            rate = (xx * dx + xy * dy) * tl.load(move)
+            rate += (xy * dx + yy * dy) * tl.load(move + 1)
+            rate -= 0.5 * (tl.load(move + 2) * dx * dx + tl.load(move + 4) * dy * dy)
+            rate -= tl.load(move + 3) * dx * dy
+            moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+            alpha_moves = tl.where(moves, gaussian * tl.load(move + 5) + raw * rate, 0.0)
+            feature = tl.load(record + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
+            change = tl.load(move + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
+            sums += feature[:, None] * (left * (alpha_moves - alpha * fall))[None, :]
+            sums += change[:, None] * (left * alpha)[None, :]
+            fall += alpha_moves / (1 - alpha)
+            left *= 1 - alpha
+        n += STEP
+    behind = tl.load(background + channel, mask=channel < CHANNELS, other=0.0)
+    kept = (channel < CHANNELS)[:, None] & inside[None, :]
+    sums -= behind[:, None] * (left * fall)[None, :]
+    tl.store(image_tangent + places_of(pixel, width, height, PADDED), sums, mask=kept)
+    tl.store(transmittance_tangent + pixel, -left * fall, mask=inside)
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        lists: TileLists,
+        size: tuple[int, int],
+        background: Tensor,
+        absolute: Tensor | None,
+        with_median: bool,
+        records: Tensor,
+    ) -> tuple[Tensor, ...]:
+        (width, height), channels = size, records.shape[1] - SHAPE
+        image = records.new_empty(channels, height, width)
+        transmittance = records.new_empty(height, width)
+        median = records.new_empty((height, width) if with_median else (0, 0), dtype=torch.int32)
+        with device_of(records):
+            _blend[tiles_of(size)](
+                lists.begins,
+                lists.splats,
+                records,
+                background,
+                image,
+                transmittance,
+                median,
+                *arguments_of(size),
+                CHANNELS=channels,
+                PADDED=triton.next_power_of_2(channels),
+                MEDIAN=with_median,
+                TILE=TILE,
+            )
+        ctx.lists, ctx.size, ctx.absolute = lists, size, absolute
+        ctx.save_for_backward(records, image, transmittance)
+        ctx.save_for_forward(records, background)
+        ctx.mark_non_differentiable(median)
+        return image, transmittance, median
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        records, image, transmittance = ctx.saved_tensors
+        channels, lists = records.shape[1] - SHAPE, ctx.lists
+        numbers = records.shape[1] + (0 if ctx.absolute is None else 2)
+        # Entries behind finished pixels are never written.
+        table = records.new_zeros(len(lists.splats), numbers)
+        with device_of(records):
+            _blend_backward[tiles_of(ctx.size)](
+                lists.begins,
+                lists.splats,
+                lists.rows,
+                records,
+                image,
+                transmittance,
+                gradients[0].contiguous(),
+                gradients[1].contiguous(),
+                table,
+                *arguments_of(ctx.size),
+                CHANNELS=channels,
+                PADDED=triton.next_power_of_2(channels),
+                ABSOLUTE=ctx.absolute is not None,
+                NUMBERS=numbers,
+                BATCH=_BATCH,
+                TILE=TILE,
+            )
+        sums = lists.sum_by_splat(table, len(records))
+        if ctx.absolute is not None:
+            ctx.absolute.add_(sums[:, -2:])
+        return None, None, None, None, None, sums[:, : records.shape[1]]
+
+    @staticmethod
+    def jvp(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        records, background = ctx.saved_tensors
+        (width, height), channels = ctx.size, records.shape[1] - SHAPE
+        image = records.new_empty(channels, height, width)
+        transmittance = records.new_empty(height, width)
+        direction = directions[-1]
+        assert direction is not None
+        with device_of(records):
+            _blend_forward_mode[tiles_of(ctx.size)](
+                ctx.lists.begins,
+                ctx.lists.splats,
+                records,
+                direction.contiguous(),
+                background,
+                image,
+                transmittance,
+                *arguments_of(ctx.size),
+                CHANNELS=channels,
+                PADDED=triton.next_power_of_2(channels),
+                TILE=TILE,
+            )
+        return image, transmittance, None
+
+
+def rasterize(
+    footprints: Footprints,
+    features: Tensor,
+    *,
+    width: int,
+    height: int,
+    background: tuple[float, ...] | None = None,
+    absolute_gradients: Tensor | None = None,
+    median: bool = True,
+) -> Raster:
+    """See `Backend.rasterize`; differentiable in forward mode too.
+
+    Raises:
+        ValueError: A tensor is not float32, or `absolute_gradients` are asked of more than 4
+            channels.
+    """
+    check_float(footprints, features)
+    if absolute_gradients is not None:
+        _check_absolute(absolute_gradients, footprints.means, features)
+    lists = tile_lists(footprints, width, height)
+    means, conics, opacities, *_ = footprints
+    behind = features.new_tensor(background or [0.0] * features.shape[1])
+    groups = []
+    for group, end in zip(features.split(CHANNELS, 1), behind.split(CHANNELS), strict=True):
+        records = torch.cat([means, conics, opacities[:, None], group], 1)
+        wanted = median and not groups
+        size = (width, height)
+        groups.append(_Blend.apply(lists, size, end, absolute_gradients, wanted, records))
+    images, transmittances, medians = zip(*groups, strict=True)
+    image = images[0] if len(images) == 1 else torch.cat(images)
+    return Raster(image.permute(1, 2, 0).contiguous(), transmittances[0], medians[0])
+
+
+def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
+    """Backward adds to it: a copy of the right kind would be lost."""
+    if absolute.shape != means.shape or absolute.dtype != means.dtype:
+        raise ValueError(
+            f"absolute_gradients must be float32 {list(means.shape)} but is {absolute.dtype} "
+            f"{list(absolute.shape)}"
+        )
+    if features.shape[1] > CHANNELS:
+        raise ValueError(
+            f"absolute_gradients needs features of at most 4 channels, not {features.shape[1]}: "
+            "rasterize the others by themselves"
+        )
+
+
+@functools.cache
+def probe() -> str | None:
+    """Why Triton does not work here, in a few words, or None if it drew and derived one splat."""
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU"
+    try:
+        return None if _draws_one_splat("cuda") else "Triton draws one splat wrongly"
+    # Triton builds a part of itself with the system's C compiler when first used, and fails with
+    # what that fails with.
+    except Exception as error:
+        return f"Triton fails with {type(error).__name__}: {error}"
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _draws_one_splat(device: str) -> bool:
+    """Whether a splat of opacity one half is seen in the middle of an image, and derived."""
+    mean = torch.full((1, 2), 4.25, device=device, requires_grad=True)
+    one = torch.ones(1, device=device)
+    conic = torch.tensor([[1.0, 0.0, 1.0]], device=device)
+    footprints = Footprints(mean, conic, one / 2, one, torch.full_like(mean, 3.2).detach())
+    image = rasterize(footprints, one[:, None], width=8, height=8).features
+    (gradient,) = torch.autograd.grad(image[4, 4].sum(), mean)
+    # By the closed form: half a Gaussian at a quarter of a pixel along both axes.
+    value = 0.5 * torch.exp(-0.0625 * one)
+    return torch.allclose(image[4, 4], value) and torch.allclose(gradient, 0.25 * value)

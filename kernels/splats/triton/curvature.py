@@ -1,0 +1,193 @@
+"""Sums for the blocks of G^T diag(w) G of each splat, in Triton for NVIDIA GPUs.
+
+Unverified: no line of this has run on a GPU yet. The tests hold it to `linear.screen_products` in
+Triton's interpreter.
+
+One program walks the list of one tile forth, to find where each pixel is finished, and then back,
+by which the colour behind a splat is a sum. A pixel's colour changes with log(alpha) by a number of
+each channel, and log(alpha) with mean, conic and opacity by polynomials in the pixel's offset from
+the splat's centre: so a splat needs but sums of monomials over the pixels.
+
+The monomials are of X = dx + xy / xx dy and Y = dy, in which the quadratic form is without mixed
+term: in dx and dy the sums of a long splat are large, and its block is a small difference of them.
+"""
+
+# The annotation `constexpr` stands for plain numbers, and calls from kernel to kernel have no type.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lumigraph.kernels.splats.linear import Settings
+from lumigraph.kernels.splats.triton.lists import (
+    SHAPE,
+    TILE,
+    arguments_of,
+    bounded,
+    check_float,
+    device_of,
+    form_of,
+    gaussian_at,
+    pixels_of_tile,
+    places_of,
+    tile_lists,
+    tiles_of,
+    walk,
+)
+from lumigraph.kernels.splats.types import ALPHA_MAX, ALPHA_MIN, Footprints
+
+__all__ = ["screen_products"]
+
+_BATCH = 2
+"""Splats whose sums are found at once, to share barriers: of four, a thread has 168 registers."""
+
+_QUADRATIC = [(i, j) for j in range(3) for i in range(3 - j)]
+"""Exponents of X and Y in the monomials up to degree 2: 1, X, X^2, Y, XY, Y^2."""
+
+_QUARTIC = [(i, j) for j in range(5) for i in range(5 - j)]
+"""The same up to degree 4: those of their products."""
+
+_NUMBERS = len(_QUARTIC) + 3 * len(_QUADRATIC) + 3
+"""Sums of an entry: of the quartic monomials, of the quadratic ones by channel, of the light."""
+
+_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
+_SHAPE = tl.constexpr(SHAPE)
+
+
+@triton.jit
+def _curve(
+    begins,
+    splats,
+    rows,
+    records,
+    background,
+    weights,
+    table,
+    width,
+    height,
+    columns,
+    NUMBERS: tl.constexpr,
+    BATCH: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Walks one tile's list, and writes each entry's sums over the tile to its row of the table."""
+    x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
+    channel = tl.arange(0, 4)  # of which there are 3
+    kept = (channel < 3)[:, None] & inside[None, :]
+    at = places_of(pixel, width, height, 4)
+    weight = tl.load(weights + at, mask=kept, other=0.0)[None, :, :]
+    begin = tl.load(begins + tl.program_id(0))
+    end = tl.load(begins + tl.program_id(0) + 1)
+    n, last, left, _ = walk(begin, end, splats, records, x, y, inside, 1.0, 0.0, 3, False)
+    # What is seen of all that is behind.
+    ground = tl.load(background + channel, mask=channel < 3, other=0.0)
+    behind = ground[:, None] * left[None, :]
+    while n > begin:
+        # A batch of splats, [batch, pixels], the last one first, as in `_blend_backward`.
+        i = n - 1 - tl.arange(0, BATCH)
+        listed = i >= begin
+        splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
+        record = records + splat * (_SHAPE + 3)
+        dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
+        raw = tl.load(record + 5)[:, None] * gaussian_at(dx, dy, xx, xy, yy)
+        counts = listed[:, None] & (i[:, None] < last[None, :])
+        alpha = tl.where(counts, bounded(raw), 0.0)
+        before = left[None, :] / tl.cumprod(1 - alpha, 0)
+        light = alpha * before
+        # Derivatives of the colour by log(alpha), [batch, channels, pixels]. A bounded alpha does
+        # not move with its splat.
+        known = listed[:, None] & (channel < 3)[None, :]
+        shows = record[:, None] + _SHAPE + channel[None, :]
+        part = tl.load(shows, mask=known, other=0.0)[:, :, None] * light[:, None, :]
+        later = behind[None, :, :] + tl.cumsum(part, 0) - part
+        moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+        odds = alpha / (1 - alpha)
+        q = tl.where(moves[:, None, :], part - odds[:, None, :] * later, 0.0)
+        pull = weight * q
+
+        across = dx + tl.where(xx > 0, xy / xx, 0.0) * dy
+        row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
+        by_y = tl.sum(pull * q, 1)
+        for j in tl.static_range(5):
+            by_x = by_y
+            for k in tl.static_range(5 - j):
+                tl.store(row + k, tl.sum(by_x, 1), mask=listed)
+                by_x *= across
+            row += 5 - j
+            by_y *= dy
+        columns_of = row[:, None] + channel[None, :]
+        mixed_y = pull * light[:, None, :]
+        for j in tl.static_range(3):
+            mixed_x = mixed_y
+            for k in tl.static_range(3 - j):
+                tl.store(columns_of + 3 * k, tl.sum(mixed_x, 2), mask=known)
+                mixed_x *= across[:, None, :]
+            columns_of += 3 * (3 - j)
+            mixed_y *= dy[:, None, :]
+        tl.store(columns_of, tl.sum(weight * (light * light)[:, None, :], 2), mask=known)
+        behind += tl.sum(part, 0)
+        # Transmittance only rises towards the front.
+        left = tl.max(before, 0)
+        n -= BATCH
+
+
+@torch.no_grad()
+def screen_products(
+    footprints: Footprints, colors: Tensor, weights: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `linear.screen_products`.
+
+    Raises:
+        ValueError: A tensor is not float32.
+    """
+    check_float(footprints, colors)
+    (height, width), count = weights.shape[:2], len(colors)
+    size = (width, height)
+    lists = tile_lists(footprints, *size)
+    means, conics, opacities, *_ = footprints
+    records = torch.cat([means, conics, opacities[:, None], colors], 1)
+    # Entries behind finished pixels are never written.
+    table = records.new_zeros(len(lists.splats), _NUMBERS)
+    with device_of(records):
+        _curve[tiles_of(size)](
+            lists.begins,
+            lists.splats,
+            lists.rows,
+            records,
+            colors.new_tensor(settings.background),
+            weights.permute(2, 0, 1).contiguous(),
+            table,
+            *arguments_of(size),
+            NUMBERS=_NUMBERS,
+            BATCH=_BATCH,
+            TILE=TILE,
+        )
+    sums = lists.sum_by_splat(table, count)
+    own, mixed, shown = sums.split([len(_QUARTIC), 3 * len(_QUADRATIC), 3], 1)
+    products = [[_QUARTIC.index((i + k, j + l)) for k, l in _QUADRATIC] for i, j in _QUADRATIC]
+    form, mixed = _form(conics, opacities), mixed.view(count, len(_QUADRATIC), 3).mT
+    return form @ own[:, products] @ form.mT, mixed @ form.mT, shown
+
+
+def _form(conics: Tensor, opacities: Tensor) -> Tensor:
+    """Derivatives of log(alpha) by mean, conic and opacity as sums of monomials up to degree 2.
+
+    Returns:
+        [splats, 6, monomials]
+    """
+    xx, xy, yy = conics.unbind(1)
+    lean = torch.where(xx > 0, xy / xx, 0)
+    # What is fainter than ALPHA_MIN is nowhere seen: any finite number does.
+    opacity = opacities.clamp_min(ALPHA_MIN)
+    none, half = torch.zeros_like(xx), torch.full_like(xx, 0.5)
+    rows = [
+        [none, xx, none, none, none, none],
+        [none, xy, none, yy - lean * xy, none, none],
+        [none, none, -half, none, lean, -half * lean * lean],
+        [none, none, none, none, -2 * half, lean],
+        [none, none, none, none, none, -half],
+        [1 / opacity, none, none, none, none, none],
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)

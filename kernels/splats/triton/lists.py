@@ -1,0 +1,248 @@
+"""What the Triton kernels share: tiles, which splats each shows, and the arithmetic of a splat.
+
+The lists of tiles and sums by splat are plain PyTorch, on any device. Nothing here adds with
+atomics, so that results are the same from run to run.
+"""
+
+# The annotation `constexpr` stands for plain numbers, calls from kernel to kernel have no type, and
+# Triton may be missing.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lumigraph.kernels.splats.reference import front_to_back
+from lumigraph.kernels.splats.types import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Footprints
+
+TILE = 16
+"""Side of a tile in pixels: 256 pixels, two for each thread of four warps."""
+
+SHAPE = 6
+"""Numbers of a splat's record before the channels: mean 2, conic 3, opacity 1."""
+
+CHANNELS = 4
+"""Channels of a record at most, so that those of two pixels fit into a thread's registers."""
+
+STEP = tl.constexpr(8)
+"""Splats between two looks at whether all pixels are finished, for each look is a barrier."""
+
+_SHAPE = tl.constexpr(SHAPE)
+_ALPHA_MIN = tl.constexpr(ALPHA_MIN)
+_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
+_TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
+
+
+class TileLists(NamedTuple):
+    """The splats that each tile meets, nearest first; tiles run row by row.
+
+    An entry is a pair of a tile and a splat. Each has a row in tables of what is summed by splat,
+    where the rows of one splat follow one another.
+    """
+
+    begins: Tensor
+    """First entry of each tile, and the number of entries. int32 [tiles + 1]"""
+    splats: Tensor
+    """Index of each entry's splat. int32 [entries]"""
+    rows: Tensor
+    """Row of each entry. int32 [entries]"""
+    order: Tensor
+    """Indices of the splats that are seen, nearest first. int64 [seen]"""
+    counts: Tensor
+    """How many entries each of them has. int64 [seen]"""
+
+    def sum_by_splat(self, table: Tensor, splats: int) -> Tensor:
+        """Sums of the rows of each splat, in their order; zeros where none is.
+
+        Args:
+            table: A row for each entry. [entries, numbers]
+            splats: How many there are.
+
+        Returns:
+            [splats, numbers]
+        """
+        sums = table.new_zeros(splats, table.shape[1])
+        if len(table):
+            sums[self.order] = torch.segment_reduce(table, "sum", lengths=self.counts, unsafe=True)
+        return sums
+
+
+@torch.no_grad()
+def tile_lists(footprints: Footprints, width: int, height: int) -> TileLists:
+    """The lists of an image's tiles: each has the splats whose box, by their extents, it meets.
+
+    Splats of equal depth stay in the order of their index.
+
+    Args:
+        footprints: From `Backend.project`.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+
+    Raises:
+        ValueError: There are 2^31 entries or more.
+    """
+    order = front_to_back(footprints)
+    means, extents = footprints.means[order], footprints.extents[order]
+    grid = torch.tensor([-(-width // TILE), -(-height // TILE)], device=means.device)
+    # Clamped as floats, for a large splat may have a box beyond all integers.
+    first = ((means - extents) / TILE).floor().clamp_min(0).minimum(grid).long()
+    end = (((means + extents) / TILE).floor() + 1).clamp_min(0).minimum(grid).long()
+    columns, rows = (end - first).clamp_min(0).unbind(1)
+    counts = columns * rows
+    splat = torch.repeat_interleave(counts)
+    entries = len(splat)
+    if entries >= 2**31:
+        raise ValueError(
+            f"{len(order)} splats meet {entries} tiles, and 2^31 is too many: draw the image in "
+            "parts, or at a lower resolution"
+        )
+    # The place of each entry among its splat's, and by that its tile.
+    place = torch.arange(entries, device=means.device) - (counts.cumsum(0) - counts)[splat]
+    across = columns[splat]
+    x = first[splat, 0] + place % across
+    y = first[splat, 1] + torch.div(place, across, rounding_mode="floor")
+    tiles, by_tile = torch.sort((y * grid[0] + x).int(), stable=True)
+    edges = torch.arange(int(grid.prod()) + 1, dtype=torch.int32, device=means.device)
+    return TileLists(
+        torch.searchsorted(tiles, edges, out_int32=True),
+        order[splat[by_tile]].int(),
+        by_tile.int(),
+        order,
+        counts,
+    )
+
+
+def tiles_of(size: tuple[int, int]) -> tuple[int]:
+    """How many programs draw an image of this width and height."""
+    return (-(-size[0] // TILE) * -(-size[1] // TILE),)
+
+
+def arguments_of(size: tuple[int, int]) -> tuple[int, int, int]:
+    """Width, height, and tiles in a row."""
+    return *size, -(-size[0] // TILE)
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on PyTorch's current device, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def check_float(footprints: Footprints, features: Tensor) -> None:
+    """Raises ValueError unless all are float32."""
+    for name, tensor in (*footprints._asdict().items(), ("features", features)):
+        if tensor.dtype != torch.float32:
+            raise ValueError(
+                f"{name} must be float32 but is {tensor.dtype}: pass {name}.float(), or use "
+                "lumigraph.kernels.splats.reference"
+            )
+
+
+@triton.jit
+def pixels_of_tile(width, height, columns, TILE: tl.constexpr):
+    """The centres of the tile's pixels, whether they are in the image, and where. [pixels]"""
+    tile = tl.program_id(0)
+    lane = tl.arange(0, TILE * TILE)
+    x = tile % columns * TILE + lane % TILE
+    y = tile // columns * TILE + lane // TILE
+    return x + 0.5, y + 0.5, (x < width) & (y < height), y.to(tl.int64) * width + x
+
+
+@triton.jit
+def places_of(pixel, width, height, PADDED: tl.constexpr):
+    """Where the channels of pixels are in an image [channels, height, width]."""
+    channel = tl.arange(0, PADDED).to(tl.int64)
+    return channel[:, None] * height * width + pixel[None, :]
+
+
+@triton.jit
+def form_of(record, x, y):
+    """Offsets of pixels from a splat's centre, and its conic."""
+    dx, dy = x - tl.load(record), y - tl.load(record + 1)
+    return dx, dy, tl.load(record + 2), tl.load(record + 3), tl.load(record + 4)
+
+
+@triton.jit
+def gaussian_at(dx, dy, xx, xy, yy):
+    """A splat's alpha at offsets from its centre, before any bound, if its opacity were one."""
+    return tl.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+
+
+@triton.jit
+def bounded(raw):
+    """Alpha between its bounds, or zero."""
+    return tl.where(raw >= _ALPHA_MIN, tl.minimum(raw, _ALPHA_MAX), 0.0)
+
+
+@triton.jit
+def alpha_of(record, x, y, listed):
+    """The alpha of one splat at some pixels; zero past the end of the list."""
+    opacity = tl.load(record + 5, mask=listed, other=0.0)
+    dx, dy, xx, xy, yy = form_of(record, x, y)
+    return bounded(opacity * gaussian_at(dx, dy, xx, xy, yy))
+
+
+@triton.jit
+def store_by_shape(row, listed, by_log, by_opacity, dx, dy, xx, xy, yy):
+    """Writes the gradients of entries by mean, conic and opacity to the start of their rows.
+
+    They are sums over pixels [entries, pixels] of gradients by log(alpha) and by opacity.
+    """
+    tl.store(row, tl.sum(by_log * (xx * dx + xy * dy), 1), mask=listed)
+    tl.store(row + 1, tl.sum(by_log * (xy * dx + yy * dy), 1), mask=listed)
+    tl.store(row + 2, -0.5 * tl.sum(by_log * dx * dx, 1), mask=listed)
+    tl.store(row + 3, -tl.sum(by_log * dx * dy, 1), mask=listed)
+    tl.store(row + 4, -0.5 * tl.sum(by_log * dy * dy, 1), mask=listed)
+    tl.store(row + 5, tl.sum(by_opacity, 1), mask=listed)
+
+
+@triton.jit
+def spread_and_factor(alpha, keep, drop):
+    """How much of d^2 one splat adds to the variance, and how much it leaves of that behind it.
+
+    The factor is 1 - 2 p alpha + p alpha^2, without a difference of what may be alike.
+    """
+    kept = keep * alpha
+    spread = kept * (alpha * drop)
+    return spread, (1 - kept) * (1 - kept) + spread
+
+
+@triton.jit
+def walk(
+    begin,
+    end,
+    splats,
+    records,
+    x,
+    y,
+    inside,
+    keep,
+    drop,
+    CHANNELS: tl.constexpr,
+    FACTORS: tl.constexpr,
+):
+    """Walks a tile's list until all its pixels are finished, where chance keeps some splats.
+
+    Returns the entry it came to, and of each pixel the first entry that it does not count any more,
+    the expected transmittance, and the product of the variance's factors if that is asked for.
+    """
+    left = tl.where(inside, 1.0, 0.0)
+    front = tl.full(left.shape, 1.0, tl.float32)
+    last = tl.full(left.shape, 0, tl.int32) + begin
+    n = begin
+    while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
+        for i in range(STEP):
+            listed = n + i < end
+            splat = tl.load(splats + n + i, mask=listed, other=0)
+            record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
+            alpha = tl.where(left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed), 0.0)
+            last = tl.where(left > _TRANSMITTANCE_MIN, n + i + 1, last)
+            if FACTORS:
+                _, factor = spread_and_factor(alpha, keep, drop)
+                front *= factor
+            left *= 1 - keep * alpha
+        n += STEP
+    return tl.minimum(n, end), last, left, front

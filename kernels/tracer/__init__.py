@@ -1,0 +1,1 @@
+"""The ray tracer that takes the built-in scene's photos."""

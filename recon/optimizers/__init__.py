@@ -1,0 +1,1 @@
+"""Second-order optimizers of splats, and the residuals they work on."""

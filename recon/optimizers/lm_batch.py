@@ -1,0 +1,201 @@
+"""Batches of photos for 3DGS-LM: its settings, and products with J^T J under a bound on memory."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lumigraph.kernels import Linearization, Parameters, View
+from lumigraph.recon.optimizers.residuals import (
+    HUBER,
+    SSIM_SCALE,
+    Terms,
+    as_colors,
+    published,
+    published_cost,
+    total,
+)
+
+Shot = tuple[View, Tensor]
+"""A camera in the scene's frame and its photo: uint8 or float32 in [0, 1], [height, width, 3]."""
+
+Views = Sequence[Shot]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Settings, of which the defaults are those for MipNeRF360."""
+
+    images: int = 25
+    """In a batch, which is solved by itself; 70 for Tanks and Temples."""
+    batches: int = 4
+    """In an iteration; 3 for Deep Blending and Tanks and Temples."""
+    radius: float = 1e-3
+    """Of the first trust region; larger ones allow longer steps."""
+    radius_min: float = 1e-4
+    """The search ends where the radius falls to it."""
+    radius_max: float = 1e-2
+    """1e4 for Deep Blending and Tanks and Temples."""
+    diagonal_min: float = 1.0
+    diagonal_max: float = 1e6
+    """Between which the diagonal is clamped, where it damps."""
+    products: int = 8
+    """Iterations of conjugate gradients."""
+    tolerance: float = 5e-2
+    """Residual of the linear system at which these end, relative to the right side."""
+    longest: float = 10.0
+    """Largest change of any parameter."""
+    search_part: float = 0.3
+    """Of an iteration's images, that the line search looks at."""
+    search_factor: float = 0.7
+    """By which it shortens the step."""
+    search_least: float = 1e-10
+    """Of the step: below it no shorter one is tried."""
+    gain_min: float = 1e-5
+    """Least gain ratio at which the radius may grow."""
+    fall_min: float = 1e-6
+    """Relative fall of the cost that is worth another iteration."""
+    huber: float = HUBER
+    ssim_scale: float = SSIM_SCALE
+    bytes: int = 512 << 20
+    """Of linearized views and their residuals that may be kept at once."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no search could be made with."""
+        for name in ("images", "batches", "products"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: take at least 1")
+        if not 0 < self.radius_min <= self.radius <= self.radius_max < math.inf:
+            raise ValueError(
+                f"the radius is {self.radius}, between {self.radius_min} and {self.radius_max}: "
+                "take 0 < radius_min <= radius <= radius_max"
+            )
+        if not 0 < self.search_factor < 1:
+            raise ValueError(f"search_factor is {self.search_factor}: take more than 0, below 1")
+        if not self.huber > 0 or not self.ssim_scale >= 0:
+            raise ValueError(
+                f"huber is {self.huber} and ssim_scale {self.ssim_scale}: take more than 0, and at "
+                "least 0"
+            )
+
+
+class Shots(NamedTuple):
+    """Photos, and how to look at a scene from where they were taken."""
+
+    views: Views
+    linearize: Callable[..., Linearization]
+    paint: Callable[..., tuple[Tensor, Tensor]]
+    settings: Published
+
+    def cost(self, scene: Parameters, index: Sequence[int]) -> float:
+        """Of some of the views."""
+        cost = 0.0
+        for view, photo in (self.views[i] for i in index):
+            image, _ = self.paint(scene, view=view)
+            cost += published_cost(image, as_colors(photo, image), **self._residuals())
+        return cost
+
+    def part(self, scene: Parameters, index: int) -> tuple[Linearization, Terms]:
+        """One view near a scene, and its residuals there."""
+        view, photo = self.views[index]
+        linear = self.linearize(scene, view=view)
+        return linear, published(linear.color, as_colors(photo, linear.color), **self._residuals())
+
+    def _residuals(self) -> dict[str, float]:
+        return {"huber": self.settings.huber, "ssim_scale": self.settings.ssim_scale}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some views near a scene: products with J^T J, where J is that of all their residuals."""
+
+    scene: Parameters
+    index: list[int]
+    parts: list[tuple[Linearization, Terms]]
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it holds beside the scene, about."""
+        return sum(map(_bytes, self.parts))
+
+    def right(self) -> Parameters:
+        """J^T r."""
+        sums = zeros_like(self.scene)
+        for linear, terms in self.parts:
+            linear.vjp(terms.right, sums)
+        return sums
+
+    def diagonal(self) -> Parameters:
+        """The diagonal of J^T J."""
+        (linear, terms), *others = self.parts
+        blocks = linear.blocks(terms.weights)
+        for linear, terms in others:
+            linear.blocks(terms.weights, blocks)
+        return blocks.diagonal()
+
+    def product(self, vector: Parameters) -> Parameters:
+        """J^T J v."""
+        sums = zeros_like(self.scene)
+        for linear, terms in self.parts:
+            linear.vjp(terms.weights * linear.jvp(vector), sums)
+        return sums
+
+    def along(self, step: Parameters) -> tuple[float, float, float]:
+        """F, s and b: after a part p of a step the linear model's cost is F - p s + p^2 b / 2.
+
+        It is |r - p J step|^2 / 2.
+        """
+        cost = slope = bend = 0.0
+        for linear, terms in self.parts:
+            change = linear.jvp(step)
+            cost += terms.cost
+            slope += total(terms.right * change)
+            bend += total(terms.weights * change.square())
+        return cost, slope, bend
+
+
+def gather(scene: Parameters, shots: Shots, order: Tensor) -> tuple[Batch, Tensor, bool]:
+    """The next batch, spread evenly over the views still to come; all are, when none is left.
+
+    Views are linearized as long as the bound on memory has room for one as large as the largest
+    up to now, and at least one is.
+
+    Args:
+        scene: To linearize them at.
+        shots: The views.
+        order: Indices of those still to come. int64 [views left]
+
+    Returns:
+        The batch, the views that are left for the next, and whether the bound was kept with as many
+        views as wanted.
+    """
+    settings = shots.settings
+    if not len(order):
+        order = torch.arange(len(shots.views))
+    wanted: list[int] = order[:: max(1, len(order) // settings.images)][: settings.images].tolist()
+    batch, held, largest = Batch(scene, [], []), 0, 0
+    for i in wanted:
+        if batch.index and held + largest > settings.bytes:
+            break
+        part = shots.part(scene, i)
+        size = _bytes(part)
+        if batch.index and held + size > settings.bytes:
+            break
+        batch.index.append(i)
+        batch.parts.append(part)
+        held, largest = held + size, max(largest, size)
+    left = order[~torch.isin(order, torch.tensor(batch.index))]
+    return batch, left, held <= settings.bytes and len(batch.index) == len(wanted)
+
+
+def _bytes(part: tuple[Linearization, Terms]) -> int:
+    linear, terms = part
+    return linear.bytes + terms.weights.nbytes + terms.right.nbytes
+
+
+def zeros_like(scene: Parameters) -> Parameters:
+    """A zero for each parameter."""
+    return Parameters(*(torch.zeros_like(x) for x in scene))

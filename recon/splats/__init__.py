@@ -1,0 +1,1 @@
+"""Fitting Gaussian splats: the plan, the start, the steps and density control."""

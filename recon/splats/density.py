@@ -1,0 +1,111 @@
+"""Density control: grow splats where the image pulls at them, prune what is not needed.
+
+3DGS (arXiv 2308.04079, section 5.2), with the absolute gradients of AbsGS (arXiv 2404.10484).
+"""
+
+import math
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lumigraph.kernels import Pull
+from lumigraph.kernels.splats.reference import rotation_matrices
+from lumigraph.recon.splats.morton import morton_order
+from lumigraph.recon.splats.plan import Plan
+from lumigraph.render import Splats
+
+SPLIT_SHRINK = 1.6
+"""Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
+
+
+class Growing(Protocol):
+    """The part of a fit that density control changes."""
+
+    plan: Plan
+    step: int
+    splats: Splats
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+    last: Tensor
+    pull: Pull
+
+
+def no_pull(count: int, device: torch.device | str = "cpu") -> Pull:
+    """Nothing seen yet of so many splats."""
+    return Pull(torch.zeros(count, device=device), torch.zeros(count, device=device))
+
+
+def refine(fit: Growing, generator: torch.Generator) -> None:
+    """Clones small splats and splits large ones that are pulled at; removes the useless.
+
+    Args:
+        fit: Is changed.
+        generator: Of the places of split splats.
+    """
+    plan, splats = fit.plan, fit.splats
+    sizes = splats.log_scales.exp().amax(1)
+    pruned = splats.opacity_logits.sigmoid() < plan.prune_opacity
+    if fit.step > plan.opacity_reset_interval:
+        pruned |= sizes > plan.prune_scale
+
+    pull = fit.pull.gradient / fit.pull.views.clamp_min(1)
+    wanted = (pull > plan.grow_gradient) & ~pruned
+    kept = len(splats) - int(pruned.sum())
+    growing = _strongest(pull, wanted, max(0, plan.splat_limit - kept))
+    small, large = growing & (sizes <= plan.grow_scale), growing & (sizes > plan.grow_scale)
+    _rebuild(fit, ~pruned & ~large, [splats[small], *split(splats[large], generator)])
+
+
+def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The candidates, or those pulled at hardest where there are more than `count`. [splats]"""
+    if int(candidates.sum()) <= count:
+        return candidates
+    order = torch.where(candidates, pull, -1).argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(candidates)
+    chosen[order[:count]] = True
+    return chosen & candidates
+
+
+def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
+    """Two smaller copies of each splat, at places drawn from the splat's own Gaussian."""
+    rotations = rotation_matrices(splats.quaternions)
+    halves = []
+    for _ in range(2):
+        offsets = torch.randn(splats.means.shape, generator=generator).to(splats.means)
+        offsets = (rotations * (offsets * splats.log_scales.exp())[:, None]).sum(-1)
+        halves.append(
+            replace(
+                splats,
+                means=splats.means + offsets,
+                log_scales=splats.log_scales - math.log(SPLIT_SHRINK),
+            )
+        )
+    return halves
+
+
+def reset_opacities(fit: Growing) -> None:
+    """Makes every splat faint, so that those which are needed must prove it (3DGS, section 5.2)."""
+    faint = 2 * fit.plan.prune_opacity
+    fit.splats.opacity_logits.clamp_(max=math.log(faint / (1 - faint)))
+    fit.first["opacity_logits"].zero_()
+    fit.second["opacity_logits"].zero_()
+
+
+def _rebuild(fit: Growing, kept: Tensor, added: list[Splats]) -> None:
+    """Keeps some splats with their moments and adds new ones without any, neighbours together."""
+    count = sum(len(splats) for splats in added)
+    tensors = {
+        name: torch.cat([value[kept], *(splats.tensors[name] for splats in added)])
+        for name, value in fit.splats.tensors.items()
+    }
+    order = morton_order(tensors["means"])
+    fit.splats = replace(fit.splats, **{name: value[order] for name, value in tensors.items()})
+    for moments in (fit.first, fit.second):
+        for name, value in moments.items():
+            zeros = value.new_zeros(count, *value.shape[1:])
+            moments[name] = torch.cat([value[kept], zeros])[order]
+    born = fit.last.new_full((count,), fit.step)
+    fit.last = torch.cat([fit.last[kept], born])[order]
+    fit.pull = no_pull(len(fit.splats), kept.device)

@@ -1,0 +1,239 @@
+"""One trains into a run folder at a time: others are told who does, and only readers get in."""
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumigraph.app.commands.looking import evaluate_run, export_run
+from lumigraph.app.run.folder import LOCK, is_taken, locked, open_run
+from lumigraph.app.training import session as sessions
+from lumigraph.app.training.session import run_session
+from lumigraph.app.training.start import Order, go_on, start
+from lumigraph.app.viewer.jobs.process import Child
+from lumigraph.datasets.demo import make_demo
+
+ORDER = Order("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
+ENDLESS = {"steps": 1_000_000, "splat_limit": 300, "refine_stop": 1}
+TRAINED = "is being trained by process {}: let that end or stop it first"
+
+HOLDER = """
+import signal, subprocess, sys
+from pathlib import Path
+from lumigraph.app.run.folder import locked
+with locked(Path(sys.argv[1])):
+    subprocess.Popen(["cat"], close_fds=False)
+    print("locked", flush=True)
+    signal.pause()
+"""
+"""A process that locks a folder for ever, and a program that it started and that outlives it."""
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory) -> Path:
+    """The folder of the built-in scene."""
+    return make_demo(tmp_path_factory.mktemp("captures") / "pavilion", "tiny")
+
+
+@pytest.fixture(scope="module")
+def stopped_run(capture, tmp_path_factory) -> Path:
+    """The folder of a run that was stopped after no step; to be copied."""
+    session = start(capture, ORDER, tmp_path_factory.mktemp("runs") / "run")
+    session.control.stop()
+    return run_session(session).folder
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(stopped_run, tmp_path / "run"))
+
+
+def content(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a folder: when it was last written, and what is in it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_who_comes_second_is_told_who_trains_and_changes_nothing(stopped, capture):
+    first = go_on(capture, Order(), stopped)
+    (stopped / "checkpoints" / ".torn.part").write_bytes(b"of the one that trains")
+    before, sentence = content(stopped), TRAINED.format(os.getpid())
+    for second in (
+        lambda: go_on(capture, Order(), stopped),
+        lambda: start(capture, ORDER, stopped),
+        lambda: start(capture, ORDER, stopped, overwrite=True),
+    ):
+        with pytest.raises(BlockingIOError, match=sentence) as error:
+            second()
+        assert str(stopped) in str(error.value)
+    command = "from lumigraph.app.cli import main; main()"
+    words = ["train", str(capture), "--resume", str(stopped)]
+    done = subprocess.run(
+        [sys.executable, "-Pc", command, *words], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, sentence in done.stderr) == (1, True)
+    assert done.stderr.count("\n") == 1
+    assert content(stopped) == before
+    assert run_session(first).state == "finished"
+
+
+def test_readers_are_not_hindered(stopped, capture):
+    session = go_on(capture, Order(), stopped)
+    assert evaluate_run(open_run(stopped), split="test", data=None)["images"] > 0
+    assert export_run(stopped, None)["splats"] > 0
+    assert run_session(session).state == "finished"
+
+
+def test_a_lock_dies_with_its_process_and_is_not_inherited(stopped, capture):
+    command, pipe = [sys.executable, "-Pc", HOLDER, str(stopped)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        try:
+            assert holder.stdout.readline() == "locked\n"
+            with pytest.raises(BlockingIOError, match=TRAINED.format(holder.pid)):
+                go_on(capture, Order(), stopped)
+        finally:
+            holder.kill()
+            holder.wait()
+        assert (stopped / LOCK).read_text() == f"{holder.pid}\n", "the file stays"
+        assert run_session(go_on(capture, Order(), stopped)).state == "finished"
+        holder.stdin.write("alive\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "alive\n", "what it had started lives on"
+    assert not (stopped / LOCK).exists()
+
+
+def test_a_training_of_the_page_locks_its_run(capture, tmp_path):
+    order: dict[str, Any] = {"capture": str(capture), "runs": str(tmp_path), "resume": None}
+    order |= {"folder": None, "order": {"preset": "quick", "changes": ENDLESS, "device": "cpu"}}
+    folder = tmp_path / "pavilion" / "001"
+    first = Child(order, [])
+    first.do("checkpoint")
+    for message in first.messages():
+        if message["t"] == "saved":
+            with pytest.raises(BlockingIOError, match=TRAINED.format(first.pid)):
+                go_on(capture, Order(), folder)
+            second = Child({**order, "resume": str(folder)}, [])
+            told = list(second.messages())
+            assert second.wait() == 1
+            assert TRAINED.format(first.pid) in told[-1]["sentence"]
+            first.kill()
+    first.wait()
+    assert (folder / LOCK).exists()
+    third = Child({**order, "resume": str(folder)}, [])
+    third.leave()
+    assert [message["state"] for message in third.messages() if message["t"] == "result"]
+    assert third.wait() == 0
+    assert not (folder / LOCK).exists()
+
+
+def test_a_run_that_ends_in_an_error_is_free_again(stopped, capture, monkeypatch):
+    def full(scene, path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    session = go_on(capture, Order(), stopped)
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "save_scene", full)
+        with pytest.raises(OSError, match="No space"):
+            run_session(session)
+    assert not (stopped / LOCK).exists(), "though the session is still there"
+    with pytest.raises(ValueError, match="leave out --preset"):
+        go_on(capture, ORDER, stopped)
+    assert not (stopped / LOCK).exists()
+    assert run_session(go_on(capture, Order(), stopped)).state == "finished"
+
+
+def test_a_session_that_is_dropped_frees_its_folder(stopped, capture):
+    session = go_on(capture, Order(), stopped)
+    del session
+    assert not (stopped / LOCK).exists()
+
+
+def test_a_run_that_cannot_be_begun_leaves_nothing(capture, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        start(tmp_path / "nowhere", ORDER, tmp_path / "new" / "run")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        start(capture, ORDER, tmp_path)
+    with pytest.raises(NotADirectoryError, match=r"mine\.txt is a file: choose another"):
+        start(capture, ORDER, tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_with_nothing_but_an_old_lock_is_free(capture, tmp_path):
+    (tmp_path / LOCK).write_text(f"{os.getpid()}\n")
+    assert not is_taken(tmp_path)
+    assert run_session(start(capture, ORDER, tmp_path)).state == "finished"
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("instead", [None, "another"])
+def test_a_lock_on_a_file_that_is_gone_does_not_count(instead, tmp_path, monkeypatch):
+    """As when somebody ends, and removes the file, between its opening and its locking here."""
+    real, path, calls = fcntl.flock, tmp_path / LOCK, []
+
+    def late(file: int, kind: int) -> None:
+        calls.append(kind)
+        if len(calls) == 1:
+            path.unlink()
+            if instead:
+                path.write_text(instead)
+        real(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(BlockingIOError), locked(tmp_path):
+            pass
+    assert len(calls) == 3
+
+
+def test_a_lock_that_moved_away_with_its_folder_leaves_the_next_one_alone(tmp_path):
+    with ExitStack() as first:
+        first.enter_context(locked(tmp_path / "run"))
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with locked(tmp_path / "run"):
+            first.close()
+            with pytest.raises(BlockingIOError), locked(tmp_path / "run"):
+                pass
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+@pytest.mark.parametrize("text", ["", "nobody", "-7", "1" * 5000, "\x1b[31m"])
+def test_a_holder_that_is_not_to_be_read_is_another_process(text, tmp_path):
+    with locked(tmp_path):
+        (tmp_path / LOCK).write_text(text)
+        sentence = r"trained by (another process|process 1{20}):"
+        with pytest.raises(BlockingIOError, match=sentence), locked(tmp_path):
+            pass
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=LOCK), locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "keep"
+    assert (tmp_path / "run" / LOCK).is_symlink()
+
+
+def test_where_files_cannot_be_locked_it_is_said(tmp_path, monkeypatch, capsys):
+    def unable(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert "cannot be locked (No locks available)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,416 @@
+"""The board: what the pages see of the desk, what their controls do, and where files end up."""
+
+import json
+import math
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lumigraph.app.commands.bench import generated_scene
+from lumigraph.app.training.start import Order
+from lumigraph.app.viewer.actions import Board
+from lumigraph.app.viewer.controls import desk_controls
+from lumigraph.app.viewer.jobs.job import Job
+from lumigraph.app.viewer.legend import UNKNOWN
+from lumigraph.app.viewer.state import Desk
+from lumigraph.datasets import load_capture
+from lumigraph.datasets.demo import make_demo
+from lumigraph.recon.files import save_ply
+
+
+class Told:
+    """A desk that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def sources(self) -> list[dict[str, Any]]:
+        """See `Desk.sources`."""
+        return [{"id": name, "name": name, "kind": "capture"} for name in ("demo:small", "other")]
+
+    def state(self) -> dict[str, Any]:
+        """See `Desk.state`."""
+        return {"current": {"splats": 5000}}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **values: self.calls.append((name, *args, *values.items()))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def board(told: Any, tmp_path: Path) -> Board:
+    """A board whose desk does nothing."""
+    return Board(told, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pavilion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built-in scene: photos, and a COLMAP model."""
+    return make_demo(tmp_path_factory.mktemp("made") / "pavilion", "tiny")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk with an empty folder."""
+    (tmp_path / "mine").mkdir()
+    opened = Desk([tmp_path / "mine"], tmp_path / "runs")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def real(desk: Desk, tmp_path: Path) -> Board:
+    """A board of that desk."""
+    return Board(desk, tmp_path / "runs" / "uploads")
+
+
+def chosen(board: Board) -> str:
+    """What the form names."""
+    return board.controls()[0]["value"]
+
+
+def until(desk: Desk, what: Any) -> dict[str, Any]:
+    """The desk's state once something is true of it."""
+    while not what(state := desk.state()):
+        assert desk.wait(state["version"], 60) > state["version"], state
+    return state
+
+
+def notes(desk: Desk) -> list[str]:
+    return [note["text"] for note in desk.state()["notes"]]
+
+
+# Controls --------------------------------------------------------------------------------------
+
+ACTIONS = {
+    "refresh": ("look_again",),
+    "open": ("show", "demo:small"),
+    "follow": ("follow",),
+    "go_on": ("go_on", "demo:small"),
+    "pause": ("pause",),
+    "resume": ("resume",),
+    "stop": ("stop",),
+    "checkpoint": ("checkpoint",),
+    "start": ("start", "demo:small", Order(preset="quick")),
+    "cancel:7": ("cancel", "7"),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_button_does_what_it_says(told: Told, board: Board, action: str):
+    board.do(action, True)
+    assert told.calls == [ACTIONS[action]]
+
+
+def test_what_is_set_while_it_trains(told: Told, board: Board):
+    board.do("degree", "2")
+    board.do("splat_limit", 5000.0)
+    board.do("ssim_weight", 0.25)
+    assert told.calls == [
+        ("change", ("degree", 2)),
+        ("change", ("splat_limit", 5000)),
+        ("change", ("ssim_weight", 0.25)),
+    ]
+    assert isinstance(told.calls[1][1][1], int)
+    told.calls.clear()
+    board.do("splat_limit", 4999)
+    change, (note, kind, text) = told.calls
+    assert (change, note, kind) == (("change", ("splat_limit", 4999)), "note", "info")
+    assert text.startswith("There are 5,000 splats already, more than 4,999: none are added")
+
+
+def test_the_form_is_filled_and_then_ordered(told: Told, board: Board):
+    changes: list[None] = []
+    board.changed = lambda: changes.append(None)
+    for name, value in (("source", "other"), ("preset", "high"), ("minutes", 20), ("downscale", 2)):
+        board.do(name, value)
+    assert len(changes) == 4
+    board.do("start", True)
+    board.do("open", True)
+    board.do("go_on", True)
+    order = Order(preset="high", minutes=20, downscale=2)
+    assert told.calls == [("start", "other", order), ("show", "other"), ("go_on", "other")]
+    board.do("minutes", 0)
+    board.do("optimizer", "lm-published")
+    board.do("start", True)
+    order = Order(preset="high", downscale=2, changes={"optimizer": "lm-published"})
+    assert told.calls[3:] == [("start", "other", order)]
+
+
+BAD = [
+    ("nothing", True),
+    ("method", "Gaussian splats"),
+    ("_form", 1),
+    ("", None),
+    ("source", "elsewhere"),
+    ("source", None),
+    ("preset", "best"),
+    ("preset", 1),
+    ("optimizer", "sgd"),
+    ("optimizer", None),
+    ("degree", "4"),
+    ("degree", None),
+    *((name, value) for name in ("minutes", "downscale") for value in (-1, 0.5, "1", None, True)),
+    ("minutes", 1441),
+    ("downscale", 65),
+    *(
+        (name, value)
+        for name in ("minutes", "splat_limit")
+        for value in (math.nan, math.inf, -math.inf, 1e300 + 0.5, "many", None, False)
+        if (name, value) != ("splat_limit", 1e300 + 0.5)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_what_cannot_be_is_said_in_a_sentence(told: Told, board: Board, name: str, value: Any):
+    changes: list[None] = []
+    board.changed = lambda: changes.append(None)
+    with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
+        board.do(name, value)
+    assert told.calls == []
+    assert changes == []
+
+
+def test_a_number_may_be_what_its_control_says(board: Board):
+    form = {"source": "", "preset": "quick", "minutes": 0, "optimizer": "adam", "downscale": 0}
+    for control in desk_controls(form, {}, ()):
+        if control["id"] in ("minutes", "downscale"):
+            for value in (control["low"], control["high"]):
+                board.do(control["id"], value)
+            for value in (control["low"] - 1, control["high"] + 1):
+                with pytest.raises(ValueError, match=f"to {control['high']}$"):
+                    board.do(control["id"], value)
+
+
+def test_a_value_that_no_training_can_have_is_refused_by_the_desk(real: Board):
+    for name, value in (("splat_limit", 0), ("ssim_weight", 2), ("ssim_weight", None)):
+        with pytest.raises(ValueError, match="take a"):
+            real.do(name, value)
+    with pytest.raises(ValueError, match="trained"):
+        real.do("pause", True)
+
+
+# What is seen ----------------------------------------------------------------------------------
+
+
+def test_what_came_into_a_folder_is_found_by_looking_again(real: Board, desk: Desk, tmp_path: Path):
+    save_ply(generated_scene(20), tmp_path / "mine" / "late.ply")
+    assert not any(source["name"] == "late.ply" for source in desk.sources())
+    real.do("refresh", True)
+    until(desk, lambda _: any(source["name"] == "late.ply" for source in desk.sources()))
+    assert "late.ply" in [option["label"] for option in real.controls()[0]["options"]]
+
+
+def test_confidence_can_be_chosen_where_it_is_known(real: Board, desk: Desk, tmp_path: Path):
+    def option() -> dict[str, str]:
+        mode = next(control for control in real.controls() if control["id"] == "mode")
+        return next(each for each in mode["options"] if each["value"] == "confidence")
+
+    assert "why" not in option()  # nothing is shown of which it could be known
+    scene = generated_scene(20)
+    save_ply(scene, tmp_path / "mine" / "a.ply")
+    save_ply(scene, tmp_path / "mine" / "b.ply", extra={"confidence": torch.ones(20)})
+    for name, why in (("a.ply", UNKNOWN), ("b.ply", None)):
+        before = desk.scene()
+        desk.show(desk.source_at(tmp_path / "mine" / name))
+        until(desk, lambda state, before=before: desk.scene() is not before)
+        assert option().get("why") == why
+    json.dumps(real.controls())
+
+
+def test_the_scene_shown_has_a_first_view_and_following_ends_with_another(
+    real: Board, desk: Desk, tmp_path: Path
+):
+    state = real.state()
+    assert state["shown"] is None
+    assert list(real.cameras()) == []
+    save_ply(generated_scene(20), tmp_path / "mine" / "a.ply")
+    desk.refresh()
+    real.do("source", next(s["id"] for s in desk.sources() if s["kind"] == "ply"))
+    real.do("open", True)
+    until(desk, lambda state: state["shown"])
+    shown = real.state()["shown"]
+    assert set(shown["home"]) == {"position", "target", "up", "fov"}
+    assert not shown["following"]
+    real.do("follow", True)
+    assert real.state()["shown"]["following"]
+    assert "version" not in real.state()
+    json.dumps([real.state(), real.controls(), real.cameras()], allow_nan=False)
+    assert real.cameras() is real.cameras()  # they are not sent again as long as they are the same
+
+
+def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
+    real: Board, desk: Desk, pavilion: Path, tmp_path: Path
+):
+    shutil.copytree(pavilion, tmp_path / "mine" / "pavilion")
+    changes = {"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1}
+    desk.start(desk.source_at(tmp_path / "mine" / "pavilion"), Order("quick", changes=changes))
+    until(desk, lambda state: (state["current"] or {}).get("step"))
+    real.do("stop", True)
+    until(desk, lambda _: "is stopped" in str(notes(desk)))
+    step = desk.state()["current"]["step"]
+    source = next(s for s in desk.sources() if s["kind"] == "run")
+    until(desk, lambda _: chosen(real) == source["id"])
+    words = f"{source['name']} is stopped at step {step:,} of 1,000,000: press Go on"
+    assert words in notes(desk)[-1]
+    assert next(c for c in real.controls() if c["id"] == "go_on")["enabled"]
+
+
+def test_a_training_that_is_stopped_while_it_loads_leaves_nothing_to_go_on_with(
+    real: Board, desk: Desk
+):
+    before = chosen(real)
+    desk._over(Job("job:1", "demo:tiny", "tiny", "train", {}, state="stopped"))
+    assert "tiny was stopped before its first step: nothing is kept" in notes(desk)
+    assert chosen(real) == before
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def sent(board: Board, name: str, data: bytes) -> None:
+    """Sends a file as the stream does."""
+    upload = board.upload(name, len(data))
+    try:
+        assert upload.add(data[:10]) == (len(data) <= 10)
+        assert len(data) <= 10 or upload.add(data[10:])
+        upload.finish()
+    finally:
+        upload.drop()
+
+
+def files_in(tmp_path: Path) -> list[str]:
+    """All that was sent and is still there, without the time in it."""
+    folder = tmp_path / "runs" / "uploads"
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted("/".join(path.parts[1:]) for path in paths)
+
+
+def test_a_capture_in_a_zip_is_chosen(real: Board, desk: Desk, tmp_path: Path, pavilion: Path):
+    packed = shutil.make_archive(str(tmp_path / "x"), "zip", pavilion.parent, "pavilion")
+    sent(real, "garden.zip", Path(packed).read_bytes())
+    source = next(s for s in desk.sources() if s["name"].startswith("pavilion (uploaded "))
+    assert chosen(real) == source["id"]
+    assert "ready to start" in notes(desk)[-1]
+    assert "garden.zip" not in files_in(tmp_path)
+    assert "garden/pavilion/sparse/0/images.txt" in files_in(tmp_path)
+
+
+@pytest.mark.parametrize("member", ["a/b.jpg", "a/b.sh"])
+def test_nothing_of_a_zip_without_cameras_is_kept(real: Board, tmp_path: Path, member: str):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(member, "nothing")
+    before = chosen(real)
+    with pytest.raises(ValueError, match="holds no"):
+        sent(real, "x.zip", (tmp_path / "x.zip").read_bytes())
+    assert files_in(tmp_path) == []
+    assert chosen(real) == before
+
+
+def test_a_ply_is_chosen_and_shown(real: Board, desk: Desk, tmp_path: Path):
+    save_ply(generated_scene(20), tmp_path / "x.ply")
+    sent(real, "a.ply", (tmp_path / "x.ply").read_bytes())
+    state = until(desk, lambda state: state["shown"])
+    assert state["shown"]["source"] == chosen(real)
+
+
+CLOUD = b"""ply
+format ascii 1.0
+element vertex 1
+property float x
+property float y
+property float z
+end_header
+0 0 0
+"""
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"ply", CLOUD, CLOUD[:-3]])
+def test_nothing_of_a_ply_that_cannot_be_opened_is_kept(
+    real: Board, desk: Desk, tmp_path: Path, data: bytes
+):
+    before, sources = chosen(real), desk.sources()
+    with pytest.raises(ValueError, match=r"x\.ply \w+") as refused:
+        sent(real, "x.ply", data)
+    assert "b'" not in str(refused.value)
+    assert files_in(tmp_path) == []
+    assert real._sitting._held == {}
+    assert (chosen(real), desk.sources()) == (before, sources)
+    assert desk.state()["opening"] == ""
+    assert real._desk._follows
+
+
+def test_a_file_that_did_not_come_whole_is_not_kept(real: Board, tmp_path: Path):
+    upload = real.upload("a.ply", 10)
+    assert not upload.add(b"ply")
+    upload.drop()
+    assert files_in(tmp_path) == []
+
+
+def test_photos_and_a_model_sent_together_make_a_capture(
+    real: Board, desk: Desk, tmp_path: Path, pavilion: Path
+):
+    photos = sorted((pavilion / "images").iterdir())
+    first = chosen(real)
+    for photo in photos[:3]:
+        sent(real, photo.name, photo.read_bytes())
+    assert chosen(real) == first
+    assert len(notes(desk)) == 1
+    assert "send their transforms.json or COLMAP model" in notes(desk)[0]
+    for name in ("points3D.txt", "cameras.txt", "images.txt"):
+        assert chosen(real) == first
+        sent(real, name, (pavilion / "sparse" / "0" / name).read_bytes())
+    source = next(s for s in desk.sources() if s["id"] == chosen(real))
+    assert (source["kind"], source["name"].split(" (")[0]) == ("capture", "photos")
+    for photo in photos[3:]:
+        sent(real, photo.name, photo.read_bytes())
+    assert len(notes(desk)) == 2
+    assert "photos and cameras" in notes(desk)[1]
+    (folder,) = (tmp_path / "runs" / "uploads").glob("*/photos")
+    capture = load_capture(folder)
+    assert len(capture.train) + len(capture.test) == len(photos)
+
+
+def test_cameras_may_come_before_their_photos(real: Board, desk: Desk):
+    before = chosen(real)
+    for name in ("cameras.txt", "images.txt", "points3D.txt"):
+        sent(real, name, b"# nothing")
+    assert notes(desk) == []
+    sent(real, "zz.jpg", b"photo")
+    assert chosen(real) != before
+    assert len(notes(desk)) == 1
+
+
+def test_what_is_sent_after_a_start_is_another_capture(
+    real: Board, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[str] = []
+    monkeypatch.setattr(desk, "start", lambda source, order: started.append(source))
+    real.do("start", True)  # of something else
+    sent(real, "a.jpg", b"a")
+    sent(real, "transforms.json", b"{}")
+    real.do("source", "demo:tiny")
+    real.do("start", True)
+    sent(real, "b.jpg", b"b")
+    real.do(
+        "source", next(s["id"] for s in desk.sources() if s["name"].startswith("photos (uploaded "))
+    )
+    real.do("start", True)
+    sent(real, "c.jpg", b"c")
+    assert len(started) == 3
+    assert files_in(tmp_path) == [
+        "photos/images/a.jpg",
+        "photos/images/b.jpg",
+        "photos/transforms.json",
+        "photos_2/images/c.jpg",
+    ]

@@ -1,0 +1,1360 @@
+"""The stream: what each client gets, and that no client, source or picture harms another."""
+
+import asyncio
+import gc
+import io
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from lumigraph.app.viewer import renderer as painter
+from lumigraph.app.viewer import stream
+from lumigraph.app.viewer.client import Client
+from lumigraph.app.viewer.controls import KEYS
+from lumigraph.app.viewer.gate import Role
+from lumigraph.app.viewer.legend import UNKNOWN
+from lumigraph.app.viewer.picture import Look, Picture, picture
+from lumigraph.app.viewer.pixel import Reading, read_pixel
+from lumigraph.app.viewer.protocol import View
+from lumigraph.app.viewer.renderer import FRAME, HEADER, PHOTO
+from lumigraph.app.viewer.scheduling import SILENCE
+from lumigraph.app.viewer.stream import Streams
+from lumigraph.app.viewer.trust import Trust
+from lumigraph.kernels import Stopped
+from lumigraph.render import Camera, Splats, render_color
+from lumigraph.uncertainty import Calibration, exact
+
+PATIENCE = 30.0
+"""Seconds that a test waits for what should come at once; only a failing one does."""
+
+IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
+
+
+def scene_of(count: int = 50) -> Splats:
+    generator = torch.Generator().manual_seed(count)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return Splats(
+        means=numbers(count, 3) * torch.tensor([1.0, 0.5, 1.0]) + torch.tensor([0, 0, 5.0]),
+        quaternions=numbers(count, 4),
+        log_scales=numbers(count, 3) * 0.5 - 1,
+        opacity_logits=numbers(count) + 2,
+        base=numbers(count, 3),
+        rest=torch.zeros(count, 0, 3),
+    )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene as the source hands it out."""
+
+    scene: Splats = field(default_factory=scene_of)
+    version: int = 1
+    step: int = 300
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    near: float = 0.01
+    trust: Trust = field(default_factory=Trust)
+
+
+@dataclass
+class File:
+    """An upload that keeps what it gets."""
+
+    name: str
+    size: int
+    data: bytes = b""
+    dropped: bool = False
+    finished: bool = False
+    calls: list[str] = field(default_factory=list)
+    adding: threading.Event = field(default_factory=threading.Event)
+    finishing: threading.Event = field(default_factory=threading.Event)
+    may_add: threading.Event = field(default_factory=threading.Event)
+    may_finish: threading.Event = field(default_factory=threading.Event)
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("slow "):
+            self.may_add.set()
+            self.may_finish.set()
+
+    def add(self, data: bytes) -> bool:
+        """See `Upload.add`."""
+        self.calls.append("add")
+        self.adding.set()
+        assert self.may_add.wait(PATIENCE)
+        self.calls.append("added")
+        self.data += data
+        if len(self.data) > self.size:
+            raise ValueError(f"{self.name} is larger than announced")
+        return len(self.data) == self.size
+
+    def finish(self) -> None:
+        """See `Upload.finish`."""
+        self.finishing.set()
+        assert self.may_finish.wait(PATIENCE)
+        if self.name.endswith("broken.zip"):
+            self.finished = True
+            raise ValueError(f"{self.name} is broken")
+        self.finished = True
+
+    def drop(self) -> None:
+        """See `Upload.drop`."""
+        if len(self.data) == self.size:
+            return
+        self.calls.append("drop")
+        self.dropped = True
+        self.gone.set()
+
+
+@dataclass
+class Desk:
+    """A source of what a test puts into it."""
+
+    shown: Scene | None = field(default_factory=Scene)
+    news: dict[str, Any] = field(default_factory=lambda: {"jobs": []})
+    photos: dict[int, Tensor] = field(default_factory=dict)
+    done: list[tuple[str, Any]] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    wanted: threading.Event = field(default_factory=threading.Event)
+    broken: str = ""
+    shots: list[dict[str, Any]] = field(default_factory=lambda: [{"number": 0}])
+    asked: list[int] = field(default_factory=list)
+    reading: threading.Event = field(default_factory=threading.Event)
+    may_read: threading.Event | None = None
+
+    def scene(self) -> Scene | None:
+        """See `Source.scene`."""
+        if self.broken:
+            raise ValueError(self.broken)
+        return self.shown
+
+    def want_scene(self) -> None:
+        """See `Source.want_scene`."""
+        self.wanted.set()
+
+    def state(self) -> dict[str, Any]:
+        """See `Source.state`."""
+        return self.news
+
+    def controls(self) -> list[dict[str, Any]]:
+        """See `Source.controls`."""
+        return [{"id": "start"}]
+
+    def cameras(self) -> list[dict[str, Any]]:
+        """See `Source.cameras`."""
+        return self.shots
+
+    def photo(self, index: int) -> Tensor | None:
+        """See `Source.photo`."""
+        self.asked.append(index)
+        self.reading.set()
+        if self.may_read is not None:
+            assert self.may_read.wait(PATIENCE)
+        return self.photos.get(index)
+
+    def do(self, id: str, value: Any) -> None:
+        """See `Source.do`."""
+        if id == "forbidden":
+            raise ValueError("That cannot be done now")
+        self.done.append((id, value))
+
+    def upload(self, name: str, size: int) -> File:
+        """See `Source.upload`."""
+        if name.endswith(".exe"):
+            raise ValueError(f"{name} is not taken")
+        self.files.append(File(name, size))
+        return self.files[-1]
+
+
+@dataclass
+class Shot:
+    """A picture that came, with its header."""
+
+    kind: int
+    final: bool
+    whole: bool
+    number: int
+    view: int
+    size: tuple[int, int]
+    step: int
+    scale: float
+    pixels: np.ndarray
+
+
+def shot_of(data: bytes) -> Shot:
+    magic, kind, flags, number, view, width, height, step, scale = HEADER.unpack_from(data)
+    assert HEADER.size == 24
+    assert magic == 0x4C
+    assert flags in (0, 1, 2, 3)
+    image = Image.open(io.BytesIO(data[24:]))
+    assert image.format == "JPEG"
+    assert image.size == (width, height)
+    size = (width, height)
+    final, whole = bool(flags & 1), bool(flags & 2)
+    return Shot(kind, final, whole, number, view, size, step, scale, np.asarray(image))
+
+
+class Page:
+    """A client: its socket as the server sees it, and what came through it."""
+
+    def __init__(self, role: Role = "control", *, acknowledges: bool = True) -> None:
+        self.role: Role = role
+        self.acknowledges = acknowledges
+        self.texts: list[dict[str, Any]] = []
+        self.shots: list[Shot] = []
+        self.reason: str | None = None
+        self.stuck = False
+        self.ids = 0
+        self.streams: Streams | None = None
+        self._incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self._came = asyncio.Condition()
+
+    async def recv(self) -> str | bytes:
+        """See `Socket.recv`."""
+        message = await self._incoming.get()
+        if message is None:
+            raise EOFError
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        """See `Socket.send`."""
+        if self.stuck:
+            await asyncio.Event().wait()
+        if isinstance(message, str):
+            self.texts.append(json.loads(message))
+        else:
+            shot = shot_of(message)
+            self.shots.append(shot)
+            if self.acknowledges and shot.kind == FRAME:
+                self.say(t="ack", frame=shot.number, ms=3.0)
+        async with self._came:
+            self._came.notify_all()
+
+    async def close(self, reason: str) -> None:
+        """See `Socket.close`."""
+        self.reason = reason
+        self.leave()
+
+    def say(self, **message: Any) -> None:
+        """Sends a message to the server."""
+        self._incoming.put_nowait(json.dumps(message))
+
+    def give(self, data: bytes) -> None:
+        """Sends a piece of a file to the server."""
+        self._incoming.put_nowait(data)
+
+    def look(self, x: float = 0.0, *, width: int = 64, height: int = 36) -> int:
+        """Asks for the view from a place; the number of that."""
+        self.ids += 1
+        matrix = [*IDENTITY[:3], x, *IDENTITY[4:]]
+        self.say(t="camera", id=self.ids, matrix=matrix, fov=0.8, width=width, height=height)
+        return self.ids
+
+    def leave(self) -> None:
+        """Ends the socket, as a page that is closed does."""
+        self._incoming.put_nowait(None)
+
+    async def until(self, holds: Callable[[], Any]) -> Any:
+        """Waits until something holds of what came."""
+        async with asyncio.timeout(PATIENCE), self._came:
+            await self._came.wait_for(holds)
+        return holds()
+
+    async def final(self, view: int) -> Shot:
+        """The final picture of a view."""
+        return await self.until(
+            lambda: next((s for s in self.shots if s.final and s.view == view), None)
+        )
+
+    def answers(self) -> list[tuple[str, bool]]:
+        """Which of the files that were announced are taken."""
+        return [(t["name"], t["taken"]) for t in self.texts if t["t"] == "upload"]
+
+    def notes(self, kind: str = "error") -> list[str]:
+        """What it was told."""
+        return [t["text"] for t in self.texts if t["t"] == "note" and t["kind"] == kind]
+
+    def last(self, kind: str) -> dict[str, Any]:
+        """The newest message of a kind."""
+        return [text for text in self.texts if text["t"] == kind][-1]
+
+    async def photographed(self) -> None:
+        """Asks for a photo and waits for it: by then all that was said before it is known."""
+        before = sum(shot.kind == PHOTO for shot in self.shots)
+        self.say(t="photo", frame=0)
+        await self.until(lambda: sum(shot.kind == PHOTO for shot in self.shots) > before)
+
+    async def settled(self) -> None:
+        """Waits until all that was asked for is drawn and has come."""
+        await self.photographed()
+        assert self.streams is not None
+        await asyncio.to_thread(drawn, self.streams)
+        await self.photographed()
+
+
+def drawn(streams: Streams) -> None:
+    """Waits until the thread that draws has nothing to do."""
+    painter = streams._painter
+    with painter.lock:
+        rests = painter.lock.wait_for(lambda: painter.resting and not painter._stirred, PATIENCE)
+    assert rests
+
+
+@dataclass
+class Clock:
+    """Seconds that pass as a test says."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+class Visit:
+    """Some pages that look at a desk."""
+
+    def __init__(self, desk: Desk, streams: Streams) -> None:
+        self.desk, self.streams = desk, streams
+        self.served: list[asyncio.Task[None]] = []
+
+    def open(self, page: Page) -> Page:
+        """Has the page served."""
+        page.streams = self.streams
+        self.served.append(asyncio.create_task(self.streams.handle(page)))
+        return page
+
+    async def gone(self) -> None:
+        """Waits until every page is served to the end."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*self.served)
+
+
+def visit(
+    scenario: Callable[[Visit], Awaitable[None]], desk: Desk | None = None, **options: Any
+) -> None:
+    """Runs a scenario, ends all pages, and checks that nothing of them is left."""
+    desk = desk or Desk()
+    desk.photos.setdefault(0, torch.zeros(4, 6, 3, dtype=torch.uint8))
+    threads = set(threading.enumerate())
+
+    async def run() -> None:
+        streams = Streams(desk, **options)
+        there = Visit(desk, streams)
+        try:
+            await scenario(there)
+        finally:
+            for task in there.served:
+                task.cancel()
+            outcomes = await asyncio.gather(*there.served, return_exceptions=True)
+            streams.close()
+        assert streams.count == 0
+        assert not [o for o in outcomes if isinstance(o, Exception)]
+
+    asyncio.run(run())
+    assert set(threading.enumerate()) <= threads
+
+
+# Pictures -------------------------------------------------------------------------------------
+
+
+def test_a_client_is_greeted_and_told_what_there_is():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page("view"))
+        await page.until(lambda: len(page.texts) >= 4)
+        assert page.texts[0] == {"t": "hello", "version": 1, "role": "view"}
+        assert page.texts[1] == {"t": "state", "jobs": [], "notes": [], "history": {}}
+        assert page.texts[2] == {"t": "controls", "items": [{"id": "start"}], "keys": KEYS}
+        assert page.texts[3] == {"t": "cameras", "items": [{"number": 0}]}
+
+    visit(scenario)
+
+
+def test_a_view_is_drawn_at_once_and_then_whole_and_well():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        view = page.look(0.2)
+        final = await page.final(view)
+        assert not page.shots[0].final
+        assert page.shots[0].view == view
+        assert [shot.number for shot in page.shots] == list(range(1, len(page.shots) + 1))
+        assert final.kind == FRAME
+        assert final.whole
+        assert final.scale == 1.0
+        assert final.size == (64, 36)
+        assert final.step == 300
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[0, 3] = 0.2
+        focal = 18 / np.tan(0.4)
+        camera = Camera(matrix, (focal, focal), (32, 18), 64, 36)
+        expected = picture(scene_of(), camera, Look()).pixels.numpy().astype(int)
+        assert abs(final.pixels.astype(int) - expected).mean() < 4
+
+    visit(scenario)
+
+
+def test_nothing_is_sent_when_nothing_has_changed():
+    look = {"t": "look", "mode": "color", "map": "gray", "background": [0, 0, 0]}
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**look)
+        await page.final(page.look(0.2))
+        await page.settled()
+        frames = [shot.number for shot in page.shots if shot.kind == FRAME]
+        page.look(0.2)
+        page.say(**look)
+        there.streams.changed()
+        await page.settled()
+        assert [shot.number for shot in page.shots if shot.kind == FRAME] == frames
+        assert [text["t"] for text in page.texts].count("state") == 1
+        page.say(**look, low=1)
+        await page.until(lambda: page.shots[-1].final and page.shots[-1].number > frames[-1])
+
+    visit(scenario)
+
+
+def test_without_a_scene_there_is_no_picture_until_there_is_one():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        view = page.look()
+        await page.settled()
+        assert all(shot.kind == PHOTO for shot in page.shots)
+        there.desk.shown = Scene()
+        there.streams.changed()
+        await page.final(view)
+
+    visit(scenario, Desk(shown=None))
+
+
+def test_a_scene_in_training_is_asked_for_and_shown_again():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        view = page.look()
+        await page.final(view)
+        for version in range(2, 5):
+            there.desk.wanted.clear()
+            assert await asyncio.to_thread(there.desk.wanted.wait, PATIENCE)
+            there.desk.shown = Scene(version=version, step=version * 100)
+            there.streams.changed()
+            await page.until(lambda v=version: page.shots[-1].step == v * 100)
+            assert page.shots[-1].final
+            assert page.shots[-1].view == view
+
+    visit(scenario)
+
+
+def test_nobody_is_asked_for_scenes_while_nobody_looks():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        await page.settled()
+        assert not there.desk.wanted.is_set()
+
+    visit(scenario)
+
+
+def test_the_background_is_that_of_the_scene_until_the_client_says_another():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        first = await page.final(page.look())
+        assert abs(first.pixels.astype(int) - [255, 128, 0]).max() < 6
+        page.say(t="look", mode="color", map="turbo", low=None, high=None, background=[0, 0, 1])
+        second = await page.final(page.look(0.1))
+        assert abs(second.pixels.astype(int) - [0, 0, 255]).max() < 6
+        page.say(t="look", mode="color", map="turbo", low=None, high=None, background=None)
+        third = await page.final(page.look(0.2))
+        assert abs(third.pixels.astype(int) - [255, 128, 0]).max() < 6
+
+    visit(scenario, Desk(shown=Scene(scene=scene_of()[:0], background=(1.0, 0.5, 0.0))))
+
+
+def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        await page.final(page.look())
+        assert page.last("legend") == {
+            "t": "legend",
+            "mode": "color",
+            "map": "turbo",
+            "low": None,
+            "high": None,
+            "colors": None,
+            "text": "",
+        }
+        look = {"t": "look", "mode": "depth", "map": "gray", "background": [0, 0, 0]}
+        page.say(**look, low=1, high=None)
+        await page.final(page.look(0.1))
+        legend = page.last("legend")
+        assert legend["mode"] == "depth"
+        assert legend["low"] == 1
+        assert legend["colors"][0] == [0, 0, 0]
+        assert legend["colors"][-1] == [255, 255, 255]
+        assert 3 < legend["high"] < 9
+        page.say(**look, low=1, high=4)
+        for x in (0.2, 0.3):
+            await page.final(page.look(x))
+        assert page.last("legend") == {**legend, "high": 4}
+        assert [text["t"] for text in page.texts].count("legend") <= 5
+
+    visit(scenario)
+
+
+def test_figures_come_while_frames_flow():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.look()
+        while not any(text["t"] == "stats" for text in page.texts):
+            shots = len(page.shots)
+            page.look(0.001 * page.ids)
+            await page.until(lambda shots=shots: len(page.shots) > shots)
+        stats = page.last("stats")
+        assert stats["fps"] > 0
+        assert stats["latency_ms"] > 0
+        assert stats["kbytes"] > 0
+        assert 16 <= stats["width"] <= 64
+        assert 0.25 <= stats["scale"] <= 1
+
+    visit(scenario)
+
+
+# Several clients ------------------------------------------------------------------------------
+
+
+def test_clients_are_served_in_turn_each_with_its_own_view():
+    async def scenario(there: Visit) -> None:
+        pages = [there.open(Page("view")) for _ in range(3)]
+        wide = [64, 48, 32]
+        for page, width in zip(pages, wide, strict=True):
+            page.look(width=width)
+        for page, width in zip(pages, wide, strict=True):
+            assert (await page.final(1)).size == (width, 36)
+
+    visit(scenario)
+
+
+def test_who_never_acknowledges_gets_two_frames_and_harms_nobody():
+    async def scenario(there: Visit) -> None:
+        mute, page = there.open(Page(acknowledges=False)), there.open(Page())
+        for n in range(20):
+            mute.look(0.01 * n)
+            await page.final(page.look(0.01 * n)) if n % 10 == 0 else None
+        await page.settled()
+        await mute.settled()
+        frames = [shot for shot in mute.shots if shot.kind == FRAME]
+        assert [shot.number for shot in frames] == [1, 2]
+
+    visit(scenario)
+
+
+def test_who_is_silent_for_long_is_given_up():
+    async def scenario(there: Visit) -> None:
+        page, other = there.open(Page(acknowledges=False)), there.open(Page())
+        page.look()
+        other.look()
+        await page.until(lambda: page.shots)
+        clock.now += SILENCE + 1
+        there.streams.changed()
+        async with asyncio.timeout(PATIENCE):
+            await there.served[0]
+        assert page.reason is not None
+        assert "30 s" in page.reason
+        await other.settled()
+        assert there.streams.count == 1
+
+    clock = Clock()
+    visit(scenario, clock=clock)
+
+
+def test_who_takes_nothing_does_not_hold_up_the_others():
+    async def scenario(there: Visit) -> None:
+        stuck, page = there.open(Page()), there.open(Page())
+        stuck.stuck = True
+        for n in range(5):
+            stuck.look(0.1 * n)
+            stuck.say(t="photo", frame=0)
+            stuck.say(t="do", id="forbidden", value=n)
+        await page.final(page.look())
+        await page.settled()
+        assert not stuck.shots
+
+    visit(scenario)
+
+
+def test_a_hundred_visits_leave_nothing_behind():
+    async def scenario(there: Visit) -> None:
+        for n in range(100):
+            page = there.open(Page())
+            page.look(0.01 * n)
+            if n % 3 == 0:
+                await page.until(lambda page=page: page.shots)
+            if n % 2 == 0:
+                page.leave()
+            else:
+                await asyncio.sleep(0)
+                there.served[-1].cancel()
+            await asyncio.gather(there.served.pop(), return_exceptions=True)
+            assert there.streams.count == 0
+            threads.add(threading.active_count())
+        last = there.open(Page())
+        await last.final(last.look())
+        gc.collect()
+        assert sum(type(o) is Client for o in gc.get_objects()) <= 2
+        assert len(asyncio.all_tasks()) <= 4
+
+    threads: set[int] = set()
+    visit(scenario)
+    assert len(threads) == 1
+
+
+# What is known of the scene's uncertainty ------------------------------------------------------
+
+CALIBRATION = Calibration(alpha=0.1, beta=0.2, q=3.0, views=9)
+LOOK = {"t": "look", "mode": "uncertainty", "map": "gray", "background": [0, 0, 0]}
+
+
+async def read(page: Page, count: int) -> dict[str, Any]:
+    """The numbers that come as the so manyth."""
+    return (await page.until(lambda: probes(page)[count - 1 :]))[0]
+
+
+def probes(page: Page) -> list[dict[str, Any]]:
+    return [text for text in page.texts if text["t"] == "probe"]
+
+
+@pytest.mark.parametrize("role", ["control", "view"])
+def test_numbers_under_the_cursor_are_those_of_the_exact_picture(role: Role):
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page(role))
+        page.say(**LOOK)
+        page.say(t="probe", x=1.0, y=0.26)
+        await page.final(page.look(0.3))
+        message = await read(page, 1)
+        assert page.shots[-1].final
+        matrix = [*IDENTITY[:3], 0.3, *IDENTITY[4:]]
+        camera = View(tuple(map(float, matrix)), 0.8, (0.5, 0.5), 64, 36).camera(64, 36, 0.01)
+        spread, colors = exact(shown.scene, camera, 0.3), render_color(shown.scene, camera)
+        assert (message["x"], message["y"]) == (1.0, 0.26)
+        color, std = colors[9, 63].tolist(), spread.std[9, 63].tolist()
+        assert message["color"] == pytest.approx(color, abs=1e-4)
+        assert message["std"] == pytest.approx(std, abs=1e-4)
+        assert message["low"] == pytest.approx(
+            [max(0, m - 3 * s) for m, s in zip(color, std, strict=True)], abs=1e-4
+        )
+        assert (message["level"], message["within"]) == pytest.approx((0.9, 0.8))
+        assert message["depth"] == pytest.approx(float(spread.depth[9, 63]), rel=1e-3)
+
+    shown = Scene(scene_of(400), trust=Trust(rate=0.3, calibration=CALIBRATION))
+    visit(scenario, Desk(shown))
+
+
+def test_intervals_hold_before_the_scenes_own_background_alone():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="probe", x=0.5, y=0.5)
+        page.look()
+        for count, (background, known) in enumerate([([0, 0, 0], True), ([1, 1, 1], False)], 1):
+            page.say(**{**LOOK, "background": background})
+            assert (await read(page, count))["calibrated"] is known
+
+    visit(scenario, Desk(Scene(trust=Trust(calibration=CALIBRATION))))
+
+
+def test_numbers_are_read_again_when_the_view_or_the_scene_is_another():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.say(t="probe", x=0.5, y=0.5)
+        first = page.look(0.1)
+        await page.final(first)
+        seen = [(await read(page, 1))["color"]]
+        await page.final(page.look(0.4))
+        seen.append((await read(page, 2))["color"])
+        there.desk.shown = Scene(scene_of(60), version=2)
+        there.streams.changed()
+        seen.append((await read(page, 3))["color"])
+        page.say(**{**LOOK, "mode": "depth"})
+        assert (await read(page, 4))["color"] == seen[-1]
+        assert len(set(map(tuple, seen))) == 3
+        # Nothing is another: nothing more is read.
+        await page.settled()
+        assert len(probes(page)) == 4
+        # It is no place any more, or one in a picture that has no such numbers.
+        page.say(t="probe", x=None, y=None)
+        await page.final(page.look(0.2))
+        page.say(t="probe", x=0.5, y=0.5)
+        page.say(**{**LOOK, "mode": "color"})
+        await page.final(page.look(0.3))
+        await page.settled()
+        assert len(probes(page)) == 4
+        # Each question gets its answer, also the same one again.
+        page.say(**LOOK)
+        await read(page, 5)
+        page.say(t="probe", x=0.5, y=0.5)
+        await read(page, 6)
+
+    visit(scenario)
+
+
+def test_nothing_is_read_while_the_view_moves_nor_more_than_the_newest_place(monkeypatch):
+    read_of: list[tuple[int, int]] = []
+
+    def counted(scene: Splats, camera: Camera, column: int, row: int, **rest: Any) -> Reading:
+        read_of.append((column, row))
+        return read_pixel(scene, camera, column, row, **rest)
+
+    monkeypatch.setattr(painter, "read_pixel", counted)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.say(t="probe", x=0.5, y=0.5)
+        clock.standing = True  # no view comes to rest
+        view = 0
+        for n in range(5):
+            view = page.look(n / 100)
+            await page.until(lambda view=view: [s for s in page.shots if s.view == view])
+        await page.photographed()
+        assert not read_of
+        clock.standing = False
+        await page.photographed()
+        await page.final(view)
+        await read(page, 1)
+        # The clock stands still: after one reading the next one has to wait.
+        clock.standing = True
+        for n in range(5):
+            page.say(t="probe", x=n / 64, y=0)
+            await page.settled()
+        assert len(read_of) <= 2
+        clock.standing = False
+        page.say(t="probe", x=50 / 64, y=0)
+        await page.until(lambda: probes(page)[-1]["x"] == 50 / 64)
+        assert read_of[-1] == (50, 0)
+
+    clock = Standing()
+    visit(scenario, clock=clock)
+
+
+@dataclass
+class Standing:
+    """A clock that can be stopped."""
+
+    standing: bool = False
+    last: float = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        if not self.standing:
+            self.last = time.monotonic()
+        return self.last
+
+
+def test_a_reading_that_fails_is_told_and_the_picture_stays(monkeypatch):
+    def fail(*_: Any, **__: Any) -> Reading:
+        raise ValueError("The moon has no depth")
+
+    monkeypatch.setattr(painter, "read_pixel", fail)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        await page.final(page.look())
+        page.say(t="probe", x=0.5, y=0.5)
+        await page.until(lambda: page.notes() == ["The moon has no depth"])
+        await page.final(page.look(0.1))
+        await page.settled()
+        assert not probes(page)
+
+    visit(scenario)
+
+
+def test_the_legend_of_uncertainty_says_what_it_is_and_how_it_is_known():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**LOOK)
+        page.look()
+        await page.until(lambda: any(t["t"] == "legend" for t in page.texts))
+        text = "Standard deviation of the colours; drop rate 0.21"
+        assert page.last("legend")["text"] == text
+        there.desk.shown = Scene(version=2, trust=Trust(0.21, searched=False))
+        there.streams.changed()
+        await page.until(lambda: page.last("legend")["text"] == f"{text}, not calibrated")
+
+    visit(scenario, Desk(Scene(trust=Trust(0.21, searched=True))))
+
+
+def test_confidence_is_shown_where_it_is_known_and_else_that_it_is_not():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(**{**LOOK, "mode": "confidence"})
+        shot = await page.final(page.look())
+        assert shot.pixels.max() == 0
+        assert page.last("legend")["text"] == UNKNOWN
+        assert page.last("legend")["colors"] is None
+        assert page.notes("info") == [UNKNOWN]
+        there.desk.shown = Scene(version=2, trust=Trust(confidence=torch.ones(50)))
+        there.streams.changed()
+        shot = await page.until(lambda: next((s for s in page.shots if s.pixels.max() > 250), None))
+        assert (page.last("legend")["low"], page.last("legend")["high"]) == (0.0, 1.0)
+        assert page.last("legend")["text"] == "Confidence in the splats"
+        await page.settled()
+        assert page.notes("info") == [UNKNOWN]
+
+    visit(scenario)
+
+
+# Trouble --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What happens when a picture is made: `before(stop)` is called first, if there is one."""
+    hooks: dict[str, Any] = {"before": None}
+
+    def hooked(
+        scene: Splats, camera: Camera, look: Look, stop: Tensor | None, confidence: Tensor | None
+    ) -> Picture:
+        if hooks["before"] is not None:
+            hooks["before"](stop)
+        return picture(scene, camera, look, stop, confidence)
+
+    monkeypatch.setattr(painter, "picture", hooked)
+    return hooks
+
+
+def test_a_picture_that_fails_is_told_once_and_the_next_one_is_made(drawing):
+    def fail(stop: Tensor | None) -> None:
+        raise ValueError("The moon is not made of splats")
+
+    async def scenario(there: Visit) -> None:
+        drawing["before"] = fail
+        page = there.open(Page())
+        for n in range(4):
+            page.look(0.1 * n)
+            await page.settled()
+        assert page.notes() == ["The moon is not made of splats"]
+        drawing["before"] = None
+        await page.final(page.look(2.0))
+
+    visit(scenario)
+
+
+def test_a_final_picture_is_given_up_when_the_client_looks_elsewhere(drawing):
+    begun, given_up = threading.Event(), threading.Event()
+
+    def wait(stop: Tensor | None) -> None:
+        if stop is None or begun.is_set():
+            return
+        begun.set()
+        pause = threading.Event()
+        while not stop.any():
+            pause.wait(0.001)
+        given_up.set()
+        raise Stopped
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        drawing["before"] = wait
+        first = page.look(0.1)
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        second = page.look(0.2)
+        assert await asyncio.to_thread(given_up.wait, PATIENCE)
+        await page.final(second)
+        assert not [shot for shot in page.shots if shot.view == first and shot.final]
+        assert not page.notes()
+
+    visit(scenario)
+
+
+def test_a_final_picture_is_given_up_when_its_client_leaves(drawing):
+    begun, given_up = threading.Event(), threading.Event()
+
+    def wait(stop: Tensor | None) -> None:
+        if stop is None or begun.is_set():
+            return
+        begun.set()
+        pause = threading.Event()
+        while not stop.any():
+            pause.wait(0.001)
+        given_up.set()
+        raise Stopped
+
+    async def scenario(there: Visit) -> None:
+        drawing["before"] = wait
+        page = there.open(Page())
+        page.look()
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        page.leave()
+        await there.gone()
+        assert await asyncio.to_thread(given_up.wait, PATIENCE)
+        other = there.open(Page())
+        await other.final(other.look())
+
+    visit(scenario)
+
+
+def test_a_passing_picture_is_finished_whatever_comes(drawing):
+    stops: list[Tensor | None] = []
+
+    async def scenario(there: Visit) -> None:
+        drawing["before"] = stops.append
+        page = there.open(Page())
+        await page.final(page.look())
+        assert stops[0] is None
+        assert stops[-1] is not None
+
+    visit(scenario)
+
+
+def test_a_source_that_fails_is_told_and_asked_again():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        view = page.look()
+        await page.until(lambda: page.notes() == ["The disk is on fire"])
+        there.desk.broken = ""
+        there.streams.changed()
+        await page.final(view)
+
+    visit(scenario, Desk(broken="The disk is on fire"))
+
+
+def test_nonsense_is_dropped_and_the_client_lives():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page("view"))
+        for text in ("", "no JSON", '{"t": "camera"}', '{"t": "run"}', "[" * 9000):
+            page._incoming.put_nowait(text)
+        page.give(b"a piece of nothing")
+        page.say(t="do", id="start", value=True)
+        page.say(t="upload", name="a.ply", size=3)
+        page.give(b"ply")
+        page.say(t="ack", frame=99, ms=1)
+        await page.final(page.look())
+        assert there.desk.done == []
+        assert there.desk.files == []
+        assert page.notes() == []
+
+    visit(scenario)
+
+
+# Controls, files and photos --------------------------------------------------------------------
+
+
+def test_controls_reach_the_desk_and_its_answer_the_client():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="do", id="steps", value=300)
+        page.say(t="do", id="forbidden", value=None)
+        await page.until(lambda: page.notes())
+        assert there.desk.done == [("steps", 300)]
+        assert page.notes() == ["That cannot be done now"]
+
+    visit(scenario)
+
+
+def test_news_come_when_there_are_some():
+    async def scenario(there: Visit) -> None:
+        page, other = there.open(Page()), there.open(Page("view"))
+        await page.until(lambda: len(page.texts) >= 4)
+        there.desk.news = {"jobs": ["one"]}
+        there.streams.changed()
+        for each in (page, other):
+            await each.until(lambda each=each: each.last("state")["jobs"] == ["one"])
+            assert [text["t"] for text in each.texts].count("controls") == 1
+
+    visit(scenario)
+
+
+def curves(count: int, start: int = 0) -> dict[str, list[float]]:
+    """A history of so many points."""
+    return {
+        "seconds": [float(n) for n in range(start, count)],
+        "loss": [1 / (1 + n) for n in range(start, count)],
+        "psnr": [float(n) for n in range(start, count, 10)],
+    }
+
+
+def test_curves_and_notes_are_sent_once():
+    def states(page: Page) -> list[dict[str, Any]]:
+        return [text for text in page.texts if text["t"] == "state"]
+
+    def followed(page: Page) -> tuple[dict[str, Any], list[str]]:
+        """The curves and notes of a page that adds what comes to what it has."""
+        history: dict[str, Any] = {}
+        notes: list[str] = []
+        for state in states(page):
+            assert ("history" in state) != ("more" in state)
+            history = dict(state.get("history", history))
+            for name, points in state.get("more", {}).items():
+                history[name] = history[name] + points
+            notes += [note["text"] for note in state["notes"]]
+        return history, notes
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        numbered = [{"id": n, "kind": "info", "text": f"note {n}"} for n in range(1, 9)]
+        for count, told, start in (
+            (0, 0, 0),
+            (20, 1, 0),
+            (25, 1, 0),
+            (25, 3, 0),
+            (30, 8, 0),
+            (31, 8, 1),  # another job, or every other point was dropped
+            (32, 8, 1),
+        ):
+            heard = len(states(page))
+            history = curves(count, start)
+            there.desk.news = {"step": 7, "history": history, "notes": numbered[:told]}
+            there.streams.changed()
+            await page.until(lambda heard=heard: len(states(page)) > heard)
+            assert followed(page) == (history, [note["text"] for note in numbered[:told]])
+            late = there.open(Page())
+            await late.until(lambda late=late: states(late))
+            assert followed(late)[0] == history
+            late.leave()
+        sent = states(page)
+        assert [len(s["more"]["seconds"]) for s in sent if "more" in s][-4:] == [5, 0, 5, 1]
+        assert sum("history" in state for state in sent) <= 3
+        there.streams.changed()
+        await page.settled()
+        assert states(page) == sent
+
+    visit(scenario)
+
+
+def test_cameras_are_written_once_for_all_and_sent_when_they_are_others(monkeypatch):
+    written: list[Any] = []
+    genuine = json.dumps
+
+    def counting(value: Any) -> str:
+        if isinstance(value, dict) and value.get("t") == "cameras":
+            written.append(value["items"])
+        return genuine(value)
+
+    async def scenario(there: Visit) -> None:
+        pages = [there.open(Page()) for _ in range(3)]
+
+        async def told(count: int) -> None:
+            for page in pages:
+                await page.until(
+                    lambda page=page: [t["t"] for t in page.texts].count("cameras") == count
+                )
+
+        await told(1)
+        for step in range(3):
+            there.desk.news = {"step": step}
+            there.streams.changed()
+            await pages[0].until(lambda step=step: pages[0].last("state").get("step") == step)
+        there.desk.shots = list(there.desk.shots)  # the same, made anew
+        there.streams.changed()
+        await pages[0].settled()
+        there.desk.shots = [{"number": 1}]
+        there.streams.changed()
+        await told(2)
+        assert pages[2].last("cameras") == {"t": "cameras", "items": [{"number": 1}]}
+
+    monkeypatch.setattr(stream.json, "dumps", counting)
+    visit(scenario)
+    assert [items[0]["number"] for items in written] in ([0, 0, 1], [0, 1])
+
+
+def test_a_file_comes_in_pieces():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="a.ply", size=7)
+        page.give(b"ply\n")
+        page.look()
+        page.give(b"end")
+        page.say(t="upload", name="b.exe", size=7)
+        await page.until(lambda: page.notes())
+        (file,) = there.desk.files
+        assert (file.name, file.size, file.data) == ("a.ply", 7, b"ply\nend")
+        assert not file.dropped
+        assert page.notes() == ["b.exe is not taken"]
+        await page.until(lambda: len(page.answers()) == 2)
+        assert page.answers() == [("a.ply", True), ("b.exe", False)]
+
+    visit(scenario)
+
+
+def test_a_file_that_is_larger_than_announced_is_dropped():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="a.ply", size=3)
+        page.give(b"more")
+        page.give(b"and more")
+        await page.until(lambda: page.notes())
+        await page.settled()
+        assert there.desk.files[0].dropped
+        assert there.desk.files[0].data == b"more"
+
+    visit(scenario)
+
+
+@pytest.mark.parametrize("then", ["leaves", "sends another", "is cut off"])
+def test_a_file_that_is_not_finished_is_dropped(then: str):
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="a.ply", size=30)
+        page.give(b"ply")
+        await page.settled()
+        if then == "leaves":
+            page.leave()
+        elif then == "sends another":
+            page.say(t="upload", name="b.ply", size=3)
+        else:
+            there.served[0].cancel()
+        assert await asyncio.to_thread(there.desk.files[0].gone.wait, PATIENCE)
+
+    visit(scenario)
+
+
+def test_a_client_is_served_while_its_file_is_unpacked():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow broken.zip", size=3)
+        await page.until(page.answers)
+        there.desk.files[0].may_add.set()
+        page.give(b"zip")
+        page.say(t="upload", name="b.ply", size=6)
+        page.give(b"ply")
+        await page.until(lambda: len(page.answers()) == 2)
+        archive, scene = there.desk.files
+        assert await asyncio.to_thread(archive.finishing.wait, PATIENCE)
+        for n in range(3):
+            await page.final(page.look(0.1 * n))
+        page.give(b"end")
+        await page.settled()
+        assert scene.data == b"plyend"
+        assert not scene.finished  # they are finished one after the other
+        archive.may_finish.set()
+        await page.until(lambda: page.notes())
+        assert page.notes() == ["slow broken.zip is broken"]
+        assert await asyncio.to_thread(scene.finishing.wait, PATIENCE)
+        assert not archive.dropped
+
+    visit(scenario)
+
+
+@pytest.mark.parametrize("end", ["leaves", "is cut off", "the page is closed"])
+def test_a_file_that_is_whole_is_received_though_its_client_goes(end: str):
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow a.zip", size=3)
+        page.give(b"zip")
+        await page.until(page.answers)
+        (file,) = there.desk.files
+        assert await asyncio.to_thread(file.adding.wait, PATIENCE)
+        closing: asyncio.Task[None] | None = None
+        if end == "leaves":
+            page.leave()
+        elif end == "is cut off":
+            there.served[0].cancel()
+        else:
+            closing = asyncio.create_task(asyncio.to_thread(there.streams.close))
+        file.may_add.set()
+        assert await asyncio.to_thread(file.finishing.wait, PATIENCE)
+        if closing is None:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*there.served, return_exceptions=True)
+        assert not file.finished
+        file.may_finish.set()
+        if closing is not None:
+            await closing
+            page.say(t="upload", name="late.ply", size=6)
+            page.give(b"ply")
+            page.leave()
+            await there.gone()
+            assert there.desk.files[1].calls == ["drop"]
+
+    desk = Desk()
+    visit(scenario, desk)
+    assert desk.files[0].finished
+    assert not desk.files[0].dropped
+
+
+def test_a_file_is_dropped_after_its_last_piece_is_written():
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="upload", name="slow a.zip", size=30)
+        page.give(b"zip")
+        await page.until(page.answers)
+        (file,) = there.desk.files
+        assert await asyncio.to_thread(file.adding.wait, PATIENCE)
+        there.served[0].cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*there.served, return_exceptions=True)
+        assert not file.dropped
+        file.may_add.set()
+        assert await asyncio.to_thread(file.gone.wait, PATIENCE)
+        assert file.calls == ["add", "added", "drop"]
+
+    visit(scenario)
+
+
+def test_a_photo_fits_the_canvas():
+    photo = torch.full((300, 400, 3), 200, dtype=torch.uint8)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.look(width=64, height=36)
+        page.say(t="photo", frame=3)
+        shot = await page.until(lambda: next((s for s in page.shots if s.kind == PHOTO), None))
+        assert shot.number == 3
+        assert shot.size == (48, 36)
+        assert abs(shot.pixels.astype(int) - 200).max() <= 2
+        page.say(t="photo", frame=4)
+        await page.until(lambda: page.notes("info"))
+        await page.settled()
+
+    visit(scenario, Desk(photos={3: photo}))
+
+
+def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
+    class Bare(Desk):
+        """Has the photos of no camera but the first."""
+
+        def photo(self, index: int) -> Tensor | None:
+            if index:
+                raise ValueError("Give the folder of the capture as well")
+            return super().photo(index)
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        for count in (1, 2):
+            page.say(t="photo", frame=1)
+            await page.until(lambda count=count: len(page.notes()) == count)
+        assert set(page.notes()) == {"Give the folder of the capture as well"}
+
+    visit(scenario, Bare(photos={0: torch.zeros(4, 6, 3, dtype=torch.uint8)}))
+
+
+def test_nobody_waits_for_a_photo_that_is_read():
+    """The first one loads its whole capture."""
+
+    async def scenario(there: Visit) -> None:
+        page, other = there.open(Page()), there.open(Page())
+        page.say(t="photo", frame=0)
+        assert await asyncio.to_thread(there.desk.reading.wait, PATIENCE)
+        for each in (page, other):
+            await each.final(each.look(0.1))
+            await each.final(each.look(0.2))
+        for number in range(20, 0, -1):
+            page.say(t="photo", frame=number)
+        await page.final(page.look(0.3))
+        assert all(shot.kind == FRAME for shot in page.shots)
+        may_read.set()
+        await page.until(lambda: [s.number for s in page.shots if s.kind == PHOTO] == [0, 1])
+        assert there.desk.asked == [0, 1]  # the newest wish alone
+
+    may_read = threading.Event()
+    photo = torch.zeros(4, 6, 3, dtype=torch.uint8)
+    desk = Desk(photos=dict.fromkeys(range(21), photo), may_read=may_read)
+    visit(scenario, desk)
+
+
+# The machine ------------------------------------------------------------------------------------
+
+
+def test_who_trains_is_told_when_somebody_begins_and_ends_to_move():
+    told: list[bool] = []
+    calm = threading.Event()
+
+    def busy(moving: bool) -> None:
+        told.append(moving)
+        if not moving:
+            calm.set()
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        for n in range(3):
+            view = page.look(0.1 * n)
+            await page.until(lambda view=view: page.shots and page.shots[-1].view == view)
+        assert told == [True]
+        clock.now += 2
+        there.streams.changed()
+        assert await asyncio.to_thread(calm.wait, PATIENCE)
+        await page.settled()
+        assert told == [True, False]
+
+    clock = Clock()
+    visit(scenario, clock=clock, busy=busy)
+
+
+def test_a_picture_uses_as_many_threads_as_it_is_told(drawing):
+    used: list[int] = []
+    allowed = [1]
+
+    async def scenario(there: Visit) -> None:
+        drawing["before"] = lambda stop: used.append(torch.get_num_threads())
+        page = there.open(Page())
+        await page.final(page.look())
+        assert set(used) == {1}
+        allowed[0] = 2
+        used.clear()
+        await page.final(page.look(0.1))
+        assert set(used) == {2}
+
+    visit(scenario, threads=lambda: allowed[0])
+
+
+# A real connection ------------------------------------------------------------------------------
+
+
+class Wire:
+    """The server's end of a websocket."""
+
+    role: Role = "control"
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+
+    async def recv(self) -> str | bytes:
+        """See `Socket.recv`."""
+        return await self.connection.recv()
+
+    async def send(self, message: str | bytes) -> None:
+        """See `Socket.send`."""
+        await self.connection.send(message)
+
+    async def close(self, reason: str) -> None:
+        """See `Socket.close`."""
+        await self.connection.close(1000, reason)
+
+
+def test_pictures_come_through_a_websocket():
+    async def scenario(there: Visit) -> None:
+        async def serve_one(connection: ServerConnection) -> None:
+            await there.streams.handle(Wire(connection))
+
+        async with serve(serve_one, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{port}") as socket:
+                camera = {"t": "camera", "matrix": IDENTITY, "fov": 0.8, "width": 64, "height": 36}
+                numbers = []
+                for view in range(1, 20):
+                    matrix = [*IDENTITY[:3], 0.01 * view, *IDENTITY[4:]]
+                    await socket.send(json.dumps({**camera, "id": view, "matrix": matrix}))
+                    while isinstance(message := await socket.recv(), str):
+                        pass
+                    shot = shot_of(message)
+                    numbers.append(shot.number)
+                    ack = {"t": "ack", "frame": shot.number, "ms": 1.0}
+                    await socket.send(json.dumps(ack))
+                assert numbers == sorted(set(numbers))
+            async with asyncio.timeout(PATIENCE):
+                while there.streams.count:
+                    await asyncio.sleep(0)
+
+    visit(scenario)
