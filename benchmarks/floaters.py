@@ -17,7 +17,7 @@ import torch
 from measuring import markdown
 from torch import Tensor
 
-from lumigraph.app.commands.uncertainty import stored_rate
+from lumigraph.app.run.estimate import stored_rate
 from lumigraph.app.run.folder import open_run
 from lumigraph.render import Camera, Splats, render
 from lumigraph.uncertainty import confidence
@@ -39,13 +39,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     run = open_run(asked.run)
-    rate = asked.rate
+    scene, views, rate = run.scene(), run.views(), asked.rate
     if rate is None:
-        known = stored_rate(run)
+        known = stored_rate(run, scene)
         if known is None:
             sys.exit(f"{asked.run} has no drop rate yet: give --rate, or run lumigraph uncertainty")
         rate = known.value
-    scene, views = run.scene(), run.views()
     cameras = [frame.camera for frame in views.train]
     rows = []
     for seed in range(asked.seeds):

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.commands.uncertainty import stored_confidence
 from lumigraph.app.console import notice
+from lumigraph.app.run.estimate import stored_confidence
 from lumigraph.app.run.evaluation import evaluate
 from lumigraph.app.run.export import FrameOf, write_ply
 from lumigraph.app.run.film import (

@@ -1,78 +1,62 @@
-"""What `uncertainty` does with a run: how far to trust it, as maps, numbers, curves and a page.
+"""The command `uncertainty`: maps, numbers, curves, intervals and a report of a run's test views.
 
-It fills the folder uncertainty/ of the run: estimate.json with the rate, where it comes from, the
-numbers of each test view and how wide intervals are; maps/, means/ and pictures/ with the standard
-deviation of each as colours, its mean over masks, and it with all splats; confidence.safetensors
-with how far each splat can be trusted; report.html.
-
-Errors are those of the picture that people see, with all splats. As published, they are those of
-the mean over masks, whose colours fade the more is left out: that is an error of its own, which the
-deviations know all about, and makes any map look better at higher rates. Both are told.
+It fills the folder uncertainty/ of the run: estimate.json holds the drop rate, where it comes from,
+the numbers of each test view and the intervals; maps/, means/ and pictures/ hold an image of each
+test view; confidence.safetensors holds the confidence of each splat; report.html shows it all.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lumigraph.app.commands.demo import demo_capture
-from lumigraph.app.run.curves import Curves, curves_of, mean_curves
-from lumigraph.app.run.files import explained, is_number, read_json, shown, write_json
-from lumigraph.app.run.folder import Run
+from lumigraph.app.run.curves import mean_curves
+from lumigraph.app.run.estimate import (
+    ESTIMATE,
+    FOLDER,
+    Rate,
+    save_confidence,
+    scene_digest,
+    stored_rate,
+)
+from lumigraph.app.run.files import write_json
+from lumigraph.app.run.folder import Run, open_run
 from lumigraph.app.run.intervals import (
-    Held,
-    Intervals,
     Promise,
     Told,
     intervals_json,
     make_intervals,
     note_of,
+    percent,
 )
-from lumigraph.app.run.pictures import colored, picture_name, write_picture
+from lumigraph.app.run.uncertainty_maps import FOLDERS, assess_view, map_maker, mean_metrics
 from lumigraph.app.run.uncertainty_report import write_uncertainty_report
 from lumigraph.app.training.inputs import inputs_of
+from lumigraph.app.training.progress import counting
 from lumigraph.datasets import Capture, Frame
 from lumigraph.datasets.demo import SIZES, DemoSize
-from lumigraph.datasets.files import atomic
-from lumigraph.render import Camera, Splats, quantize, render_color, to_bytes
-from lumigraph.uncertainty import (
-    MARGIN,
-    PASSES,
-    Calibration,
-    check_rate,
-    confidence,
-    exact_color,
-    find_rate,
-    sampled,
-    view_metrics,
-)
+from lumigraph.render import Camera, Splats
+from lumigraph.uncertainty import MARGIN, PASSES, check_rate, confidence, find_rate
 
-FOLDER = "uncertainty"
-ESTIMATE = f"{FOLDER}/estimate.json"
-CONFIDENCE = "confidence.safetensors"
-
-Origin = Literal["searched", "given", "stored"]
+ORIGINS = {"outdated": "found for another scene"}
+"""How a rate's origin is told, where the word itself does not say it."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What `uncertainty` is asked for.
+    """The options of the command.
 
     Attributes:
-        data: The capture of the run, whose training photos tell the rate. The built-in scene
-            need not be named.
-        rate: Share of the splats that is left out; None has it searched for.
-        margin: How much of the training views' SSIM may be lost.
-        trials: Sampled masks; None takes the exact moments.
-        seed: Of the masks.
-        promise: What intervals are to hold.
+        data: The capture of the run; the drop rate is searched for on its training photos. The
+            capture of the built-in scene is found without it.
+        rate: The drop rate; None searches for it, or takes the stored one.
+        margin: Share of the training views' SSIM that the search may lose.
+        trials: How many masks are sampled; None takes the exact moments over all masks.
+        seed: Seed of the sampled masks.
+        promise: What the intervals are asked to hold.
     """
 
     data: Path | None = None
@@ -83,97 +67,41 @@ class Asked:
     promise: Promise = field(default_factory=Promise)
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A drop rate and where it comes from.
-
-    Attributes:
-        value: Share of the splats that is left out.
-        origin: Whether it was searched for now, given now, or searched for before.
-        margin: Of the search, if there was one.
-        base: Mean SSIM of the training views with all splats, if there was a search.
-    """
-
-    value: float
-    origin: Origin
-    margin: float | None = None
-    base: float | None = None
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the training photos say that the scene allows it."""
-        return self.base is not None
-
-
-class Maps(NamedTuple):
-    """What is known of a view. [height, width, 3] each, on the CPU
-
-    Attributes:
-        picture: With all splats, as people see it.
-        mean: Over masks.
-        std: Over masks.
-    """
-
-    picture: Tensor
-    mean: Tensor
-    std: Tensor
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What was found of a test view, for the report.
-
-    Attributes:
-        name: Of the frame.
-        file: Of its map, and of its mean picture.
-        metrics: With the errors of the picture.
-        published: The same with those of the mean, as published.
-        interval: How the intervals do, if there are any.
-    """
-
-    name: str
-    file: str
-    metrics: dict[str, float]
-    published: dict[str, float]
-    interval: Held | None
-
-
 def estimate_run(
     run: Run, asked: Asked, told: Told = lambda what, done, of: None
 ) -> dict[str, Any]:
-    """The uncertainty of a run's test views; writes all of `uncertainty/`.
+    """The uncertainty of a run's test views, as estimate.json holds it; writes `uncertainty/`.
 
     Args:
         run: An open run.
-        asked: How.
-        told: Called with what is being done, how much of it is done, and of how much.
+        asked: The options.
+        told: Called with the name of the work, how much of it is done, and of how much.
 
     Raises:
-        ValueError: The rate is none, or there is no way to one; or the capture is another.
+        ValueError: The rate is out of range or cannot be found, or the capture is another one.
     """
     scene, views = run.scene(), run.views()
     rate = rate_of(run, scene, views, asked, told)
-    estimator = _estimator(scene, views.background, rate.value, asked)
-    folders = [run.part(f"{FOLDER}/{name}") for name in ("maps", "means", "pictures")]
+    maps = map_maker(scene, views.background, rate.value, asked.trials, asked.seed)
+    folders = [run.part(f"{FOLDER}/{name}") for name in FOLDERS]
 
-    def seen_by(camera: Camera) -> tuple[Tensor, Tensor]:
-        maps = estimator(camera)
-        return maps.picture, maps.std
+    def picture_and_std(camera: Camera) -> tuple[Tensor, Tensor]:
+        made = maps(camera)
+        return made.picture, made.std
 
-    made = make_intervals(views.calibration, seen_by, rate.value, asked.promise, told)
-    found, curves = [], []
+    intervals = make_intervals(views.calibration, picture_and_std, rate.value, asked.promise, told)
+    assessed = []
     for index, frame in enumerate(views.test):
-        seen, each = _assess(frame, index, estimator(frame.camera), made, folders)
-        found.append(seen)
-        curves.append(each)
+        assessed.append(assess_view(frame, index, maps(frame.camera), intervals, folders))
         told("Comparing with the test photos", index + 1, len(views.test))
     if rate.value > 0:
-        told("Splats", 0, 1)
+        told("Confidence of the splats", 0, 1)
         cameras = [frame.camera for frame in views.train]
         trusted = confidence(scene, cameras, rate.value, background=views.background)
-        _keep_confidence(run, scene, trusted)
-        told("Splats", 1, 1)
-    held = [seen.interval for seen in found if seen.interval is not None]
+        save_confidence(run, scene, trusted)
+        told("Confidence of the splats", 1, 1)
+    found = [estimate for estimate, _ in assessed]
+    held = [view.interval for view in found if view.interval is not None]
     estimate = {
         "rate": rate.value,
         "origin": rate.origin,
@@ -182,13 +110,13 @@ def estimate_run(
         "base_ssim": rate.base,
         "trials": asked.trials,
         "splats": len(scene),
-        "scene": _digest(scene),
-        "mean": _means([seen.metrics for seen in found]),
-        "published": _means([seen.published for seen in found]),
-        "per_image": [asdict(seen) for seen in found],
-        "curves": mean_curves(curves),
-        "intervals": intervals_json(made, held),
-        "intervals_note": note_of(made, held),
+        "scene": scene_digest(scene),
+        "mean": mean_metrics([view.metrics for view in found]),
+        "published": mean_metrics([view.published for view in found]),
+        "per_image": [asdict(view) for view in found],
+        "curves": mean_curves([curves for _, curves in assessed]),
+        "intervals": intervals_json(intervals, held),
+        "intervals_note": note_of(intervals, held),
     }
     run.part(FOLDER)
     write_json(run.folder / ESTIMATE, estimate)
@@ -203,24 +131,29 @@ def rate_of(
     asked: Asked,
     told: Told = lambda what, done, of: None,
 ) -> Rate:
-    """The drop rate to use: as given, or searched for on the training photos, or stored before."""
+    """The drop rate to use: as given, found by a search on the training photos, or stored.
+
+    A stored rate is taken if it was found for this scene, or if there are no photos to search on.
+    """
     if asked.rate is not None:
         check_rate(asked.rate)
         return Rate(asked.rate, "given")
     data = asked.data
     if data is None:
-        if stored := stored_rate(run):
+        stored = stored_rate(run, scene)
+        if stored and stored.origin == "stored":
             return stored
         data = _built_in(run)
+        if stored and data is None:
+            return stored
     if data is None:
         raise ValueError(
             f"The drop rate of {run.folder} is found on its training photos, which are not in "
             "it: give their capture with --data, or a rate with --rate"
         )
-    frames = _with_photos(run, views.train, data)
     search = find_rate(
         scene,
-        frames,
+        _with_photos(run, views.train, data),
         margin=asked.margin,
         seed=asked.seed,
         background=views.background,
@@ -229,78 +162,8 @@ def rate_of(
     return Rate(search.rate, "searched", search.margin, search.base)
 
 
-def stored_rate(run: Run) -> Rate | None:
-    """The rate that was found before, if any; ValueError if what is stored is malformed."""
-    path = run.folder / ESTIMATE
-    if not path.exists():
-        return None
-    estimate = read_json(path)
-    value = estimate.get("rate") if isinstance(estimate, dict) else None
-    if not is_number(value) or not 0 <= value < 1:
-        raise ValueError(f"{path} has {shown(value)} as its rate: run `lumigraph uncertainty` anew")
-    numbers = [estimate.get(name) for name in ("margin", "base_ssim")]
-    margin, base = (float(n) if is_number(n) else None for n in numbers)
-    return Rate(float(value), "stored", margin, base)
-
-
-def _keep_confidence(run: Run, scene: Splats, trusted: Tensor) -> None:
-    path = run.part(FOLDER) / CONFIDENCE
-    with explained(path), atomic(path) as partial:
-        save_file({"confidence": trusted.cpu()}, partial, {"scene": _digest(scene)})
-
-
-def stored_confidence(run: Run, scene: Splats) -> Tensor | None:
-    """How far each splat can be trusted, if that is known of this very scene. float32 [splats]
-
-    Raises ValueError if what is stored is damaged.
-    """
-    path = run.folder / FOLDER / CONFIDENCE
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("scene") != _digest(scene):
-                return None  # it has been trained on since
-            trusted = file.get_tensor("confidence")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}): run `lumigraph uncertainty` anew") from None
-    if trusted.shape != (len(scene),) or not torch.isfinite(trusted).all():
-        raise ValueError(f"{path} is not of this scene: run `lumigraph uncertainty` anew")
-    return trusted.float()
-
-
-def stored_calibration(run: Run, scene: Splats) -> Calibration | None:
-    """How wide intervals are, if that was found of this very scene with its exact deviations.
-
-    Raises ValueError if what is stored is malformed.
-    """
-    path = run.folder / ESTIMATE
-    if not path.exists():
-        return None
-    estimate = read_json(path)
-    if not isinstance(estimate, dict):
-        raise ValueError(f"{path} is {shown(estimate)}: run `lumigraph uncertainty` anew")
-    intervals = estimate.get("intervals")
-    if intervals is None or estimate.get("trials") is not None:
-        return None
-    if estimate.get("scene") != _digest(scene):
-        return None  # it has been trained on since
-    try:
-        return Calibration.from_plain(intervals)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _digest(scene: Splats) -> str:
-    """Tells scenes apart."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in scene.tensors.items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _built_in(run: Run) -> Path | None:
-    """The capture of a run of the built-in scene, which everybody has."""
+    """The capture of the built-in scene, if the run was trained on it."""
     size: DemoSize | None
     size = next((size for size in SIZES if run.record["capture"] == f"demo_{size}"), None)
     if size is None:
@@ -319,52 +182,48 @@ def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
     return [replace(frame, image=images[frame.name]) for frame in frames]
 
 
-def _estimator(
-    scene: Splats, background: tuple[float, float, float], rate: float, asked: Asked
-) -> Callable[[Camera], Maps]:
-    """What is known of a camera's view."""
-    generator = torch.Generator().manual_seed(asked.seed)
-
-    def estimate(camera: Camera) -> Maps:
-        picture = render_color(scene, camera, background=background)
-        if asked.trials is None:
-            mean, std = exact_color(scene, camera, rate, background=background)
-        else:
-            spread = sampled(
-                scene,
-                camera,
-                rate,
-                trials=asked.trials,
-                generator=generator,
-                background=background,
-            )
-            mean, std = spread.mean, spread.std
-        return Maps(picture.cpu(), mean.cpu(), std.cpu())
-
-    return estimate
+def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The uncertainty of the run in a folder with its progress drawn, and a table of it."""
+    with counting() as told:
+        found = estimate_run(open_run(folder), asked, told)
+    mean = found["mean"] or {}
+    origin = ORIGINS.get(found["origin"], found["origin"])
+    known = "" if found["calibrated"] else ", not calibrated"
+    rows = [
+        ("drop rate", f"{found['rate']:.4f} ({origin}{known})"),
+        ("AUSE", f"{mean['ause_mae']:.3f} (MAE), {mean['ause_rmse']:.3f} (RMSE)" if mean else None),
+        ("Spearman", f"{mean['spearman']:.3f}" if mean else None),
+        ("as published", _published(found["published"])),
+        ("mean std", f"{mean['sharpness']:.4f}" if mean else None),
+        ("views", len(found["per_image"])),
+        *_interval_rows(found),
+        ("report", folder / "uncertainty" / "report.html"),
+    ]
+    return found, rows
 
 
-def _assess(
-    frame: Frame, index: int, maps: Maps, made: Intervals, folders: Sequence[Path]
-) -> tuple[Seen, Curves]:
-    """The numbers of one view; its map, mean and picture go to the folders."""
-    photo, std = frame.image().float() / 255, maps.std
-    held = made.held(maps.picture, std, photo)
-    picture, mean = quantize(maps.picture), quantize(maps.mean)
-    name = picture_name(index, frame.name)
-    pictures = (colored(shade(std)), to_bytes(mean), to_bytes(picture))
-    for folder, pixels in zip(folders, pictures, strict=True):
-        write_picture(folder / name, pixels)
-    metrics, published = (asdict(view_metrics(seen, std, photo)) for seen in (picture, mean))
-    return Seen(frame.name, name, metrics, published, held), curves_of(picture, std, photo)
-
-
-def shade(std: Tensor) -> Tensor:
-    """A standard deviation as a share of what the map shows: its root, as most is small. [h, w]"""
-    return std.mean(-1).clamp(0, 1).sqrt() * 2
-
-
-def _means(views: Sequence[dict[str, float]]) -> dict[str, float] | None:
-    if not views:
+def _published(metrics: dict[str, float] | None) -> str | None:
+    """The numbers with errors of the mean over masks."""
+    if metrics is None:
         return None
-    return {key: math.fsum(view[key] for view in views) / len(views) for key in views[0]}
+    ause, spearman = metrics["ause_mae"], metrics["spearman"]
+    return f"AUSE {ause:.3f} (MAE), Spearman {spearman:.3f}, of the mean over masks"
+
+
+def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The intervals, what they promise and what the test views say of it; or why there are none."""
+    made, note = found["intervals"], found["intervals_note"]
+    if made is None:
+        return [("intervals", note)]
+    promise = f"{percent(1 - made['beta'])} of the values in {percent(made['level'])} of views"
+    covered = None
+    if made["covered_views"] is not None:
+        covered = (
+            f"{percent(made['covered_views'])} of the test views, "
+            f"{percent(made['covered_values'])} of their values; {made['width']:.3f} wide"
+        )
+    return [
+        ("intervals", f"colour +- {made['q']:.3g} std, to hold {promise}"),
+        ("they hold", covered),
+        ("but", note),
+    ]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from lumigraph.app.commands.uncertainty import (
+from lumigraph.app.run.estimate import (
     CONFIDENCE,
     ESTIMATE,
     FOLDER,
@@ -65,7 +65,7 @@ def trust_of(
             told(sentence_of(error))
             return None
 
-    rate = read(lambda: stored_rate(run))
+    rate = read(lambda: stored_rate(run, scene))
     trust = Trust() if rate is None else Trust(rate.value, rate.calibrated)
     if scene is None or rate is None:
         return trust

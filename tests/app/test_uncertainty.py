@@ -11,16 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lumigraph.app import cli
-from lumigraph.app.commands.uncertainty import (
-    Asked,
-    estimate_run,
-    rate_of,
-    stored_calibration,
-    stored_confidence,
-)
+from lumigraph.app.commands.uncertainty import Asked, estimate_run, rate_of
+from lumigraph.app.run.estimate import Rate, stored_calibration, stored_confidence, stored_rate
 from lumigraph.app.run.folder import Run, clear_run, open_run
 from lumigraph.app.run.intervals import Promise
 from lumigraph.datasets.demo import make_demo
+from lumigraph.recon.files import save_scene
 from lumigraph.render import render_color
 from lumigraph.uncertainty import Calibration, exact_color, view_score
 
@@ -238,6 +234,20 @@ def test_a_rate_that_is_given_is_marked_as_not_calibrated(run: Run):
     assert "Not calibrated" in (run.folder / "uncertainty" / "report.html").read_text()
     # Nor is it when it is taken again.
     assert "0.1000 (stored, not calibrated)" in invoked("uncertainty", run.folder)
+
+
+def test_a_rate_that_was_found_for_another_scene_is_not_calibrated(run: Run, capture: Path):
+    found = json.loads(invoked("uncertainty", run.folder, "--data", capture, "--json"))
+    assert stored_rate(run, run.scene()) == Rate(found["rate"], "stored", 0.05, found["base_ssim"])
+    save_scene(run.scene()[1:], run.folder / "scene.safetensors")
+    for scene in (run.scene(), None):
+        assert stored_rate(run, scene) == Rate(found["rate"], "outdated")
+    said = invoked("uncertainty", run.folder)
+    assert "found for another scene, not calibrated" in said
+    assert "Not calibrated" in (run.folder / "uncertainty" / "report.html").read_text()
+    # With the photos it is searched for again.
+    again = json.loads(invoked("uncertainty", run.folder, "--data", capture, "--json"))
+    assert (again["origin"], again["calibrated"]) == ("searched", True)
 
 
 def test_trials_come_near_the_exact_numbers(run: Run):

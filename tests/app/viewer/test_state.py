@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lumigraph.app.commands import uncertainty as estimating
+from lumigraph.app.run.estimate import save_confidence, scene_digest
 from lumigraph.app.run.folder import open_run
 from lumigraph.app.training.inputs import Selection
 from lumigraph.app.training.session import checkpoints, run_session
@@ -392,16 +392,16 @@ def test_what_is_estimated_while_a_run_is_open_is_found_by_looking_again(stopped
         assert (trust.calibration, trust.confidence) == (None, None)
         run = open_run(stopped)
         scene, calibration = run.scene(), Calibration(0.1, 0.2, 3.0, 9)
-        digest = estimating._digest(scene)
+        digest = scene_digest(scene)
         estimated(stopped, rate=0.21, scene=digest, intervals=calibration.plain())
-        estimating._keep_confidence(run, scene, torch.linspace(0, 1, len(scene)))
+        save_confidence(run, scene, torch.linspace(0, 1, len(scene)))
         for ask in (desk.look_again, lambda: desk.show(source)):
             trust = shown_again(desk, ask)
             assert (trust.rate, trust.searched, trust.calibration) == (0.21, True, calibration)
             assert trust.confidence is not None
             assert torch.equal(trust.confidence, torch.linspace(0, 1, len(scene)))
-        # What was estimated of another scene is not known of this one; its rate is the run's.
-        estimated(stopped, rate=0.3, base_ssim=None, scene="other", intervals=calibration.plain())
+        # What was estimated for another scene is not known of this one: its rate is uncalibrated.
+        estimated(stopped, rate=0.3, scene="other", intervals=calibration.plain())
         trust = shown_again(desk, desk.look_again)
         assert (trust.rate, trust.searched, trust.calibration) == (0.3, False, None)
     finally:
