@@ -16,8 +16,8 @@ from lumigraph.kernels.splats.types import GEOMETRY
 from lumigraph.recon.files.scene import SHAPES
 from lumigraph.recon.optimizers.lm import BlockState
 from lumigraph.recon.optimizers.lm_published import LmState
-from lumigraph.recon.splats.fit import SplatFit
 from lumigraph.recon.splats.plan import Plan, plan_from_json, plan_to_json
+from lumigraph.recon.splats.state import SplatFit
 from lumigraph.render import Similarity, Splats
 
 VERSION = "5"

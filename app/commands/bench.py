@@ -20,8 +20,8 @@ from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
 from lumigraph.kernels.splats.reference import rotation_matrices
 from lumigraph.recon import Plan, Step, fit_splats, start_fit
-from lumigraph.recon.splats.density import no_pull
 from lumigraph.recon.splats.morton import morton_order
+from lumigraph.recon.splats.state import no_pull
 from lumigraph.render import Camera, Similarity, Splats, render_color, to_bytes
 from lumigraph.render.render import project_splats
 

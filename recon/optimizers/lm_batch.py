@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.kernels import Linearization, Parameters, View
+from lumigraph.recon.optimizers.levenberg import total, zeros_like
 from lumigraph.recon.optimizers.residuals import (
     HUBER,
     SSIM_SCALE,
@@ -16,7 +17,6 @@ from lumigraph.recon.optimizers.residuals import (
     as_colors,
     published,
     published_cost,
-    total,
 )
 
 Shot = tuple[View, Tensor]
@@ -194,8 +194,3 @@ def gather(scene: Parameters, shots: Shots, order: Tensor) -> tuple[Batch, Tenso
 def _bytes(part: tuple[Linearization, Terms]) -> int:
     linear, terms = part
     return linear.bytes + terms.weights.nbytes + terms.right.nbytes
-
-
-def zeros_like(scene: Parameters) -> Parameters:
-    """A zero for each parameter."""
-    return Parameters(*(torch.zeros_like(x) for x in scene))

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from lumigraph.kernels import Filter, Parameters, backend_for
-from lumigraph.recon.optimizers.levenberg import Try, dot
-from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shots, Views, gather, zeros_like
+from lumigraph.recon.optimizers.levenberg import Try, dot, moved, zeros_like
+from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shots, Views, gather
 
 TRUST_MIN = 1e-12
 """Least weight of a batch's solution, so that a parameter which no batch sees has a mean of 0."""
@@ -300,11 +300,3 @@ def _check(state: LmState, views: Views) -> None:
             f"there are {len(views)} views, but the state was begun with at least "
             f"{int(state.order.max()) + 1}: go on with the views it was begun with"
         )
-
-
-# Points ----------------------------------------------------------------------------------------
-
-
-def moved(scene: Parameters, step: Parameters, by: float) -> Parameters:
-    """The point scene - by * step."""
-    return Parameters(*(torch.add(x, d, alpha=-by) for x, d in zip(scene, step, strict=True)))

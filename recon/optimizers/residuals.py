@@ -5,16 +5,14 @@ itself. `ssim_map` is structural similarity (Wang 2004) with its exact derivativ
 want that.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lumigraph.kernels import Backend
 from lumigraph.kernels.splats.reference import blur, gaussian_window
+from lumigraph.recon.optimizers.levenberg import total
 
 HUBER = 0.1
 """Error of a colour up to which the published cost is a square; beyond, it grows linearly."""
@@ -31,9 +29,6 @@ C1, C2 = 0.01**2, 0.03**2
 
 SMALL = 0.02
 """Error of a colour below which |e| is taken for no more bent: five steps of a byte."""
-
-SUM_ROW = 4096
-"""Numbers that are summed by one thread."""
 
 
 class Terms(NamedTuple):
@@ -83,10 +78,9 @@ def published(
     weights = huber / (4 * size.clamp_min(huber) - 2 * huber)
     right = slope / 2
     if ssim_scale:
-        near = ssim_map(image, photo)
-        moves = near.centre()
-        cost += ssim_scale * total(near.missing)
-        weights += ssim_scale / 4 * moves.square() / near.missing.clamp_min(MISSING_MIN)
+        missing, moves = ssim_by_pixel(image, photo)
+        cost += ssim_scale * total(missing)
+        weights += ssim_scale / 4 * moves.square() / missing.clamp_min(MISSING_MIN)
         right -= ssim_scale / 2 * moves
     return Terms(cost / 2, weights, right)
 
@@ -148,72 +142,12 @@ def _huber(size: Tensor, huber: float) -> Tensor:
     return inside * (size - inside / 2)
 
 
-@dataclass(frozen=True)
-class SsimMap:
-    """SSIM at each pixel and channel, and products with its derivative by the image.
+def ssim_by_pixel(image: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - SSIM about each pixel, and the derivative of SSIM there by that pixel's own colour.
 
-    A window is an average, and SSIM is made of averages of x, e = x - y and their squares, so a
-    change dx of the image changes the map by
-
-        A blur(dx) + B blur(2 x dx) + C blur(e dx).
-
-    Attributes:
-        missing: 1 - SSIM, which is accurate where it is small. [height, width, channels]
-        image: x. [height, width, channels]
-        error: e. [height, width, channels]
-        by_mean: A. [height, width, channels]
-        by_square: B. [height, width, channels]
-        by_error: C. [height, width, channels]
-    """
-
-    missing: Tensor
-    image: Tensor
-    error: Tensor
-    by_mean: Tensor
-    by_square: Tensor
-    by_error: Tensor
-
-    @property
-    def map(self) -> Tensor:
-        """SSIM. [height, width, channels]"""
-        return 1 - self.missing
-
-    def jvp(self, change: Tensor) -> Tensor:
-        """How the map changes along a change of the image. [height, width, channels]"""
-        means, squares, errors = _blurred(change, 2 * self.image * change, self.error * change)
-        return self.by_mean * means + self.by_square * squares + self.by_error * errors
-
-    def vjp(self, weights: Tensor) -> Tensor:
-        """The gradient of sum(weights * map) by the image. [height, width, channels]"""
-        means, squares, errors = _blurred(
-            weights * self.by_mean, weights * self.by_square, weights * self.by_error
-        )
-        return means + 2 * self.image * squares + self.error * errors
-
-    def centre(self) -> Tensor:
-        """The derivative of each of the map's numbers by the image's at the same place."""
-        peak = gaussian_window()[5] ** 2
-        by = self.by_mean + 2 * self.image * self.by_square + self.error * self.by_error
-        return peak * by
-
-    def diagonal(self, weights: Tensor) -> Tensor:
-        """The diagonal of D^T diag(weights) D, where D is the derivative of the map.
-
-        It takes six convolutions with the squared window, whose sum is not negative but for
-        rounding: it is cut off at 0. [height, width, channels]
-        """
-        a, b, c = self.by_mean, 2 * self.by_square, self.by_error
-        parts = [weights * p for p in (a * a, b * b, c * c, a * b, a * c, b * c)]
-        aa, bb, cc, ab, ac, bc = _blurred(*parts, window=_squared)
-        x, e = self.image, self.error
-        return (aa + x * (x * bb + 2 * ab) + e * (e * cc + 2 * ac) + 2 * x * e * bc).clamp_min(0)
-
-
-def ssim_map(image: Tensor, photo: Tensor) -> SsimMap:
-    """SSIM at each pixel and channel, with its derivative: the map whose mean is `Backend.ssim`.
-
-    An 11x11 Gaussian window of sigma 1.5, zeros beyond the border, values in [0, 1]. It is found
-    from the error e = image - photo: with averages m and variances v over a window,
+    SSIM (Wang 2004) has an 11x11 Gaussian window of sigma 1.5, zeros beyond the border, and values
+    in [0, 1]; its mean is `Backend.ssim`. It is found from the error e = image - photo: with means
+    m and variances v over a window,
 
         1 - SSIM = a + b - a b,  a = m_e^2 / (m_x^2 + m_y^2 + C1),  b = v_e / (v_x + v_y + C2).
 
@@ -222,9 +156,15 @@ def ssim_map(image: Tensor, photo: Tensor) -> SsimMap:
     Args:
         image: x. [height, width, channels]
         photo: y. [height, width, channels]
+
+    Returns:
+        Both [height, width, channels]
     """
     near = _averages(image, photo)
-    return SsimMap(near.missing(), image, image - photo, *near.derivatives())
+    by_mean, by_square, by_error = near.derivatives()
+    peak = gaussian_window()[5] ** 2
+    by = by_mean + 2 * image * by_square + (image - photo) * by_error
+    return near.missing(), peak * by
 
 
 class _Averages(NamedTuple):
@@ -247,7 +187,12 @@ class _Averages(NamedTuple):
         return (a + b - a * b).clamp_min(0)
 
     def derivatives(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A, B and C of `SsimMap`: where the error vanishes so do A, B and C e."""
+        """A, B and C: a change dx of the image changes SSIM by
+
+            A blur(dx) + B blur(2 x dx) + C blur(e dx).
+
+        Where the error vanishes, so do A, B and C e.
+        """
         mean, error, spread, luminance, contrast = self
         a, b = error.square() / luminance, spread / contrast
         by_a, by_b = 2 * (1 - b) / luminance, 2 * (1 - a) / contrast
@@ -268,20 +213,13 @@ def _averages(x: Tensor, y: Tensor) -> _Averages:
     )
 
 
-def _squared(images: Tensor) -> Tensor:
-    """Images summed with the squares of SSIM's window. [n, 1, height, width]"""
-    window = images.new_tensor(gaussian_window()).square()
-    images = functional.conv2d(images, window.view(1, 1, 1, -1), padding=(0, 5))
-    return functional.conv2d(images, window.view(1, 1, -1, 1), padding=(5, 0))
-
-
-def _blurred(*images: Tensor, window: Callable[[Tensor], Tensor] = blur) -> tuple[Tensor, ...]:
+def _blurred(*images: Tensor) -> tuple[Tensor, ...]:
     """Images of one shape, each blurred. [height, width, channels]"""
     height, width, channels = images[0].shape
     planes = torch.stack(images).permute(0, 3, 1, 2).reshape(-1, 1, height, width)
     # By default cuDNN convolves in TF32, whose 10 bits leave nothing of a small variance.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        blurred = window(planes)
+        blurred = blur(planes)
     return blurred.view(-1, channels, height, width).permute(0, 2, 3, 1).unbind(0)
 
 
@@ -301,14 +239,3 @@ def as_colors(photo: Tensor, image: Tensor) -> Tensor:
             "give each camera the size of its photo"
         )
     return photo.to(image) / 255 if photo.dtype == torch.uint8 else photo.to(image)
-
-
-def total(numbers: Tensor) -> float:
-    """Their sum, in 64 bits and the same for any number of threads.
-
-    `Tensor.sum` gives each thread a part of a long tensor; of many rows each is summed by one.
-    """
-    numbers = numbers.flatten()
-    whole = len(numbers) // SUM_ROW * SUM_ROW
-    rows = numbers[:whole].view(-1, SUM_ROW).sum(1, dtype=torch.float64)
-    return float(rows.sum() + numbers[whole:].sum(dtype=torch.float64))

@@ -5,39 +5,32 @@
 
 import math
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Pull
 from lumigraph.kernels.splats.reference import rotation_matrices
 from lumigraph.recon.splats.morton import morton_order
-from lumigraph.recon.splats.plan import Plan
+from lumigraph.recon.splats.state import SplatFit, no_pull
 from lumigraph.render import Splats
 
 SPLIT_SHRINK = 1.6
 """Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
 
 
-class Growing(Protocol):
-    """The part of a fit that density control changes."""
-
-    plan: Plan
-    step: int
-    splats: Splats
-    first: dict[str, Tensor]
-    second: dict[str, Tensor]
-    last: Tensor
-    pull: Pull
-
-
-def no_pull(count: int, device: torch.device | str = "cpu") -> Pull:
-    """Nothing seen yet of so many splats."""
-    return Pull(torch.zeros(count, device=device), torch.zeros(count, device=device))
+def control_density(fit: SplatFit, generator: torch.Generator) -> None:
+    """Refines splats and resets opacities at the steps that the plan names for it."""
+    plan, step = fit.plan, fit.step
+    # Splats that are added at the end would never be trained.
+    if step > plan.refine_stop or step == plan.photo_steps:
+        return
+    if step >= plan.refine_start and step % plan.refine_interval == 0:
+        refine(fit, generator)
+    if step % plan.opacity_reset_interval == 0 and step < plan.refine_stop:
+        reset_opacities(fit)
 
 
-def refine(fit: Growing, generator: torch.Generator) -> None:
+def refine(fit: SplatFit, generator: torch.Generator) -> None:
     """Clones small splats and splits large ones that are pulled at; removes the useless.
 
     Args:
@@ -85,7 +78,7 @@ def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
     return halves
 
 
-def reset_opacities(fit: Growing) -> None:
+def reset_opacities(fit: SplatFit) -> None:
     """Makes every splat faint, so that those which are needed must prove it (3DGS, section 5.2)."""
     faint = 2 * fit.plan.prune_opacity
     fit.splats.opacity_logits.clamp_(max=math.log(faint / (1 - faint)))
@@ -93,7 +86,7 @@ def reset_opacities(fit: Growing) -> None:
     fit.second["opacity_logits"].zero_()
 
 
-def _rebuild(fit: Growing, kept: Tensor, added: list[Splats]) -> None:
+def _rebuild(fit: SplatFit, kept: Tensor, added: list[Splats]) -> None:
     """Keeps some splats with their moments and adds new ones without any, neighbours together."""
     count = sum(len(splats) for splats in added)
     tensors = {

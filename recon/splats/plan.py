@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from lumigraph.kernels import Filter
+from lumigraph.kernels import Filter, Rates
+from lumigraph.recon.optimizers.adam import learning_rates
 
 Preset = Literal["quick", "standard", "high"]
 
@@ -116,6 +117,24 @@ class Plan:
     def photo_steps(self) -> int:
         """How many of the steps are towards one photo each, at rates: Adam's and those of "lm"."""
         return self.steps if self.optimizer == "lm" else self.adam_steps
+
+    def rates(self, step: int) -> Rates:
+        """Adam's learning rate of each parameter at a step, counted from 0."""
+        first = Rates(
+            means=self.means_rate,
+            quaternions=self.rotation_rate,
+            log_scales=self.scale_rate,
+            opacity_logits=self.opacity_rate,
+            base=self.base_rate,
+            rest=self.rest_rate,
+        )
+        return learning_rates(
+            first,
+            step,
+            self.photo_steps,
+            means_final=self.means_rate_final,
+            cooldown_steps=self.cooldown_steps,
+        )
 
 
 _AT_LEAST_ONE = (

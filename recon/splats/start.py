@@ -1,4 +1,4 @@
-"""The splats that a fit starts from."""
+"""The start of a fit: its state before the first step, and its first splats."""
 
 import math
 
@@ -8,10 +8,36 @@ from torch import Tensor
 from lumigraph.datasets import Capture, random_points
 from lumigraph.recon.splats.morton import morton_order
 from lumigraph.recon.splats.plan import Plan
+from lumigraph.recon.splats.resolution import size_levels
+from lumigraph.recon.splats.state import SplatFit, no_pull
 from lumigraph.render import Splats
 
 FEW_POINTS = 100
 """Fewer points than this are stray features that show no shape: random places cover more."""
+
+
+def start_fit(
+    capture: Capture, plan: Plan, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> SplatFit:
+    """The state before the first step."""
+    if not capture.train:
+        raise ValueError(f"{capture.name} has no training photos: choose fewer test photos")
+    generator = torch.Generator().manual_seed(seed)
+    splats = splats_from_capture(capture, plan, generator).to(device)
+    tensors = splats.tensors
+    return SplatFit(
+        plan=plan,
+        step=0,
+        splats=splats,
+        first={name: torch.zeros_like(value) for name, value in tensors.items()},
+        second={name: torch.zeros_like(value) for name, value in tensors.items()},
+        last=torch.zeros(len(splats), dtype=torch.int32, device=device),
+        pull=no_pull(len(splats), device),
+        similarity=capture.similarity,
+        levels=size_levels(capture, plan),
+        order=torch.empty(0, dtype=torch.int64),
+        random=generator.get_state(),
+    )
 
 
 def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator) -> Splats:

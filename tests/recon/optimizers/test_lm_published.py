@@ -14,8 +14,8 @@ from torch import Tensor
 from lumigraph.kernels import Filter, Parameters, View
 from lumigraph.kernels.splats import cpu
 from lumigraph.recon.optimizers import lm_published
-from lumigraph.recon.optimizers.levenberg import Try, dot
-from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shot, Shots, gather, zeros_like
+from lumigraph.recon.optimizers.levenberg import Try, dot, zeros_like
+from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shot, Shots, gather
 from lumigraph.recon.optimizers.lm_published import (
     LmState,
     direction,

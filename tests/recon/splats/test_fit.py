@@ -9,6 +9,7 @@ import torch
 from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import (
     Plan,
+    SplatFit,
     change_plan,
     fit_splats,
     load_checkpoint,
@@ -18,10 +19,10 @@ from lumigraph.recon import (
 from lumigraph.recon.optimizers import lm
 from lumigraph.recon.optimizers.lm import BlockState
 from lumigraph.recon.optimizers.lm_published import LmState
-from lumigraph.recon.splats.density import no_pull, refine, reset_opacities, split
-from lumigraph.recon.splats.fit import SplatFit
+from lumigraph.recon.splats.density import refine, reset_opacities, split
 from lumigraph.recon.splats.morton import morton_order
 from lumigraph.recon.splats.start import neighbor_distances, splats_from_points
+from lumigraph.recon.splats.state import no_pull
 from lumigraph.render import Camera, Similarity, Splats, psnr, render
 from lumigraph.render.paths import look_at
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from lumigraph.recon import PRESETS, Plan, plan_from, plan_from_json, plan_to_json
-from lumigraph.recon.splats.fit import learning_rates
 from lumigraph.recon.splats.plan import stretched
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_plans_stretch_and_return_from_json():
@@ -67,7 +66,7 @@ def test_numbers_that_no_fit_can_have_are_named(change):
 
 def test_all_rates_fall_to_a_tenth_in_the_last_steps():
     plan = Plan(steps=100, cooldown_steps=40)
-    first, middle, before, last = (learning_rates(plan, step) for step in (0, 60, 80, 100))
+    first, middle, before, last = (plan.rates(step) for step in (0, 60, 80, 100))
     assert first[1:] == middle[1:]
     for rate, half, end in zip(first[1:], before[1:], last[1:], strict=True):
         assert half == pytest.approx(rate / math.sqrt(10))
@@ -77,7 +76,7 @@ def test_all_rates_fall_to_a_tenth_in_the_last_steps():
 
 def test_the_rate_of_centres_falls_to_its_end_and_the_others_stay():
     plan = dataclasses.replace(plan_from("high"), cooldown_steps=0)
-    first, last = learning_rates(plan, 0), learning_rates(plan, plan.steps)
+    first, last = plan.rates(0), plan.rates(plan.steps)
     assert first.means == plan.means_rate
     assert last.means == pytest.approx(plan.means_rate_final)
     assert first[1:] == last[1:]
@@ -87,7 +86,7 @@ def test_a_fit_that_levenberg_marquardt_finishes_is_two_thirds_adams():
     plan = plan_from("quick", optimizer="lm-published")
     assert (plan.switch, plan.steps, plan.adam_steps) == (2000, 2005, 2000)
     assert plan.refine_stop <= plan.switch
-    assert learning_rates(plan, plan.switch).means == pytest.approx(plan.means_rate_final)
+    assert plan.rates(plan.switch).means == pytest.approx(plan.means_rate_final)
     assert plan_from_json(plan_to_json(plan)) == plan
     assert plan_from("quick").adam_steps == plan_from("quick").steps
     with pytest.raises(ValueError, match="optimizer of the plan is 'sgd'"):
@@ -98,10 +97,10 @@ def test_lm_begins_where_density_control_ends_and_takes_fewer_steps():
     plan, adam = plan_from("quick", optimizer="lm"), plan_from("quick")
     assert (plan.switch, plan.steps, plan.adam_steps) == (2100, 2865, 2100)
     assert (plan.refine_stop, plan.cooldown_steps) == (2100, 382)
-    assert learning_rates(plan, 2483).base == plan.base_rate
-    assert learning_rates(plan, 2865).base == pytest.approx(plan.base_rate / 10)
-    assert learning_rates(plan, 2865).means == pytest.approx(plan.means_rate_final)
-    assert learning_rates(adam, 3000).means == pytest.approx(adam.means_rate_final)
+    assert plan.rates(2483).base == plan.base_rate
+    assert plan.rates(2865).base == pytest.approx(plan.base_rate / 10)
+    assert plan.rates(2865).means == pytest.approx(plan.means_rate_final)
+    assert adam.rates(3000).means == pytest.approx(adam.means_rate_final)
     short = plan_from("high", optimizer="lm", steps=2)
     assert 1 <= short.switch < short.steps
     assert plan_from_json(plan_to_json(short)) == short
