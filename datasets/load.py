@@ -9,6 +9,7 @@ from pathlib import Path
 from lumigraph.datasets.capture import Capture, Frame
 from lumigraph.datasets.colmap import colmap_models, read_colmap
 from lumigraph.datasets.extent import similarity_for
+from lumigraph.datasets.files import printable
 from lumigraph.datasets.images import ImageCache
 from lumigraph.datasets.listing import Listing, Shot
 from lumigraph.datasets.photos import Photo, load_mask, load_photo, photo_from
@@ -89,7 +90,7 @@ def load_capture(
         f"Decoded photos are kept in at most {cache.limit_bytes / 2**20:,.0f} MiB of memory"
     )
     return Capture(
-        name=folder.resolve().name,
+        name=printable(folder.resolve().name),
         train=train,
         test=held,
         points=listing.points,

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from safetensors import SafetensorError
 
-from lumigraph.datasets.files import atomic
+from lumigraph.datasets.files import atomic, printable
 
 JSON_LIMIT = 256 << 20
 """Bytes: a million cameras fit, and reading a file that pretends to be one stays harmless."""
@@ -33,9 +33,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, atomically; numbers that JSON does not know become null."""
+    """Writes `value` as JSON, atomically; numbers that JSON does not know become null.
+
+    Bytes of a name that are not UTF-8 become JSON's escapes, and `read_json` gives them back.
+    """
     text = json.dumps(finite(value), indent=1, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, text.encode("utf-8", "surrogateescape") + b"\n")
+    write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -75,8 +78,3 @@ def is_count(value: Any) -> bool:
 def shown(value: Any) -> str:
     """A value for an error message, cut to a harmless length."""
     return printable(repr(value))[:80]
-
-
-def printable(text: str) -> str:
-    """The text without the control characters that could take over a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

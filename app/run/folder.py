@@ -188,7 +188,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process, or another session of this one, trains into it.
         NotADirectoryError: It is a file.
+        ValueError: Its path is not UTF-8, and safetensors could not read the scene in it.
     """
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in str(folder)):
+        raise ValueError(f"{folder} has a name that is not UTF-8: choose another folder with -o")
     if sys.platform == "win32":  # has no fcntl: there, nobody is kept from training into it too
         yield
         return
