@@ -26,7 +26,7 @@ inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t coun
             for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] = Floats{};
         }
     const Floats finished = fill(TRANSMITTANCE_MIN);
-    const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
+    const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
 
     uint32_t used = count;
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
@@ -222,8 +222,9 @@ void backward_all(const BlendGradient &b) {
             __builtin_prefetch(t.record + entries[n + AHEAD].record);
             fetch_slot<SLOT>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
-            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entry.record], entry.blocks, x, y,
-                                                   pixels, b.slots + int64_t(entry.slot) * SLOT);
+            blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entry.record], entry.blocks, t.left + x,
+                                                   t.top + y, pixels,
+                                                   b.slots + int64_t(entry.slot) * SLOT);
         }
         // The rest lie behind finished pixels.
         for (uint32_t n = used; n < count; ++n)

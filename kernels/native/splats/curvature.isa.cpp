@@ -61,7 +61,7 @@ inline void read_pixels(const Curvature &b, int x0, int y0, BlockPixels *blocks)
         for (int i = 0; i < BLOCK * BLOCK; ++i) {
             const int x = x0 + block % BLOCKS * BLOCK + i % BLOCK;
             const int y = y0 + block / BLOCKS * BLOCK + i / BLOCK;
-            blocks[block].x[i] = float(x);
+            blocks[block].x[i] = float(t.left + x);
             blocks[block].left[i] = x < t.width && y < t.height ? 1.0f : 0.0f;
         }
 }
@@ -194,7 +194,8 @@ void curve_all(const Curvature &b) {
             fetch_slot<NUMBERS>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
             curve_one<IS_MIXED>(t.record[entry.record], IS_MIXED ? b.turns + entry.record : nullptr,
-                                entry.blocks, y, pixels, b.slots + int64_t(entry.slot) * NUMBERS);
+                                entry.blocks, t.top + y, pixels,
+                                b.slots + int64_t(entry.slot) * NUMBERS);
         }
         // The rest lie behind finished pixels.
         for (uint32_t n = used; n < count; ++n)

@@ -108,6 +108,7 @@ struct Stop {
 };
 
 struct Tiles {
+    int left, top;  // pixel of the whole image at which this part of it begins
     int width, height, columns, rows;
     Record *record;         // CHUNK to a chunk, of which the first are seen
     const uint32_t *begin;  // [tiles + 1], each tile's entries, nearest first

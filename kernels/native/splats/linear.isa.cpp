@@ -152,7 +152,7 @@ inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t 
             for (int c = 0; c < 3; ++c) sums[c][k][v] = Floats{};
         }
     const Floats finished = fill(TRANSMITTANCE_MIN);
-    const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
+    const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
 
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
         __builtin_prefetch(t.record + entries[n + AHEAD].record);

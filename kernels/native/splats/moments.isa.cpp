@@ -84,14 +84,14 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
     uint32_t *const places = tape.entries;
     float *const alphas = tape.alphas, *const fronts = tape.fronts;
     const Floats finished = fill(TRANSMITTANCE_MIN);
-    const Floats pixels_x = lane_x() + float(x), pixels_y = lane_y() + float(y);
+    const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
     Floats left[HELD][VECTORS], front[HELD][VECTORS];
     uint32_t items[HELD] = {};
     for (int k = 0; k < HELD; ++k)
         for (int v = 0; v < VECTORS; ++v) {
             // Pixels beyond the image are finished: they have no share, and keep none at work.
-            const Mask inside = both(above(fill(float(t.width - k * BLOCK)), pixels_x),
-                                     above(fill(float(t.height - v * ROWS)), pixels_y));
+            const Mask inside = both(above(fill(float(t.left + t.width - k * BLOCK)), pixels_x),
+                                     above(fill(float(t.top + t.height - v * ROWS)), pixels_y));
             left[k][v] = keep(inside, fill(1.0f));
             front[k][v] = fill(1.0f);
         }
@@ -331,7 +331,8 @@ void strip_backward(const MomentsGradient &g, const Strip &s, Floats left, const
     for (uint32_t i = 0; i < s.items; ++i) {
         const Entry &entry = s.entry(i);
         const Record &r = m.tiles->record[entry.record];
-        const Floats dx = lane_x() + (float(s.x) - r.x), dy = lane_y() + (float(s.y) - r.y);
+        const Floats dx = lane_x() + (float(m.tiles->left + s.x) - r.x);
+        const Floats dy = lane_y() + (float(m.tiles->top + s.y) - r.y);
         step_backward<CHANNELS>(odds, r, state, tape.behind + size_t(i) * 2 * CHANNELS * PIXELS,
                                 load(s.alphas + size_t(i) * PIXELS), dx, dy, pull,
                                 g.slots + int64_t(entry.slot) * SLOT);

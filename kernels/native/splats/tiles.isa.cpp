@@ -16,7 +16,7 @@ struct Ellipses {
     Floats lean, a, b;
 };
 
-inline Ellipses ellipses_of(const Record *records, int count) {
+inline Ellipses ellipses_of(const Tiles &t, const Record *records, int count) {
     alignas(64) float columns[8][LANES];
     for (int i = 0; i < LANES; ++i) {
         const Record &r = records[i < count ? i : 0];
@@ -29,7 +29,7 @@ inline Ellipses ellipses_of(const Record *records, int count) {
     const Floats xx = load(columns[2]), xy = load(columns[3]), yy = load(columns[4]);
     const Floats level = load(columns[5]), by_xx = 1.0f / xx;
     Ellipses e;
-    e.x = load(columns[0]), e.y = load(columns[1]);
+    e.x = load(columns[0]) - float(t.left), e.y = load(columns[1]) - float(t.top);
     e.half_width = load(columns[6]), e.half_height = load(columns[7]);
     e.tilt = -xy / yy * e.half_width;
     e.lean = -xy * by_xx;
@@ -209,7 +209,7 @@ void list_cells(const Tiles &t, const Collected &c, int count, Cells &cells, uin
     spans.right = spans.left + ACROSS * t.rows * LANES;
     for (int from = 0; from < count; from += LANES) {
         const int here = count - from < LANES ? count - from : LANES;
-        find_spans(ellipses_of(c.records + from, here), t.width, t.height, spans);
+        find_spans(ellipses_of(t, c.records + from, here), t.width, t.height, spans);
         for (int i = 0; i < here; ++i) {
             Record &r = c.records[from + i];
             r.first = cells.count;
