@@ -567,7 +567,7 @@ def test_a_ply_is_uploaded_and_shown(browser: Browser, served: pages.Page, folde
         page.locator('[data-id="upload"]').set_input_files(
             {"name": "run.sh", "mimeType": "text/plain", "buffer": b"exit"}
         )
-        expect(page.locator(".note.error", has_text="is not taken")).to_be_visible()
+        expect(page.locator(".note.error", has_text="is not accepted")).to_be_visible()
     path.unlink()
 
 

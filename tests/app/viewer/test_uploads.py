@@ -1,7 +1,8 @@
-"""Uploads: what is taken, what is refused, and that nothing leads outside or stays behind."""
+"""Uploads: which files are accepted and refused; none is written outside or left behind."""
 
 import os
 import shutil
+import stat
 import struct
 import threading
 import zipfile
@@ -11,13 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from lumigraph.app.viewer import uploads
-from lumigraph.app.viewer.uploads import Sitting, safe_name, unpack
+from lumigraph.app.viewer import uploads, zips
+from lumigraph.app.viewer.uploads import Sitting, safe_name
+from lumigraph.app.viewer.zips import unpack
 
 
 @pytest.fixture
 def sitting(tmp_path: Path) -> Iterator[Sitting]:
-    """In whose folder nothing lies yet; what a test leaves on its way is dropped."""
+    """A sitting with an empty folder; uploads that a test leaves unfinished are dropped."""
     begun = Sitting(tmp_path / "up")
     yield begun
     for upload in begun._coming:
@@ -30,6 +32,11 @@ NAMES = {
     "C:\\photos\\b.png": "b.png",
     "/abs/c.ply": "c.ply",
     "CON.jpg": "file_CON.jpg",
+    "com1.tar.jpg": "file_com1.tar.jpg",
+    "lpt9.png": "file_lpt9.png",
+    "a:b.jpg": "a_b.jpg",
+    "a\0b.jpg": "a_b.jpg",
+    "\x1b[31ma.jpg": "__31ma.jpg",
     ".jpg": "jpg",
     "two\nlines.jpg": "two_lines.jpg",
     "\u202egpj.jpg": "_gpj.jpg",
@@ -66,7 +73,7 @@ def test_a_file_comes_in_pieces(tmp_path: Path):
     assert [p.name for p in (tmp_path / "up").iterdir()] == ["a.ply"]
 
 
-def test_what_was_dropped_harms_nothing_that_comes_after_it(tmp_path: Path):
+def test_dropping_an_upload_twice_leaves_later_files_alone(tmp_path: Path):
     sitting = Sitting(tmp_path)
     first = sitting.begin("a.ply", 2)
     sitting.drop(first)
@@ -93,7 +100,7 @@ def test_more_than_was_announced_is_refused(tmp_path: Path):
     "name", ["a.exe", "a", "a.html", "a.jpg.sh", ".htaccess", "notes.txt", "cameras.json", "a.bin"]
 )
 def test_other_kinds_are_refused(tmp_path: Path, name: str):
-    with pytest.raises(ValueError, match="is not taken"):
+    with pytest.raises(ValueError, match="is not accepted"):
         Sitting(tmp_path).begin(name, 1)
     assert not list(tmp_path.iterdir())
 
@@ -106,7 +113,7 @@ def test_sizes_are_checked(tmp_path: Path, size: int):
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A disk of a size that a test sets."""
+    """A disk whose free space a test sets."""
     space = SimpleNamespace(free=1 << 50)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: space)
     return space
@@ -125,7 +132,15 @@ def test_all_that_is_sent_has_a_limit(sitting: Sitting, disk: SimpleNamespace):
         sitting.begin("b.jpg", 1)
 
 
-def test_files_on_their_way_need_room_too(sitting: Sitting, disk: SimpleNamespace):
+def test_the_number_of_files_that_are_sent_has_a_limit(sitting: Sitting, monkeypatch):
+    monkeypatch.setattr(uploads, "MEMBERS", 2)
+    for name in ("a.jpg", "b.jpg"):
+        sitting.begin(name, 1)
+    with pytest.raises(ValueError, match=r"2 files were sent before c\.jpg"):
+        sitting.begin("c.jpg", 1)
+
+
+def test_unfinished_uploads_need_room_too(sitting: Sitting, disk: SimpleNamespace):
     disk.free = 1000
     first = sitting.begin("a.ply", 500)
     with pytest.raises(ValueError, match=r"no room for .* b\.ply"):
@@ -233,14 +248,131 @@ def test_a_zip_cannot_lead_outside(tmp_path: Path, name: str):
     assert [p.name for p in tmp_path.iterdir()] == ["c.zip"]
 
 
-def test_links_in_a_zip_are_refused(tmp_path: Path):
+def member(name: str, *, mode: int = 0) -> zipfile.ZipInfo:
+    """A member that Unix's mode says is of another kind than a file."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    "kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR]
+)
+def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, kind: int):
     path = tmp_path / "c.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        link = zipfile.ZipInfo("a.jpg")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match="leads out"):
+        archive.writestr(member("a.jpg", mode=kind | 0o777), "/etc/passwd")
+    with pytest.raises(ValueError, match=r"c\.zip holds a\.jpg, which is a link or a device"):
         unpack(path, tmp_path / "out", ROOM)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_in_other_ways_is_refused_before_it_is_unpacked(tmp_path: Path, method: int):
+    """1.6 kB of bzip2 took 4.4 GB of memory."""
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.jpg", bytes(1 << 20))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
+        with pytest.raises(ValueError, match=r"packed by method (12|14): zip it with"):
+            unpack(path, tmp_path / "out", ROOM)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path):
+    path = zipped(tmp_path / "c.zip", {"a.jpg": b"1"})
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(header) + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.jpg, which is encrypted: zip it without a password"):
+        unpack(path, tmp_path / "out", ROOM)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("NUL.jpg", "stands for a device"),
+        ("con/a.jpg", "stands for a device"),
+        ("images/Com1.old.png", "stands for a device"),
+        ("a\x1b[2J.jpg", "control characters"),
+        ("a\nb.jpg", "control characters"),
+        ("d/" * 16 + "a.jpg", "16 folders deep"),
+        ("a" * 256 + "/a.jpg", "more than 255 bytes"),
+        ("\u65e5" * 90 + ".jpg", "more than 255 bytes"),
+    ],
+)
+def test_names_in_a_zip_that_are_refused(tmp_path: Path, name: str, wrong: str):
+    path = zipped(tmp_path / "c.zip", {"good.jpg": b"1", name: b"2"})
+    with pytest.raises(ValueError, match=rf"c\.zip holds .*{wrong}.*: ") as caught:
+        unpack(path, tmp_path / "out", ROOM)
+    assert str(caught.value).isprintable()
+    assert [p.name for p in tmp_path.iterdir()] == ["c.zip"]
+
+
+def test_a_name_with_a_zero_in_a_zip_is_refused(tmp_path: Path):
+    path = zipped(tmp_path / "c.zip", {"a.jpg_b.jpg": b"1"})
+    path.write_bytes(path.read_bytes().replace(b"a.jpg_b", b"a.jpg\0b"))
+    with pytest.raises(ValueError, match=r"a\.jpg\?b\.jpg, which has control characters"):
+        unpack(path, tmp_path / "out", ROOM)
+
+
+@pytest.mark.parametrize(
+    "name", ["10:00.jpg", "a b/c.jpg", "caf\u00e9.jpg", ".hidden.jpg", "..a.jpg"]
+)
+def test_unusual_names_in_a_zip_are_unpacked(tmp_path: Path, name: str):
+    unpack(zipped(tmp_path / "c.zip", {name: b"1"}), tmp_path / "out", ROOM)
+    assert (tmp_path / "out" / name).read_bytes() == b"1"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.jpg", "a.jpg"),
+        ("a.jpg", "A.JPG"),
+        ("c/a.jpg", "C/a.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("stra\u00dfe.jpg", "STRASSE.jpg"),
+        ("c/a.jpg", "c\\a.jpg"),
+        ("c/./a.jpg", "c//a.jpg"),
+    ],
+)
+def test_two_names_in_a_zip_that_some_disks_take_for_one_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+):
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"1")
+    with pytest.raises(ValueError, match=r"c\.zip holds .* and .*, which some disks take for one"):
+        unpack(path, tmp_path / "out", ROOM)
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.jpg/b.jpg"), ("c/a.jpg/b.jpg", "C/A.jpg")])
+def test_a_name_in_a_zip_is_of_a_file_or_of_a_folder(tmp_path: Path, names: tuple[str, str]):
+    path = zipped(tmp_path / "c.zip", dict.fromkeys(names, b"1"))
+    with pytest.raises(ValueError, match="both as a file and as a folder"):
+        unpack(path, tmp_path / "out", ROOM)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_zip_of_too_many_folders_is_refused(tmp_path: Path):
+    """200 members made 34,201 folders."""
+    names = [f"{n}/" + "/".join("abcdefghijklm") + "/a.jpg" for n in range(zips.FOLDERS // 14 + 1)]
+    path = zipped(tmp_path / "c.zip", dict.fromkeys(names, b"1"))
+    with pytest.raises(ValueError, match=r"holds 1008 folders, more than 1000"):
+        unpack(path, tmp_path / "out", ROOM)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_member_of_another_size_than_its_zip_says_is_refused(tmp_path: Path, size: int):
+    path = zipped(tmp_path / "c.zip", {"a.jpg": bytes(100_000)})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<L", 100_000), struct.pack("<L", size)))
+    with pytest.raises(ValueError, match=r"c\.zip is damaged|a\.jpg is larger or smaller"):
+        unpack(path, tmp_path / "out", ROOM)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bombs_and_broken_zips_are_refused(tmp_path: Path):
@@ -287,7 +419,7 @@ def test_a_zip_with_any_byte_changed_is_unpacked_or_refused(tmp_path: Path, meth
     assert all(sentence.startswith(("c.zip ", "a.jpg ", "b.json ")) for sentence in refused)
 
 
-def test_nobodys_folder_is_touched(tmp_path: Path):
+def test_folders_that_exist_are_not_touched(tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     (tmp_path / "out_2").symlink_to(tmp_path / "nowhere")
@@ -326,16 +458,16 @@ def test_the_directory_of_a_zip_is_not_read_if_it_is_too_large(tmp_path: Path, m
 
     path = tmp_path / "c.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for number in range(uploads.MEMBERS + 1):
+        for number in range(zips.MEMBERS + 1):
             archive.writestr(f"{number}.jpg", b"")
     monkeypatch.setattr(zipfile.ZipFile, "__init__", read)
-    with pytest.raises(ValueError, match=f"holds {uploads.MEMBERS + 1} files, more than"):
+    with pytest.raises(ValueError, match=f"holds {zips.MEMBERS + 1} files, more than"):
         unpack(path, tmp_path / "out", ROOM)
     whole = path.read_bytes()
     end = len(whole) - 22
     # Its count is not true, or the record of a larger zip has it.
     path.write_bytes(whole[: end + 8] + struct.pack("<2H", 1, 1) + whole[end + 12 :])
-    monkeypatch.setattr(uploads, "DIRECTORY_BYTES", 1 << 20)
+    monkeypatch.setattr(zips, "DIRECTORY_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="has a directory of"):
         unpack(path, tmp_path / "out", ROOM)
     long = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 70_000, 70_000, 1, 0)
