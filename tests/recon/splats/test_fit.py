@@ -436,7 +436,7 @@ def test_a_damaged_checkpoint_is_one_sentence(capture, tmp_path, damage):
 def test_a_fit_is_not_continued_with_fewer_photos(capture):
     fit = finished(capture, start_fit(capture, PLAN), 1)
     fewer = dataclasses.replace(capture, train=capture.train[:2])
-    with pytest.raises(ValueError, match="the capture it was begun with"):
+    with pytest.raises(ValueError, match="the capture it was started with"):
         finished(fewer, fit)
 
 
