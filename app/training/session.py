@@ -323,6 +323,9 @@ def _write_result(session: Session, state: State) -> Run:
         rest = f"; {older[-1].name} is still there" if older else ""
         raise OSError(f"The fit was stopped but could not be kept, see above{rest}")
     scene = session.fit.scene()
+    if lost := len(session.fit.splats) - len(scene):
+        note = f"The scene leaves out splats with values that are not finite: {lost}"
+        session.channel.publish(Trouble(note))
     with explained(session.run.folder / "scene.safetensors"):
         save_scene(scene, session.run.folder / "scene.safetensors")
     _export(session, scene)

@@ -15,6 +15,7 @@ from torch import Tensor
 from lumigraph.datasets.files import atomic
 from lumigraph.datasets.ply_header import Element, Header, read_header
 from lumigraph.kernels import Filter
+from lumigraph.recon.splats.sound import sound
 from lumigraph.render import Splats
 
 ROWS = 1 << 14
@@ -149,8 +150,15 @@ def _load(path: Path, further: Sequence[str]) -> tuple[Splats, dict[str, Tensor]
                     column[start:stop] = block[name]
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     splats = _finite(Splats(**tensors, filter=_filter(header.comments, path)))
-    sound = _sound(splats, path)
-    return splats[sound], {name: torch.from_numpy(array)[sound] for name, array in extra.items()}
+    kept = sound(splats)
+    if lost := len(splats) - int(kept.sum()):
+        warnings.warn(
+            f"{path}: {lost} of {len(splats)} splats have values that are not finite, or no "
+            "rotation, and were left out",
+            stacklevel=3,
+        )
+        splats, extra = splats[kept], {name: array[kept.numpy()] for name, array in extra.items()}
+    return splats, {name: torch.from_numpy(array) for name, array in extra.items()}
 
 
 def _empty(count: int, rest: int) -> dict[str, np.ndarray]:
@@ -295,21 +303,3 @@ def _finite(splats: Splats) -> Splats:
     logits = splats.opacity_logits.nan_to_num(nan=torch.nan, posinf=INFINITE, neginf=-INFINITE)
     scales = splats.log_scales.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=-INFINITE)
     return replace(splats, opacity_logits=logits, log_scales=scales)
-
-
-def _sound(splats: Splats, path: Path) -> Tensor | slice:
-    """Which of the splats can be drawn; a warning tells how many others there are."""
-    # Squares of lengths beyond these leave the range of float32.
-    length = splats.quaternions.abs().amax(dim=1)
-    sound = (length > 1e-15) & (length < 1e15)
-    for value in splats.tensors.values():
-        sound &= value.isfinite().reshape(len(splats), value[:1].numel()).all(dim=1)
-    lost = len(splats) - int(sound.sum())
-    if lost == 0:
-        return slice(None)
-    warnings.warn(
-        f"{path}: {lost} of {len(splats)} splats have values that are not finite, or no rotation, "
-        "and were left out",
-        stacklevel=4,
-    )
-    return sound

@@ -1,5 +1,6 @@
 """Scenes as safetensors files, the form in which a run folder keeps them."""
 
+import warnings
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 
 from lumigraph.datasets.files import atomic
 from lumigraph.kernels import Filter
+from lumigraph.recon.splats.sound import finite
 from lumigraph.render import Splats
 
 VERSION = "1"
@@ -26,9 +28,19 @@ SHAPES: dict[str, tuple[int, ...]] = {
 def save_scene(scene: Splats, path: Path) -> None:
     """Writes the scene to a safetensors file, atomically; `load_scene` gives it back to the bit.
 
+    Splats with values that are not finite are left out, and a warning counts them.
+
     Raises:
         FileNotFoundError: The folder does not exist.
     """
+    kept = finite(scene)
+    if lost := len(scene) - int(kept.sum()):
+        warnings.warn(
+            f"{path}: {lost} of {len(scene)} splats have values that are not finite, and were left "
+            "out",
+            stacklevel=2,
+        )
+        scene = scene[kept]
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in scene.tensors.items()}
     metadata = {"lumigraph": VERSION, "kind": "splats", "filter": scene.filter}
     with atomic(path) as partial:

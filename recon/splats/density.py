@@ -11,31 +11,63 @@ from torch import Tensor
 
 from lumigraph.kernels.splats.reference import rotation_matrices
 from lumigraph.recon.splats.morton import morton_order
-from lumigraph.recon.splats.state import SplatFit, no_pull
+from lumigraph.recon.splats.sound import sound
+from lumigraph.recon.splats.state import SplatFit, forget_curvature, no_pull
 from lumigraph.render import Splats
 
 SPLIT_SHRINK = 1.6
 """Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
 
 
-def control_density(fit: SplatFit, generator: torch.Generator) -> None:
-    """Refines splats and resets opacities at the steps that the plan names for it."""
+def control_density(fit: SplatFit, loss: float, generator: torch.Generator) -> str | None:
+    """Refines splats and resets opacities at the steps that the plan names for it.
+
+    Splats that are not sound are removed first, also where the loss is not finite and after the
+    last step of Adam: such a splat spoils every pixel that it covers, and through them others.
+
+    Returns:
+        A note, if splats that are not sound were removed.
+    """
     plan, step = fit.plan, fit.step
     # Splats that are added at the end would never be trained.
-    if step > plan.refine_stop or step == plan.photo_steps:
-        return
-    if step >= plan.refine_start and step % plan.refine_interval == 0:
+    acts = step <= plan.refine_stop and step != plan.photo_steps
+    refines = acts and step >= plan.refine_start and step % plan.refine_interval == 0
+    note = None
+    if refines or step == plan.adam_steps or not math.isfinite(loss):
+        note = remove_unsound(fit)
+    if refines:
         refine(fit, generator)
-    if step % plan.opacity_reset_interval == 0 and step < plan.refine_stop:
+    if acts and step % plan.opacity_reset_interval == 0 and step < plan.refine_stop:
         reset_opacities(fit)
+    return note
+
+
+def remove_unsound(fit: SplatFit) -> str | None:
+    """Removes splats that are not sound and clears moments that are not finite.
+
+    Returns:
+        A note with the number of removed splats, if there are any.
+    """
+    for name, first in fit.first.items():
+        second = fit.second[name]
+        broken = ~(first.isfinite() & second.isfinite())
+        first.masked_fill_(broken, 0)
+        second.masked_fill_(broken, 0)
+    kept = sound(fit.splats)
+    removed = len(fit.splats) - int(kept.sum())
+    if not removed:
+        return None
+    _rebuild(fit, kept, [])
+    forget_curvature(fit)
+    return f"Step {fit.step}: splats removed because their values were not finite: {removed}"
 
 
 def refine(fit: SplatFit, generator: torch.Generator) -> None:
     """Clones small splats and splits large ones that are pulled at; removes the useless.
 
     Args:
-        fit: Is changed.
-        generator: Of the places of split splats.
+        fit: Is changed; all its splats are sound.
+        generator: Draws the places of split splats.
     """
     plan, splats = fit.plan, fit.splats
     sizes = splats.log_scales.exp().amax(1)

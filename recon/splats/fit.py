@@ -29,11 +29,11 @@ def fit_splats(capture: Capture, fit: SplatFit) -> Iterator[Step]:
         camera, photo = photos.at(index, downscale_at(fit.levels, fit.step))
         loss = _optimize(fit, camera, photo, capture.background)
         fit.step += 1
-        control_density(fit, generator)
+        note = control_density(fit, loss, generator)
         if fit.step % fit.plan.degree_interval == 0:
             grow_harmonics(fit)
         fit.random = generator.get_state()
-        yield report(fit, loss)
+        yield report(fit, loss, note=note)
     lm_step = lm_photo_step if fit.plan.optimizer == "lm" else lm_iteration
     while fit.step < fit.plan.steps:
         yield lm_step(fit, photos, capture.background, generator)

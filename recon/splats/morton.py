@@ -8,9 +8,10 @@ BITS = 21
 
 
 def morton_order(points: Tensor) -> Tensor:
-    """Indices that put the points along a z-order curve (Morton 1966); equal ones keep their order.
+    """Indices that sort the points along a z-order curve (Morton 1966), equal ones in their order.
 
-    What a tile of an image shows then lies close together in memory (Faster-GS).
+    Splats that share a tile of an image then lie close together in memory (Faster-GS). Points that
+    are not finite come last.
 
     Args:
         points: [points, 3]
@@ -20,9 +21,13 @@ def morton_order(points: Tensor) -> Tensor:
     """
     if not len(points):
         return torch.empty(0, dtype=torch.int64, device=points.device)
-    low = points.amin(0)
-    side = (points.amax(0) - low).amax().double().clamp_min(1e-30)
-    cells = ((points - low).double() / side * (2**BITS - 1)).long()
+    sound = points.isfinite().all(1, keepdim=True)
+    low = points.where(sound, torch.inf).amin(0)
+    offsets = points - low
+    sound = offsets.isfinite().all(1, keepdim=True)  # Also refuses differences beyond float32.
+    side = offsets.where(sound, 0).amax().double().clamp_min(1e-30)
+    last = 2**BITS - 1
+    cells = (offsets.double() / side * last).where(sound, last).long()
     x, y, z = (_spread_bits(cells[:, axis]) for axis in range(3))
     return (x | y << 1 | z << 2).argsort(stable=True)
 

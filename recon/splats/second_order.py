@@ -10,6 +10,7 @@ from lumigraph.recon.optimizers.lm import FIRST_VIEWS, BlockState, Descent
 from lumigraph.recon.optimizers.lm_batch import Shot
 from lumigraph.recon.optimizers.lm_published import LmState, lm_step, start_lm
 from lumigraph.recon.optimizers.residuals import photo_loss
+from lumigraph.recon.splats.density import remove_unsound
 from lumigraph.recon.splats.resolution import Photos, downscale_at
 from lumigraph.recon.splats.state import SplatFit, Step, grow_harmonics, next_photo, report
 
@@ -45,7 +46,8 @@ def lm_photo_step(
     if fit.step % fit.plan.degree_interval == 0:
         grow_harmonics(fit)
     fit.random = generator.get_state()
-    return report(fit, loss, tried)
+    note = remove_unsound(fit) if last else None
+    return report(fit, loss, tried, note)
 
 
 def lm_iteration(
@@ -69,7 +71,9 @@ def lm_iteration(
     fit.random = generator.get_state()
     index = int(torch.randint(len(shots), (1,), generator=torch.Generator().manual_seed(fit.step)))
     loss = _loss(fit, *shots[index], background)
-    return report(fit, loss, tried, notes[0] if notes else None)
+    if fit.step == fit.plan.steps and (removed := remove_unsound(fit)):
+        notes.append(removed)
+    return report(fit, loss, tried, ". ".join(notes) or None)
 
 
 class _Shots(Sequence[Shot]):

@@ -12,6 +12,7 @@ from lumigraph.recon.optimizers.levenberg import Try
 from lumigraph.recon.optimizers.lm import BlockState
 from lumigraph.recon.optimizers.lm_published import LmState
 from lumigraph.recon.splats.plan import Plan, checked_changes
+from lumigraph.recon.splats.sound import sound
 from lumigraph.render import Similarity, Splats
 
 
@@ -50,12 +51,12 @@ class SplatFit:
     lm: BlockState | LmState | None = None
 
     def scene(self) -> Splats:
-        """A copy of the scene in the fit's frame, where float32 is precise enough.
+        """A copy of the splats that are sound, in the fit's frame, where float32 is precise enough.
 
         `scene.moved(similarity.inverse())` moves it to the capture's frame, and
         `similarity.camera(camera)` moves a camera of the capture to the fit's frame.
         """
-        return self.splats[torch.arange(len(self.splats))]
+        return self.splats[sound(self.splats)]
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,18 @@ def test_a_finished_run_has_every_piece(plain):
     assert json.loads((run.folder / "eval/metrics.json").read_text())["per_image"][0]["psnr"] > 0
 
 
+def test_a_stopped_run_leaves_out_splats_that_are_not_finite_and_says_so(capture, tmp_path):
+    session = begin(tmp_path / "run", capture)
+    listener = Subscription()
+    session.channel.attach(listener)
+    session.fit.splats.means[3] = math.nan
+    session.control.stop()
+    run = run_session(session)
+    assert len(open_run(run.folder).scene()) == run.record["splats"] == 149
+    notes = [event.message for event in listener.take() if isinstance(event, Trouble)]
+    assert "The scene leaves out splats with values that are not finite: 1" in notes
+
+
 def test_nothing_in_a_run_says_where_it_lay(plain):
     folder = plain[0].folder
     for path in folder.rglob("*"):

@@ -115,3 +115,12 @@ def test_absent_files(tmp_path):
         load_scene(tmp_path / "absent.safetensors")
     with pytest.raises(FileNotFoundError, match="make the folder"):
         save_scene(Splats(**tensors_of(1), filter="classic"), tmp_path / "absent" / "a.safetensors")
+
+
+def test_splats_that_are_not_finite_are_left_out_and_counted(tmp_path):
+    scene = Splats(**tensors_of(7), filter="classic")
+    scene.means[1, 2] = torch.nan
+    scene.rest[4, 0, 0] = torch.inf
+    with pytest.warns(UserWarning, match="2 of 7 splats have values that are not finite"):
+        save_scene(scene, tmp_path / "a.safetensors")
+    assert torch.equal(load_scene(tmp_path / "a.safetensors").means, scene.means[[0, 2, 3, 5, 6]])

@@ -1,18 +1,26 @@
-"""Density control: halves of a split splat, and neighbours in memory."""
+"""Density control: which splats grow and which are removed, and what moves along with them."""
 
 import dataclasses
 import math
-from types import SimpleNamespace
-from typing import Any
 
+import pytest
 import torch
 
 from lumigraph.kernels import Pull
-from lumigraph.recon import Plan
-from lumigraph.recon.splats.density import refine
-from lumigraph.recon.splats.morton import BITS, morton_order
+from lumigraph.recon import Plan, SplatFit
+from lumigraph.recon.splats.density import (
+    control_density,
+    refine,
+    remove_unsound,
+    reset_opacities,
+    split,
+)
+from lumigraph.recon.splats.morton import morton_order
 from lumigraph.recon.splats.start import splats_from_points
-from lumigraph.render import Splats
+from lumigraph.recon.splats.state import no_pull
+from lumigraph.render import Similarity, Splats
+
+PLAN = Plan(steps=100, refine_start=20, refine_stop=80, refine_interval=10)
 
 
 def some(count: int) -> Splats:
@@ -22,17 +30,30 @@ def some(count: int) -> Splats:
     return dataclasses.replace(splats, log_scales=torch.full((count, 3), math.log(0.1)))
 
 
+def fit_of(splats: Splats, plan: Plan = PLAN, step: int = 30) -> SplatFit:
+    """A fit of these splats, with moments of one."""
+    return SplatFit(
+        plan=plan,
+        step=step,
+        splats=splats,
+        first={name: torch.ones_like(value) for name, value in splats.tensors.items()},
+        second={name: torch.ones_like(value) for name, value in splats.tensors.items()},
+        last=torch.zeros(len(splats), dtype=torch.int32),
+        pull=no_pull(len(splats)),
+        similarity=Similarity.identity(),
+        levels=torch.tensor([[0.0, 1.0]], dtype=torch.float64),
+        order=torch.empty(0, dtype=torch.int64),
+        random=torch.Generator().get_state(),
+    )
+
+
 def test_what_belongs_to_a_splat_moves_with_it_along_the_curve():
     splats = some(50)
-    fit: Any = SimpleNamespace(
-        plan=Plan(steps=100, grow_gradient=40.0),
-        step=60,
-        splats=splats,
-        first={name: value + 1 for name, value in splats.tensors.items()},
-        second={name: value + 2 for name, value in splats.tensors.items()},
-        last=torch.full((50,), 7, dtype=torch.int32),
-        pull=Pull(torch.arange(50) + 0.5, torch.ones(50)),
-    )
+    fit = fit_of(splats, Plan(steps=100, grow_gradient=40.0), step=60)
+    fit.first = {name: value + 1 for name, value in splats.tensors.items()}
+    fit.second = {name: value + 2 for name, value in splats.tensors.items()}
+    fit.last = torch.full((50,), 7, dtype=torch.int32)
+    fit.pull = Pull(torch.arange(50) + 0.5, torch.ones(50))
     refine(fit, torch.Generator().manual_seed(0))
     means = fit.splats.means
     assert torch.equal(morton_order(means), torch.arange(len(means)))
@@ -46,19 +67,125 @@ def test_what_belongs_to_a_splat_moves_with_it_along_the_curve():
         assert not fit.second[name][~old].any()
 
 
-def test_a_morton_curve_visits_each_half_cell_after_the_other():
-    axis = torch.arange(4.0)
-    grid = torch.cartesian_prod(axis, axis, axis)
-    order = morton_order(grid)
-    assert sorted(order.tolist()) == list(range(64))
-    eighths = (grid[order].view(8, 8, 3) >= 2).all(1) | (grid[order].view(8, 8, 3) < 2).all(1)
-    assert eighths.all()  # No eighth of the cube is left before all of it was seen.
-    expected = [[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]
-    assert grid[order][:5].tolist() == expected
+def test_refine_clones_the_small_splits_the_large_and_prunes_the_faint():
+    splats = some(4)
+    splats.log_scales[:] = math.log(0.001)
+    splats.log_scales[1] = math.log(0.05)
+    splats.opacity_logits[3] = -8
+    fit = fit_of(splats)
+    fit.pull.gradient[:2] = 1
+    fit.pull.views[:] = 1
+    refine(fit, torch.Generator().manual_seed(0))
+    after = fit.splats
+    assert len(after) == 3 - 1 + 1 + 2  # kept, less the split one, a clone, two halves
+    cloned, other = ((after.means == splats.means[k]).all(1) for k in (0, 2))
+    halves = ~(cloned | other)
+    assert [int(rows.sum()) for rows in (cloned, other, halves)] == [2, 1, 2]
+    torch.testing.assert_close(after.log_scales[halves], splats.log_scales[[1, 1]] - math.log(1.6))
+    # Those that were there keep their moments, what was added has none.
+    assert (fit.first["means"][other] == 1).all()
+    assert sorted(fit.first["means"][cloned].sum(1).tolist()) == [0, 3]
+    assert not fit.first["means"][halves].any()
+    assert len(fit.pull.views) == 5
 
 
-def test_a_morton_order_tells_apart_what_float32_does_and_keeps_the_order_of_equals():
-    x = torch.tensor([1.0, 0.0, 2.0**-BITS * 3, 0.0])
-    assert morton_order(torch.stack([x, x * 0, x * 0], 1)).tolist() == [1, 3, 2, 0]
-    assert morton_order(torch.ones(3, 3)).tolist() == [0, 1, 2]
-    assert morton_order(torch.zeros(0, 3)).shape == (0,)
+def test_refine_stops_at_the_limit_and_takes_the_strongest():
+    splats = some(10)
+    splats.log_scales[:] = math.log(0.001)
+    fit = fit_of(splats, dataclasses.replace(PLAN, splat_limit=12))
+    fit.pull.gradient[:] = torch.arange(10) + 1.0
+    fit.pull.views[:] = 1
+    refine(fit, torch.Generator().manual_seed(0))
+    assert len(fit.splats) == 12
+    copies = (fit.splats.means[:, None] == splats.means).all(2).sum(0)
+    assert copies.tolist() == [1] * 8 + [2] * 2
+
+
+def test_halves_follow_the_gaussian_they_came_from():
+    splats = some(1)
+    splats.log_scales[:] = torch.tensor([0.0, -1.0, -4.0])
+    splats.quaternions[:] = torch.tensor([0.5, 0.5, 0.5, 0.5])  # x -> y -> z -> x
+    many = splats[torch.zeros(20_000, dtype=torch.long)]
+    halves = split(many, torch.Generator().manual_seed(0))
+    offsets = torch.cat([half.means for half in halves]) - splats.means
+    expected = torch.tensor([math.exp(-4), 1.0, math.exp(-1)])
+    torch.testing.assert_close(offsets.std(0), expected, rtol=0.02, atol=1e-4)
+
+
+def test_reset_makes_all_splats_faint_but_none_fainter():
+    splats = some(3)
+    splats.opacity_logits[0] = -7
+    fit = fit_of(splats)
+    reset_opacities(fit)
+    expected = torch.tensor([-7.0, math.log(0.01 / 0.99), math.log(0.01 / 0.99)])
+    torch.testing.assert_close(fit.splats.opacity_logits, expected)
+
+
+# Splats that are not sound ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", some(1).tensors)
+def test_splats_that_are_not_finite_go_and_the_others_keep_all_that_is_theirs(name, value):
+    splats = dataclasses.replace(some(20), rest=torch.rand(20, 3, 3))
+    expected = splats[torch.arange(20) != 7]
+    fit = fit_of(splats)
+    fit.first = {key: tensor.clone() for key, tensor in splats.tensors.items()}
+    splats.tensors[name][7] = value
+    fit.first[name][7] = value
+    fit.first[name][8] = value
+    note = control_density(fit, 0.1, torch.Generator())
+    assert note == "Step 30: splats removed because their values were not finite: 1"
+    order = morton_order(expected.means)
+    for key, tensor in expected.tensors.items():
+        assert torch.equal(fit.splats.tensors[key], tensor[order])
+        kept = torch.arange(20) != 7
+        moments = tensor.clone()
+        if key == name:
+            moments[7] = 0  # the eighth splat that is left: moments that are not finite are cleared
+        assert torch.equal(fit.first[key], moments[order]), kept
+    assert len(fit.last) == len(fit.pull.views) == 19
+
+
+def test_splats_without_a_rotation_go_as_well():
+    splats = some(5)
+    splats.quaternions[0] = 0
+    splats.quaternions[1] = 1e30
+    fit = fit_of(splats)
+    assert remove_unsound(fit)
+    assert len(fit.splats) == 3
+    assert remove_unsound(fit) is None
+
+
+def test_a_loss_that_is_not_finite_is_looked_into_at_once():
+    for step, loss, count in ((31, 0.1, 5), (31, math.nan, 4), (95, math.inf, 4), (100, 0.1, 4)):
+        splats = some(5)
+        splats.base[2] = math.nan
+        fit = fit_of(splats, step=step)
+        note = control_density(fit, loss, torch.Generator())
+        assert len(fit.splats) == count
+        assert bool(note) == (count == 4)
+
+
+def test_a_scene_of_which_nothing_is_sound_becomes_empty():
+    splats = some(5)
+    splats.means[:] = math.nan
+    fit = fit_of(splats)
+    assert control_density(fit, math.nan, torch.Generator())
+    assert len(fit.splats) == len(fit.scene()) == 0
+
+
+def test_opacities_are_reset_beside_a_splat_that_is_not_finite():
+    splats = some(3)
+    splats.opacity_logits[:] = torch.tensor([math.nan, math.inf, 1.0])
+    fit = fit_of(splats, dataclasses.replace(PLAN, opacity_reset_interval=30))
+    assert control_density(fit, 0.1, torch.Generator())
+    torch.testing.assert_close(fit.splats.opacity_logits, torch.tensor([math.log(0.01 / 0.99)]))
+
+
+def test_the_scene_leaves_out_what_is_not_sound():
+    splats = dataclasses.replace(some(4), rest=torch.zeros(4, 3, 3))
+    splats.rest[1, 2, 0] = math.inf
+    fit = fit_of(splats)
+    assert torch.equal(fit.scene().means, splats.means[[0, 2, 3]])
+    assert len(fit.splats) == 4
