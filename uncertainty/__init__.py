@@ -20,25 +20,29 @@ from lumigraph.uncertainty.dropout import (
     thin,
 )
 from lumigraph.uncertainty.metrics import (
-    Curve,
     ViewMetrics,
-    aurc,
-    ause,
-    ause_published,
     ece,
     interval_coverage,
     mean_of,
     nll,
     pearson,
-    risk_coverage,
     sharpness,
-    sparsification,
     spearman,
     view_metrics,
 )
 from lumigraph.uncertainty.published import TRIALS as PUBLISHED_TRIALS
 from lumigraph.uncertainty.published import VIEWS as PUBLISHED_VIEWS
 from lumigraph.uncertainty.rate import MARGIN, PASSES, RateSearch, find_rate, published_rate
+from lumigraph.uncertainty.sparsification import (
+    Curve,
+    aurc,
+    ause,
+    ause_chance,
+    ause_published,
+    ause_ratio,
+    risk_coverage,
+    sparsification,
+)
 
 __all__ = [
     "MARGIN",
@@ -52,7 +56,9 @@ __all__ = [
     "ViewMetrics",
     "aurc",
     "ause",
+    "ause_chance",
     "ause_published",
+    "ause_ratio",
     "best_level",
     "calibrate",
     "check_rate",

@@ -24,7 +24,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lumigraph.uncertainty.metrics import flattened
+from lumigraph.uncertainty.ranking import flattened
 
 STD_FLOOR = 1e-4
 """The least standard deviation that errors are divided by and intervals are made of.

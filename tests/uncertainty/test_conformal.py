@@ -35,6 +35,10 @@ def views(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, t
     return [view(generator) for _ in range(count)]
 
 
+def shuffled(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
 # The score of a view
 
 
@@ -157,6 +161,24 @@ def test_the_share_inside_is_what_makes_a_view_covered():
 
 
 # Coverage
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 9, 10, 19, 20, 50])
+def test_each_of_n_plus_1_views_is_equally_likely_to_be_the_further_one(m):
+    """Left out in turn, ceil((m + 1)(1 - alpha)) of m + 1 views are covered by the others' q."""
+    scores = [float(k) for k in shuffled(m + 1, seed=m)]
+    for level in {k / 20 for k in range(1, 20)} | {m / (m + 1), 1 / (m + 1)}:
+        if views_needed(1 - level) > m:
+            continue
+        rest = [scores[:i] + scores[i + 1 :] for i in range(m + 1)]
+        qs = [calibrate(others, alpha=1 - level, beta=0.1).q for others in rest]
+        covered = sum(score <= q for score, q in zip(scores, qs, strict=True))
+        assert covered == math.ceil((m + 1) * level - 1e-9)
+        # Scores with ties are covered at least as often.
+        halves = [score // 2 for score in scores]
+        rest = [halves[:i] + halves[i + 1 :] for i in range(m + 1)]
+        qs = [calibrate(others, alpha=1 - level, beta=0.1).q for others in rest]
+        assert sum(score <= q for score, q in zip(halves, qs, strict=True)) >= covered
 
 
 @pytest.mark.parametrize(("m", "alpha", "expected"), [(9, 0.1, 0.9), (12, 0.2, 11 / 13)])

@@ -5,6 +5,7 @@ from dataclasses import fields
 from itertools import pairwise
 
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 
@@ -12,7 +13,9 @@ from lumigraph.uncertainty import (
     ViewMetrics,
     aurc,
     ause,
+    ause_chance,
     ause_published,
+    ause_ratio,
     ece,
     interval_coverage,
     mean_of,
@@ -55,7 +58,7 @@ def ties(count: int = 3000) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ranking_metrics(error: torch.Tensor, by: torch.Tensor) -> list[float]:
-    return [ause(error, by, measure=m) for m in MEASURES] + [
+    return [score(error, by, measure=m) for m in MEASURES for score in (ause, ause_ratio)] + [
         ause_published(error, by),
         aurc(error, by),
         spearman(error, by),
@@ -134,6 +137,73 @@ def test_a_constant_map_scores_as_random_orders_do_on_average(measure):
     assert ((curves.mean(0) - flat).abs() <= 4 * curves.std(0) / math.sqrt(400) + 1e-9).all()
 
 
+# Chance
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("pair", [related, ties])
+def test_chance_is_what_random_orders_score_on_average(measure, pair):
+    error, _ = pair(2000)
+    scores = torch.tensor(
+        [ause(error, shuffled(len(error), seed).float(), measure=measure) for seed in range(200)]
+    )
+    chance = ause_chance(error, measure=measure)
+    assert abs(float(scores.mean()) - chance) < 4 * float(scores.std()) / math.sqrt(200)
+    ratio = ause_ratio(error, uniform(len(error), seed=9), measure=measure)
+    assert ratio == pytest.approx(1, abs=5 * float(scores.std()) / chance)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_constant_map_scores_as_chance_does(measure):
+    for error in (*related(), *ties(), EIGHT):
+        flat = torch.ones(len(error))
+        assert ause(error, flat, measure=measure) == pytest.approx(
+            ause_chance(error, measure=measure), rel=1e-9
+        )
+        assert ause_ratio(error, flat, measure=measure) == pytest.approx(1, rel=1e-9)
+
+
+def test_chance_has_the_closed_form_of_uniform_and_of_normal_errors():
+    count = 200_000
+    error = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    for measure in MEASURES:  # the oracle leaves 1 - f of both
+        assert ause_chance(error, measure=measure) == pytest.approx(0.99**2 / 2, abs=1e-4)
+    # Of normal errors, the smallest share k lies below the quantile z of (1 + k) / 2.
+    half_normal = math.sqrt(2) * torch.special.erfinv(error)
+
+    def left_mae(k: float) -> float:
+        z = scipy.stats.norm.ppf((1 + k) / 2)
+        return (1 - math.exp(-z * z / 2)) / k
+
+    def left_rmse(k: float) -> float:
+        z = scipy.stats.norm.ppf((1 + k) / 2)
+        return math.sqrt(max(1 - 2 * z * scipy.stats.norm.pdf(z) / k, 0))
+
+    for measure, left in (("mae", left_mae), ("rmse", left_rmse)):
+        area, _ = scipy.integrate.quad(left, 0.01, 1 - 1e-12)
+        assert ause_chance(half_normal, measure=measure) == pytest.approx(0.99 - area, abs=2e-4)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_ratio_is_0_for_the_best_order_and_more_than_1_for_the_worst(measure):
+    error, std = related()
+    assert ause_ratio(error, error.exp(), measure=measure) == 0
+    assert 0 < ause_ratio(error, std, measure=measure) < 0.9
+    assert ause_ratio(error, -error, measure=measure) > 1.5
+    expected = ause_ratio(error, std, measure=measure)
+    assert ause_ratio(8 * error, std, measure=measure) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("error", [torch.zeros(50), torch.full((50,), 0.1)])
+def test_equal_errors_are_ordered_by_chance_alone(error):
+    for measure in MEASURES:
+        assert ause_chance(error, measure=measure) == pytest.approx(0, abs=1e-12)
+        assert ause_ratio(error, normal(50), measure=measure) == 1
+
+
+# Ties and layout
+
+
 def test_tied_groups_count_with_the_mean_of_their_order():
     """Two groups of two, by hand: every order within them, averaged."""
     error, by = torch.tensor([1.0, 3.0, 2.0, 6.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -196,7 +266,7 @@ def test_without_error_there_is_no_area(by):
 
 
 def test_one_value_has_no_area():
-    assert ranking_metrics(torch.tensor([0.5]), torch.tensor([0.1])) == [0, 0, 0, 0.5, 0]
+    assert ranking_metrics(torch.tensor([0.5]), torch.tensor([0.1])) == [0, 1, 0, 1, 0, 0.5, 0]
 
 
 def test_zeros_of_either_sign_are_equal():
@@ -283,22 +353,83 @@ def test_ece_by_hand():
     std = torch.tensor([0.0, 1.0, 5.0, 10.0])  # ten bins of width 1: the first, second, sixth, last
     error = torch.tensor([2.0, 1.0, 2.0, 6.0])
     assert ece(error, std) == pytest.approx((2 + 0 + 3 + 4) / 4)
-    assert ece(error, std, bins=1) == pytest.approx(5 / 4)  # means: 2.75 and 4
-    last = torch.tensor([0.0, 10.5, 9.0]), torch.tensor([0.0, 9.5, 10.0])  # the end belongs to it
+    assert ece(error, std, bins=1) == pytest.approx((math.sqrt(126) - math.sqrt(45)) / 2)
+    last = torch.tensor([0.0, 10.0, 9.0]), torch.tensor([0.0, 9.0, 10.0])  # the end belongs to it
     assert ece(*last) == 0
-    assert ece(error, std, bins=2) == pytest.approx((abs(3 - 1) + abs(8 - 15)) / 4)
+    first, second = math.sqrt(5 / 2) - math.sqrt(1 / 2), math.sqrt(125 / 2) - math.sqrt(40 / 2)
+    assert ece(error, std, bins=2) == pytest.approx((first + second) / 2)
 
 
 def test_ece_of_a_constant_map_is_how_far_it_is_off():
     error, _ = related()
     std = torch.full_like(error, 0.5)
-    assert ece(error, std) == pytest.approx(0.5 - float(error.double().mean()), rel=1e-6)
+    rms = math.sqrt(float(error.double().square().mean()))
+    assert ece(error, std) == pytest.approx(0.5 - rms, rel=1e-6)
     assert ece(torch.zeros(3), torch.zeros(3)) == 0
 
 
 def test_ece_of_errors_that_are_their_standard_deviation_is_zero():
     _, std = related()
     assert ece(std, std) == 0
+
+
+UNIT_VARIANCE = {
+    "normal": lambda count: normal(count, seed=4),
+    "uniform": lambda count: (2 * uniform(count, seed=4) - 1) * math.sqrt(3),
+    "Laplace": lambda count: torch.tensor(
+        scipy.stats.laplace.ppf(uniform(count, seed=4, dtype=torch.float64)) / math.sqrt(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNIT_VARIANCE)
+def test_ece_of_exact_standard_deviations_tends_to_zero(kind):
+    scores = []
+    for count in (1_000, 1_000_000):
+        std = 0.01 + 0.3 * uniform(count, dtype=torch.float64) ** 3
+        scores.append(ece((std * UNIT_VARIANCE[kind](count)).abs(), std))
+    assert scores[0] < 0.02
+    assert scores[1] < scores[0] / 10  # the root of a thousand is 32
+    assert scores[1] < 5e-4
+    short = ece((std * UNIT_VARIANCE[kind](count)).abs(), 0.8 * std)
+    assert short == pytest.approx(0.2 * float(std.mean()), rel=0.03)
+
+
+@pytest.mark.parametrize("bins", [1, 3, 10])
+def test_ece_of_normal_quantiles_is_zero(bins):
+    """Each standard deviation with all quantiles of its normal distribution: no chance is left."""
+    count = 2000
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    z = math.sqrt(2) * torch.special.erfinv(2 * levels - 1)
+    z = z / z.square().mean().sqrt()
+    std = torch.linspace(0.01, 0.3, 40, dtype=torch.float64)
+    errors = (std[:, None] * z).abs()
+    assert ece(errors, std[:, None].expand_as(errors), bins) == pytest.approx(0, abs=1e-12)
+    flat = torch.full_like(z, 0.2)
+    assert ece((0.2 * z).abs(), flat, bins) == pytest.approx(0, abs=1e-12)
+
+
+def test_nll_of_normal_errors_is_the_entropy_of_the_normal_distribution():
+    std = 0.05 + uniform(400_000)
+    target = std * normal(400_000, seed=1)
+    expected = float(std.double().log().mean()) + (1 + math.log(2 * math.pi)) / 2
+    assert nll(torch.zeros_like(std), std, target) == pytest.approx(expected, abs=5e-3)
+    for factor in (0.7, 1.4):  # no other standard deviations are as likely
+        assert nll(torch.zeros_like(std), factor * std, target) > expected + 0.05
+
+
+def test_spearman_of_normal_pairs_has_its_closed_form():
+    a, other = normal(400_000), normal(400_000, seed=1)
+    for rho in (-0.9, -0.3, 0.0, 0.6):
+        b = rho * a + math.sqrt(1 - rho * rho) * other
+        expected = 6 / math.pi * math.asin(rho / 2)
+        assert spearman(a, b) == pytest.approx(expected, abs=5e-3)
+
+
+def test_spearman_of_ties_is_pearson_of_mean_ranks():
+    a, b = torch.tensor([2.0, 1.0, 2.0, 5.0]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    mean_ranks = torch.tensor([2.5, 1.0, 2.5, 4.0]), torch.tensor([3.0, 3.0, 3.0, 1.0])
+    assert spearman(a, b) == pytest.approx(pearson(*mean_ranks), rel=1e-12)
 
 
 def test_coverage_of_normal_errors_is_that_of_the_normal_distribution():
@@ -337,6 +468,10 @@ def test_the_numbers_of_a_view_are_those_of_each_function():
     assert numbers.rmse == pytest.approx(math.sqrt(float(error.double().square().mean())))
     assert numbers.ause_mae == ause(error, std, measure="mae")
     assert numbers.ause_rmse == ause(error, std, measure="rmse")
+    assert numbers.ause_mae_chance == ause_chance(error, measure="mae")
+    assert numbers.ause_rmse_chance == ause_chance(error, measure="rmse")
+    assert numbers.ause_mae_ratio == ause_ratio(error, std, measure="mae")
+    assert numbers.ause_rmse_ratio == ause_ratio(error, std, measure="rmse")
     assert numbers.ause_published == ause_published(error, std)
     assert numbers.spearman == spearman(error, std)
     assert numbers.pearson == pearson(error, std)
@@ -384,6 +519,7 @@ def test_the_mean_over_views_gives_each_the_same_weight():
 TWO_MAPS = [
     lambda a, b: sparsification(a, b, measure="mae"),
     lambda a, b: ause(a, b, measure="rmse"),
+    lambda a, b: ause_ratio(a, b, measure="rmse"),
     ause_published,
     risk_coverage,
     aurc,
@@ -438,7 +574,7 @@ def test_numbers_out_of_range():
     for z in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="z, half"):
             interval_coverage(ones, ones, ones, z)
-    with pytest.raises(ValueError, match="At least 1 bin"):
+    with pytest.raises(ValueError, match="bins should be at least 1"):
         ece(ones, ones, bins=0)
     with pytest.raises(ValueError, match='"mae" or "rmse", but is \'mse\''):
         sparsification(ones, ones, measure="mse")  # type: ignore[arg-type]
