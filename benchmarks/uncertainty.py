@@ -38,6 +38,7 @@ from lumigraph.uncertainty import (
     PUBLISHED_VIEWS,
     RateSearch,
     ause,
+    ause_ratio,
     exact,
     exact_color,
     find_rate,
@@ -60,15 +61,28 @@ COVERED = 0.5
 """Depth is compared where at least so much of a pixel is covered and the truth has a surface."""
 
 NUMBERS = {
+    "ause_mae_ratio": "AUSE (MAE) / chance",
     "ause_mae": "AUSE (MAE)",
+    "ause_rmse_ratio": "AUSE (RMSE) / chance",
     "ause_rmse": "AUSE (RMSE)",
     "spearman": "Spearman",
     "nll": "NLL",
+    "ece": "ECE",
     "mae": "error",
+    "mean_ause_mae_ratio": "AUSE / chance, of the mean",
     "mean_ause_mae": "AUSE of the mean",
     "mean_spearman": "Spearman of the mean",
     "mean_nll": "NLL of the mean",
     "mean_mae": "error of the mean",
+}
+
+DEPTH_NUMBERS = {
+    "ause_mae_ratio": "depth: AUSE (MAE) / chance",
+    "ause_rmse_ratio": "AUSE (RMSE) / chance",
+    "ause_mae": "AUSE (MAE)",
+    "ause_rmse": "AUSE (RMSE)",
+    "spearman": "Spearman",
+    "median_relative_error": "relative error, median",
 }
 
 
@@ -231,13 +245,15 @@ def _depths(
         seen, spread = render(scene, camera), exact(scene, camera, rate)
         there = (truth > 0) & (seen.opacity >= COVERED)
         error, std = (seen.depth - truth).abs()[there], spread.depth_std[there]
-        scores = [ause(error, std, measure=measure) for measure in ("mae", "rmse")]
+        scores = [
+            score(error, std, measure=measure)
+            for score in (ause_ratio, ause)
+            for measure in ("mae", "rmse")
+        ]
         relative = float((error / truth[there]).median())
         rows.append([*scores, spearman(error, std), relative])
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    return dict(
-        zip(("ause_mae", "ause_rmse", "spearman", "median_relative_error"), means, strict=True)
-    )
+    return dict(zip(DEPTH_NUMBERS, means, strict=True))
 
 
 def _coverage(
@@ -277,11 +293,10 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
             cells = [f"{value:.3f}" for value in values]
             rows.append([*about, kind, *cells, f"{1e3 * seconds:,.1f}"])
         if "depth" in runs[0]:
-            keys = ("ause_mae", "ause_rmse", "spearman", "median_relative_error")
-            values = [median(run["depth"][key] for run in runs) for key in keys]
+            values = [median(run["depth"][key] for run in runs) for key in DEPTH_NUMBERS]
             depth.append([about[0], *(f"{value:.3f}" for value in values)])
         for way in runs[0]["searches"]:
-            keys = ("rate", "passes", "search_s", "ause_mae", "mean_ause_mae")
+            keys = ("rate", "passes", "search_s", "ause_mae_ratio", "mean_ause_mae_ratio")
             values = [median(run["searches"][way][key] for run in runs) for key in keys]
             searches.append([about[0], way, *map(number, values)])
         if all(run["coverage"] for run in runs):
@@ -290,15 +305,9 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
     head = ["training views", "drop rate", "maps", *NUMBERS.values(), "ms a map"]
     lines = [f"{name}, medians of {seeds}", "", markdown(head, rows)]
     if depth:
-        head = [
-            "training views",
-            "depth: AUSE (MAE)",
-            "AUSE (RMSE)",
-            "Spearman",
-            "relative error, median",
-        ]
-        lines += ["", markdown(head, depth)]
-    head = ["training views", "search by", "drop rate", "passes", "s", "AUSE", "AUSE of the mean"]
+        lines += ["", markdown(["training views", *DEPTH_NUMBERS.values()], depth)]
+    head = ["training views", "search by", "drop rate", "passes", "s"]
+    head += ["AUSE / chance", "of the mean"]
     lines += ["", markdown(head, searches)]
     head = ["training views", "other views", "covered, mean", "least", "most"]
     return "\n".join([*lines, "", markdown(head, cover)])

@@ -27,6 +27,7 @@ from lumigraph.app.run.folder import Run, open_run
 from lumigraph.app.run.intervals import (
     Promise,
     Told,
+    choice_of_test_views,
     intervals_json,
     make_intervals,
     note_of,
@@ -115,7 +116,9 @@ def estimate_run(
         "published": mean_metrics([view.published for view in found]),
         "per_image": [asdict(view) for view in found],
         "curves": mean_curves([curves for _, curves in assessed]),
-        "intervals": intervals_json(intervals, held),
+        "intervals": intervals_json(
+            intervals, held, choice_of_test_views(views, run.selection().test_every)
+        ),
         "intervals_note": note_of(intervals, held),
     }
     run.part(FOLDER)
@@ -191,7 +194,8 @@ def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[st
     known = "" if found["calibrated"] else ", not calibrated"
     rows = [
         ("drop rate", f"{found['rate']:.4f} ({origin}{known})"),
-        ("AUSE", f"{mean['ause_mae']:.3f} (MAE), {mean['ause_rmse']:.3f} (RMSE)" if mean else None),
+        ("AUSE over chance", _ratios(found["mean"])),
+        ("AUSE", _areas(found["mean"])),
         ("Spearman", f"{mean['spearman']:.3f}" if mean else None),
         ("as published", _published(found["published"])),
         ("mean std", f"{mean['sharpness']:.4f}" if mean else None),
@@ -202,28 +206,52 @@ def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[st
     return found, rows
 
 
-def _published(metrics: dict[str, float] | None) -> str | None:
-    """The numbers with errors of the mean over masks."""
+def _ratios(metrics: dict[str, float] | None) -> str | None:
+    """How the map's order compares with a random one."""
     if metrics is None:
         return None
-    ause, spearman = metrics["ause_mae"], metrics["spearman"]
-    return f"AUSE {ause:.3f} (MAE), Spearman {spearman:.3f}, of the mean over masks"
+    mae, rmse = metrics["ause_mae_ratio"], metrics["ause_rmse_ratio"]
+    return f"{mae:.3f} (MAE), {rmse:.3f} (RMSE); 0 is best, 1 is chance"
+
+
+def _areas(metrics: dict[str, float] | None) -> str | None:
+    """The areas behind the ratios."""
+    if metrics is None:
+        return None
+    mae, rmse = (
+        f"{metrics[f'ause_{m}']:.3f} ({m.upper()}; chance {metrics[f'ause_{m}_chance']:.3f})"
+        for m in ("mae", "rmse")
+    )
+    return f"{mae}, {rmse}"
+
+
+def _published(metrics: dict[str, float] | None) -> str | None:
+    """The numbers with the errors of the mean over masks."""
+    if metrics is None:
+        return None
+    ratio, spearman = metrics["ause_mae_ratio"], metrics["spearman"]
+    return (
+        f"AUSE {metrics['ause_published']:.3f} in the paper's units, {ratio:.3f} over chance "
+        f"(MAE), Spearman {spearman:.3f}; errors of the mean over masks"
+    )
 
 
 def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The intervals, what they promise and what the test views say of it; or why there are none."""
+    """The intervals, what they promise and hold in the test views, or why there are none."""
     made, note = found["intervals"], found["intervals_note"]
     if made is None:
         return [("intervals", note)]
-    promise = f"{percent(1 - made['beta'])} of the values in {percent(made['level'])} of views"
+    within, level = percent(1 - made["beta"]), percent(made["level"])
+    promise = f"{within} of the colour values in {level} of views"
     covered = None
     if made["covered_views"] is not None:
         covered = (
             f"{percent(made['covered_views'])} of the test views, "
-            f"{percent(made['covered_values'])} of their values; {made['width']:.3f} wide"
+            f"{percent(made['covered_values'])} of their colour values; "
+            f"mean width {made['width']:.3f}"
         )
     return [
-        ("intervals", f"colour +- {made['q']:.3g} std, to hold {promise}"),
+        ("intervals", f"colour value +- {made['q']:.3g} std, to hold {promise}"),
         ("they hold", covered),
-        ("but", note),
+        ("limit", note),
     ]

@@ -26,7 +26,8 @@ def uncertainty(
     seed: Annotated[int, typer.Option(min=0, help="Of sampled masks.")] = 0,
     level: Annotated[float, typer.Option(help="Share of views that intervals must cover.")] = 0.9,
     within: Annotated[
-        float, typer.Option(help="Share of a view's values that must lie within theirs.")
+        float,
+        typer.Option(help="Share of a view's colour values that must lie in their intervals."),
     ] = 0.9,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")

@@ -1,12 +1,16 @@
-"""Intervals of a run: how wide they must be, by the views set aside, and how they do on others."""
+"""Intervals of a run: their width comes from the calibration views, their coverage from test views.
+
+An interval belongs to a colour value: one channel of one pixel. Three of them, one for each
+channel, belong to a pixel; they do not promise to hold all three channels together.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from lumigraph.datasets import Frame
+from lumigraph.datasets import Capture, Frame
 from lumigraph.render import Camera
 from lumigraph.uncertainty import (
     Calibration,
@@ -20,13 +24,13 @@ from lumigraph.uncertainty import (
 from lumigraph.uncertainty.conformal import STD_FLOOR, share_inside
 
 Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
-"""What a camera sees, and its standard deviation. [height, width, 3] both"""
+"""The picture that a camera sees, and its standard deviation. Both [height, width, 3]"""
 
 Told = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Called with the name of the work, how much of it is done, and of how much."""
 
 RANGE = 1.0
-"""Of colours: an interval as wide as this says nothing."""
+"""Colour values go from 0 to 1, so an interval as wide as this says nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Promise:
     """What intervals are asked to hold.
 
     Attributes:
-        level: Share of views that they are to cover, in (0, 1).
-        within: Share of its values that makes a view a covered one, in (0, 1].
+        level: The share of views that must be covered, in (0, 1).
+        within: The share of a view's colour values that must lie in their intervals for the view to
+            be covered, in (0, 1].
     """
 
     level: float = 0.9
@@ -45,23 +50,23 @@ class Promise:
         if not 0 < self.level < 1:
             raise ValueError(
                 f"The level is the share of views that intervals must cover, between 0 and 1, not "
-                f"{self.level}"
+                f"{self.level}: give 0.9, for example"
             )
         if not 0 < self.within <= 1:
             raise ValueError(
-                "The share of a view's values that must lie within their intervals is above 0 and "
-                f"at most 1, not {self.within}"
+                "The share of a view's colour values that must lie in their intervals is above 0 "
+                f"and at most 1, not {self.within}: give 0.9, for example"
             )
 
 
 @dataclass(frozen=True)
 class Held:
-    """How the intervals do in a test view.
+    """What the intervals of a test view hold.
 
     Attributes:
-        covered: Whether enough of its values lie within.
-        inside: The share that does.
-        width: Mean distance from the lower to the upper end, where colours go from 0 to 1.
+        covered: Whether at least the promised share of its colour values lies in their intervals.
+        inside: The share of its colour values that lies in their intervals.
+        width: Mean width of its intervals; colour values go from 0 to 1.
     """
 
     covered: bool
@@ -71,13 +76,13 @@ class Held:
 
 @dataclass(frozen=True)
 class Intervals:
-    """What the views set aside say.
+    """The intervals that the calibration views give.
 
     Attributes:
-        promise: What was asked.
-        calibration: How wide intervals are; None where there can be none.
-        scores: Of the views set aside.
-        note: What is to be known of it, a sentence without its full stop.
+        promise: What was asked for.
+        calibration: The width of the intervals in standard deviations; None if there are none.
+        scores: The score of each calibration view.
+        note: A limit of the intervals or the reason for having none: a sentence without full stop.
     """
 
     promise: Promise
@@ -86,7 +91,7 @@ class Intervals:
     note: str | None = None
 
     def held(self, picture: Tensor, std: Tensor, photo: Tensor) -> Held | None:
-        """How they do in a view. All [height, width, 3], in [0, 1]"""
+        """What the intervals of a view hold, if there are any. All [height, width, 3] in [0, 1]"""
         if self.calibration is None:
             return None
         low, high = interval(self.calibration, picture, std)
@@ -104,22 +109,22 @@ def make_intervals(
     promise: Promise,
     told: Told = lambda what, done, of: None,
 ) -> Intervals:
-    """The intervals that keep the promise, or the best one that so few views allow.
+    """The intervals that keep the promise, or the highest level that the number of views allows.
 
-    The scores are of what the estimator gives, neither rounded to 8 bits nor cut to [0, 1].
+    The views are scored by the pictures as rendered, neither rounded to 8 bits nor cut to [0, 1].
 
     Args:
-        frames: Set aside from training, and seen by nobody since.
-        estimator: Of the standard deviations that the intervals will be made of.
-        rate: At which splats are left out there.
-        promise: What they are to hold.
-        told: How far it is.
+        frames: The calibration views: neither trained on nor reported on.
+        estimator: Makes the picture and the standard deviation that the intervals are made from.
+        rate: The drop rate of the estimator.
+        promise: What the intervals are asked to hold.
+        told: Called with the progress.
     """
     if not frames:
         return Intervals(promise, note=_none_set_aside(promise))
     if rate == 0:
-        sentence = "At a drop rate of 0 nothing varies, so no intervals can be made of it"
-        return Intervals(promise, note=f"{sentence}: give a higher --rate, or none")
+        sentence = "At a drop rate of 0 nothing varies, so there are no intervals"
+        return Intervals(promise, note=f"{sentence}: give a --rate above 0, or leave it out")
     scores, spread = [], 0.0
     for done, frame in enumerate(frames, 1):
         picture, std = estimator(frame.camera)
@@ -128,7 +133,7 @@ def make_intervals(
         spread = max(spread, float(std.max()))
         told("Calibrating intervals", done, len(frames))
     if spread <= STD_FLOOR:
-        sentence = "In no view set aside does anything vary, so no intervals can be made of it"
+        sentence = "In no calibration view does anything vary, so there are no intervals"
         return Intervals(promise, note=f"{sentence}: give a higher --rate")
     few = len(scores) < views_needed(1 - promise.level)
     level = best_level(len(scores)) if few else promise.level
@@ -137,8 +142,26 @@ def make_intervals(
     return Intervals(promise, calibration, tuple(scores), note)
 
 
-def intervals_json(made: Intervals, held: Sequence[Held]) -> dict[str, Any] | None:
-    """The intervals as estimate.json keeps them, with how they do in the test views."""
+def choice_of_test_views(capture: Capture, every: int) -> Literal["every_nth", "listed"]:
+    """Whether the test views are every Nth photo of the list sorted by name, or named by a list.
+
+    Calibration views are drawn by chance from the photos that are not test views, so they are
+    exchangeable with other photos drawn so. Every Nth photo of the same list is much alike. Test
+    views that a list names can be of another kind, and the intervals promise nothing for them.
+    """
+    names = sorted(frame.name for frame in capture.frames)
+    by_rule = every > 0 and names[::every] == [frame.name for frame in capture.test]
+    return "every_nth" if by_rule else "listed"
+
+
+def intervals_json(made: Intervals, held: Sequence[Held], test_views: str) -> dict[str, Any] | None:
+    """The intervals as estimate.json keeps them, with what they hold in the test views.
+
+    Args:
+        made: The intervals.
+        held: What they hold in each test view.
+        test_views: How the test views were chosen, by `choice_of_test_views`.
+    """
     if made.calibration is None:
         return None
     return {
@@ -148,27 +171,29 @@ def intervals_json(made: Intervals, held: Sequence[Held]) -> dict[str, Any] | No
         "covered_views": _mean([each.covered for each in held]),
         "covered_values": _mean([each.inside for each in held]),
         "width": _mean([each.width for each in held]),
+        "test_views": test_views,
         "scores": list(made.scores),
     }
 
 
 def note_of(made: Intervals, held: Sequence[Held]) -> str | None:
-    """What is to be known of the intervals, a sentence or two without the last full stop."""
+    """The limits of the intervals, in a sentence or two without the last full stop."""
     width = _mean([each.width for each in held])
-    wide = "The intervals are wider than the range of colours: they are true and say nothing"
+    wide = "The intervals are wider than the range of colour values: they are true but useless"
     notes = [made.note, wide if width is not None and width >= RANGE else None]
     return ". ".join(note for note in notes if note) or None
 
 
 def percent(share: float) -> str:
-    """A share as a person reads it."""
-    return f"{100 * share:.3g} %"
+    """A share in percent, to three digits; "100 %" only stands for all."""
+    digits = f"{100 * share:.3g}"
+    return "99.9 %" if digits == "100" and share < 1 else f"{digits} %"
 
 
 def _none_set_aside(promise: Promise) -> str:
     needed = views_needed(1 - promise.level)
     return (
-        "There are no intervals, as no views were set aside to calibrate them: train with "
+        "There are no intervals because no views were set aside to calibrate them: train with "
         f"--calibration {needed}, which is enough to cover {percent(promise.level)} of views"
     )
 
@@ -176,8 +201,8 @@ def _none_set_aside(promise: Promise) -> str:
 def _too_few(promise: Promise, views: int) -> str:
     needed = views_needed(1 - promise.level)
     return (
-        f"{needed} calibration views are needed for {percent(promise.level)}, there "
-        f"{'is' if views == 1 else 'are'} {views}: the intervals cover "
+        f"{needed} calibration views are needed to cover {percent(promise.level)} of views, but "
+        f"there {'is' if views == 1 else 'are'} {views}: the intervals cover "
         f"{percent(best_level(views))} of views"
     )
 

@@ -1,4 +1,4 @@
-"""uncertainty/report.html: how far to trust a run, on one page that needs nothing else."""
+"""uncertainty/report.html: how far to trust a run, on one page without other files."""
 
 from collections.abc import Sequence
 from html import escape
@@ -16,48 +16,49 @@ from lumigraph.app.run.report import ERROR_SCALE, PICTURED, STYLE, image_tag, ti
 from lumigraph.datasets import Frame
 
 NUMBERS = {
-    "ause_mae": "AUSE, MAE (0: perfect)",
-    "ause_rmse": "AUSE, RMSE",
+    "ause_mae_ratio": "AUSE over chance (MAE): 0 is best, 1 is chance",
+    "ause_rmse_ratio": "AUSE over chance (RMSE)",
     "spearman": "Spearman with the error",
-    "pearson": "Pearson",
+    "pearson": "Pearson with the error",
     "nll": "negative log likelihood, nats",
-    "ece": "expected calibration error",
-    "coverage_95": "share inside 1.96 std",
+    "ece": "expected calibration error: 0 is best",
+    "coverage_95": "of the values within 1.96 std: 0.95 is best",
     "sharpness": "mean std",
     "mae": "mean error",
 }
-"""What is in the table, and what it is."""
+"""The metrics at the top of the page, with their labels."""
 
 PLOTS = {
     "sparsification_mae": Plot(
         "Sparsification, MAE",
-        "of the values removed, the most uncertain first",
-        "error of the rest, over that of all",
-        "The sooner it falls, the better the map knows where the errors are. Dashed: the largest "
-        "errors removed first, which no map can beat. A map that knows nothing stays at 1.",
+        "share of the values removed, the most uncertain first",
+        "MAE of the rest, over that of all",
+        "The lower the curve, the better the map knows where the errors are. Dashed: the largest "
+        "errors are removed first, which no map can beat. A random map stays at 1. AUSE is the "
+        "area between the two curves.",
     ),
     "sparsification_rmse": Plot(
         "Sparsification, RMSE",
-        "of the values removed, the most uncertain first",
-        "error of the rest, over that of all",
-        "The same for squared errors, in which the few large ones count most.",
+        "share of the values removed, the most uncertain first",
+        "RMSE of the rest, over that of all",
+        "The same for the root of the mean squared error, in which large errors count most.",
     ),
     "risk_coverage": Plot(
         "Risk and coverage",
-        "of the values kept, the most certain",
+        "share of the values kept, the most certain first",
         "their mean error",
-        "What to expect of the part that is trusted: errors where colours go from 0 to 1. Dashed: "
-        "the smallest errors kept.",
+        "The error to expect of the part that is trusted; colour values go from 0 to 1. Dashed: "
+        "the values with the smallest errors are kept.",
     ),
     "reliability": Plot(
         "Reliability",
-        "of a normal distribution, in colour \u00b1 z standard deviations",
-        "share of the values within",
-        "Below the dashed line the standard deviations are too small to be read as they are: this "
-        "is what intervals mend.",
+        "share of a normal distribution within \u00b1 z standard deviations",
+        "share of the values within \u00b1 z",
+        "On the dashed line the errors are normal with these standard deviations. Below it the "
+        "standard deviations are too small; the intervals correct that.",
     ),
 }
-"""What is drawn of the curves of estimate.json."""
+"""The plots of the curves in estimate.json."""
 
 
 def write_uncertainty_report(run: Run, estimate: dict[str, Any]) -> Path:
@@ -86,57 +87,82 @@ th:first-child {{ min-width: 8.5rem; }}
 <div class="tiles">{"".join(tiles)}</div>{note}
 <h2>Intervals</h2>{_intervals(estimate)}
 <h2>How well the map knows its errors</h2>{_curves(estimate["curves"])}
-{_published(estimate["published"])}
+{_areas(mean)}{_published(estimate["published"])}
 <h2>Test views</h2>{_views(run, estimate["per_image"])}
 </body></html>
 """
 
 
 _UNCALIBRATED = (
-    "<p>* Not calibrated: this rate was given, and no training photo was asked whether the scene "
-    "allows it.</p>"
+    "<p>* Not calibrated: this rate was not found by a search on the training photos of this "
+    "scene, so its maps can be compared with each other but not with those of other scenes.</p>"
 )
 
 
+_TEST_VIEWS = {
+    "every_nth": "They are every Nth photo of the same list, chosen without regard to what they "
+    "show, so about the promised share should be covered.",
+    "listed": "The capture itself or the list given with --test names them. They may be of another "
+    "kind than the calibration views, along another path or in other light for example: then the "
+    "promise does not extend to them.",
+}
+"""What the promise means for the test views, by how these were chosen."""
+
+
 def _intervals(estimate: dict[str, Any]) -> str:
-    """How wide intervals are, what they promise and what became of it, for whoever reads it."""
+    """The width of the intervals, what they promise, and what they hold in the test views."""
     found, note = estimate["intervals"], estimate["intervals_note"]
     said = f"<p>{escape(note)}.</p>" if note else ""
     if found is None:
         return said
     level, within = percent(found["level"]), percent(1 - found["beta"])
     tiles = [
-        tile(level, "of views covered, as promised"),
-        tile(within, "of the values in such a view"),
+        tile(level, "of views covered: the promise"),
+        tile(within, "of the colour values in a covered view"),
         tile(f"\u00b1 {found['q']:.3g}", "standard deviations (q)"),
     ]
     text = (
-        f"Each colour value gets an interval: itself, and {found['q']:.3g} standard deviations "
-        f"to both sides. How many it takes was measured on {found['views']} of the photos, which "
-        "were set aside from training. The promise: a further view taken like those is covered "
-        f"with a probability of at least {level}, and covered means that at least {within} of its "
-        "values lie within their intervals. It holds whatever the shape of the errors, but not for "
-        "cameras or light unlike those of the photos."
+        "A colour value is one channel of one pixel. Its interval goes "
+        f"{found['q']:.3g} standard deviations to both sides of the picture's value. This number "
+        f"was measured on {found['views']} photos, the calibration views, which were set aside "
+        "from training. A view is covered if at least "
+        f"{within} of its colour values lie in their intervals. The promise: a further photo, "
+        "chosen in the same way as the calibration views from the same photos and set aside from "
+        f"training too, is covered with a probability of at least {level}. The promise holds for "
+        "errors of any distribution, but not for cameras or light unlike those of the photos."
     )
     if found["covered_views"] is not None:
         tiles += _kept(estimate["per_image"], found)
         text += (
-            " The test views had no part in it and show whether it is kept; a few of them can "
-            "well be off it by chance."
+            " The test views were neither trained on nor calibrated on, and show what the "
+            f"intervals hold. {_TEST_VIEWS[found['test_views']]} Of few views the share that is "
+            "covered scatters by chance."
         )
     if not estimate["calibrated"]:
-        text += " That the drop rate was given changes nothing in this, only how wide they are."
+        text += " It holds for a drop rate that is not calibrated, too: only the widths differ."
     return f'<div class="tiles">{"".join(tiles)}</div>{said}<p>{escape(text)}</p>'
 
 
 def _kept(entries: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[str]:
-    """What became of the promise in the test views."""
+    """What the intervals hold in the test views."""
     covered = sum(entry["interval"]["covered"] for entry in entries)
     return [
         tile(f"{covered} of {len(entries)}", "test views covered"),
-        tile(percent(found["covered_values"]), "of their values within"),
-        tile(f"{found['width']:.3f}", "mean width, of colours from 0 to 1"),
+        tile(percent(found["covered_values"]), "of their colour values within"),
+        tile(f"{found['width']:.3f}", "mean width; colour values go from 0 to 1"),
     ]
+
+
+def _areas(metrics: dict[str, float]) -> str:
+    """The areas behind the ratios, as other papers report them."""
+    if not metrics:
+        return ""
+    return (
+        f"<p>AUSE as other papers report it is {metrics['ause_mae']:.3f} (MAE) and "
+        f"{metrics['ause_rmse']:.3f} (RMSE). On the errors of these views a random map scores "
+        f"{metrics['ause_mae_chance']:.3f} and {metrics['ause_rmse_chance']:.3f}; the ratios above "
+        "are the means of each view's AUSE over what chance scores there.</p>"
+    )
 
 
 def _published(metrics: dict[str, float] | None) -> str:
@@ -144,16 +170,17 @@ def _published(metrics: dict[str, float] | None) -> str:
     if metrics is None:
         return ""
     return (
-        "<p>All errors are those of the picture with all splats. PH-Dropout was published with "
-        "errors of the mean over masks, which is darker the more is left out: so counted, AUSE is "
-        f"{metrics['ause_mae']:.3f} (MAE) and {metrics['ause_rmse']:.3f} (RMSE), in the units of "
-        f"the paper {metrics['ause_published']:.3f}, Spearman {metrics['spearman']:.3f}, the "
-        f"negative log likelihood {metrics['nll']:.3f}.</p>"
+        "<p>All these errors are those of the picture with all splats. PH-Dropout was published "
+        "with the errors of the mean over masks, which is darker the more is left out. By those "
+        f"errors AUSE over chance is {metrics['ause_mae_ratio']:.3f} (MAE) and "
+        f"{metrics['ause_rmse_ratio']:.3f} (RMSE), AUSE in the units of that paper "
+        f"{metrics['ause_published']:.3f}, Spearman {metrics['spearman']:.3f}, and the negative "
+        f"log likelihood {metrics['nll']:.3f}.</p>"
     )
 
 
 def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
-    """The curves, each the mean over the test views."""
+    """The plots of the curves, each the mean over the test views."""
     if curves is None:
         return "<p>No views were held out.</p>"
     plots = (plot_svg(plot, **curves[name]) for name, plot in PLOTS.items())
@@ -166,22 +193,23 @@ def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:
         return "<p>None were held out.</p>"
     frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
     rows = []
-    for place, entry in enumerate(sorted(entries, key=lambda e: -e["metrics"]["ause_mae"])):
+    for place, entry in enumerate(sorted(entries, key=lambda e: -e["metrics"]["ause_mae_ratio"])):
         pictures = _pictures(run, *frames[entry["name"]]) if place < PICTURED else "<td></td>" * 3
         numbers = entry["metrics"]
         rows.append(
-            f"<tr><td>{escape(printable(entry['name']))}<br>AUSE {numbers['ause_mae']:.3f}<br>"
-            f"Spearman {numbers['spearman']:.3f}{_within(entry['interval'])}</td>{pictures}</tr>"
+            f"<tr><td>{escape(printable(entry['name']))}<br>AUSE over chance "
+            f"{numbers['ause_mae_ratio']:.3f}<br>Spearman {numbers['spearman']:.3f}"
+            f"{_within(entry['interval'])}</td>{pictures}</tr>"
         )
     return (
         '<div class="wide"><table><tr><th>View; the worst map first</th><th>Photo</th>'
-        "<th>Uncertainty: std, 0 to 0.25, its root</th>"
-        f"<th>Error, {ERROR_SCALE:.0f} times</th></tr>{''.join(rows)}</table></div>"
+        "<th>Uncertainty: the root of the std, from 0 to 0.25</th>"
+        f"<th>Error, {ERROR_SCALE:.0f} times as bright</th></tr>{''.join(rows)}</table></div>"
     )
 
 
 def _within(held: dict[str, Any] | None) -> str:
-    """What the intervals hold of a view, if there are any."""
+    """The share of a view that its intervals hold, if there are any."""
     if held is None:
         return ""
     return f"<br>{percent(held['inside'])} within{'' if held['covered'] else ': not covered'}"

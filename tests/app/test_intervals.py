@@ -1,4 +1,6 @@
-"""Intervals of a run: numbers by hand, what so few views allow, and why there may be none."""
+"""Intervals of a run: numbers by hand, levels that few views allow, and reasons for none."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,13 +9,14 @@ from torch import Tensor
 from lumigraph.app.run.intervals import (
     Held,
     Promise,
+    choice_of_test_views,
     intervals_json,
     make_intervals,
     note_of,
     percent,
 )
-from lumigraph.datasets import Frame
-from lumigraph.render import Camera
+from lumigraph.datasets import Capture, Frame
+from lumigraph.render import Camera, Similarity
 from lumigraph.uncertainty import Calibration
 
 STD = 0.1
@@ -21,13 +24,13 @@ CAMERA = Camera(torch.eye(4, dtype=torch.float64), (5.0, 5.0), (2.5, 1.0), 5, 2)
 
 
 def frame(*levels: int) -> Frame:
-    """A photo whose ten pixels have these grey levels, over and over."""
+    """A photo of ten pixels that repeats these grey levels."""
     photo = torch.tensor(levels * (10 // len(levels)), dtype=torch.uint8)
     return Frame("x", CAMERA, lambda: photo.view(2, 5, 1).expand(2, 5, 3))
 
 
 def flat(std: float):
-    """An estimator that sees black everywhere."""
+    """An estimator of a black picture with this standard deviation everywhere."""
 
     def estimate(camera: Camera) -> tuple[Tensor, Tensor]:
         size = (camera.height, camera.width, 3)
@@ -57,7 +60,7 @@ def test_q_and_coverage_by_hand():
     assert [each.covered for each in held] == [True, False, True]
     assert [each.inside for each in held] == pytest.approx([1, 0, 0.9])
     assert [each.width for each in held] == pytest.approx([2 * 90 / 255] * 3)
-    data = intervals_json(made, held)
+    data = intervals_json(made, held, "every_nth")
     assert data is not None
     assert Calibration.from_plain(data) == made.calibration
     assert data["covered_views"] == pytest.approx(2 / 3)
@@ -65,10 +68,11 @@ def test_q_and_coverage_by_hand():
     assert data["width"] == pytest.approx(180 / 255)
     assert data["asked_level"] == 0.9
     assert data["level"] == pytest.approx(0.9)
+    assert data["test_views"] == "every_nth"
     assert data["scores"] == list(made.scores)
 
 
-def test_the_promise_is_kept_to():
+def test_the_promise_sets_level_and_share():
     frames = [frame(level, 0) for level in range(10, 100, 10)]
     half = make_intervals(frames, flat(STD), 0.2, Promise(within=0.5)).calibration
     most = make_intervals(frames, flat(STD), 0.2, Promise(level=0.5, within=1)).calibration
@@ -82,15 +86,19 @@ def test_the_promise_is_kept_to():
 @pytest.mark.parametrize(
     ("count", "level", "sentence"),
     [
-        (4, 0.9, "9 calibration views are needed for 90 %, there are 4: .* cover 80 % of views"),
-        (1, 0.9, "there is 1: the intervals cover 50 %"),
-        (9, 0.95, "19 calibration views are needed for 95 %, there are 9: .* cover 90 %"),
+        (4, 0.9, "9 calibration .* to cover 90 % of views, but there are 4: .* cover 80 %"),
+        (1, 0.9, "but there is 1: the intervals cover 50 % of views"),
+        (
+            9,
+            0.95,
+            "19 calibration .* to cover 95 % of views, but there are 9: .* cover 90 %",
+        ),
     ],
 )
-def test_too_few_views_cover_what_they_can_and_say_so(count, level, sentence):
+def test_too_few_views_lower_the_level_and_say_so(count, level, sentence):
     frames = [frame(10 * k) for k in range(1, count + 1)]
     made = make_intervals(frames, flat(STD), 0.2, Promise(level))
-    data = intervals_json(made, [])
+    data = intervals_json(made, [], "listed")
     assert data is not None
     assert data["asked_level"] == level
     assert data["level"] == pytest.approx(count / (count + 1))
@@ -107,26 +115,37 @@ def test_too_few_views_cover_what_they_can_and_say_so(count, level, sentence):
     [
         (0, 0.2, STD, "train with --calibration 9, which is enough to cover 90 %"),
         (9, 0.0, 0.0, "At a drop rate of 0 nothing varies"),
-        (9, 0.2, 0.0, "In no view set aside does anything vary"),
+        (9, 0.2, 0.0, "In no calibration view does anything vary"),
     ],
 )
-def test_where_there_can_be_none_a_sentence_says_why(count, rate, std, words):
+def test_a_sentence_says_why_there_are_no_intervals(count, rate, std, words):
     made = make_intervals([frame(9)] * count, flat(std), rate, Promise())
-    assert intervals_json(made, []) is None
+    assert intervals_json(made, [], "listed") is None
     assert made.held(*flat(STD)(CAMERA), frame(9).image().float() / 255) is None
     assert words in (note_of(made, []) or "")
 
 
-def test_intervals_that_say_nothing_are_told_as_such():
+def test_intervals_wider_than_the_range_of_colours_are_noted():
     made = make_intervals([frame(200)] * 9, flat(STD), 0.2, Promise())
     assert note_of(made, [Held(covered=True, inside=1.0, width=0.9)]) is None
     note = note_of(made, [Held(covered=True, inside=1.0, width=1.1)])
-    assert "wider than the range of colours" in (note or "")
+    assert "wider than the range of colour values" in (note or "")
+
+
+def test_values_are_counted_not_pixels():
+    """Each channel of a pixel counts by itself: a pixel with one channel outside is two inside."""
+    made = make_intervals([frame(9)] * 9, flat(STD), 0.2, Promise(within=0.6))
+    photo = torch.zeros(2, 5, 3)
+    photo[..., 2] = 0.5
+    held = made.held(*flat(STD)(CAMERA), photo)
+    assert held is not None
+    assert held.inside == pytest.approx(2 / 3)
+    assert held.covered
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
-def test_shares_that_are_none_are_refused(share):
-    with pytest.raises(ValueError, match=f"share of views .* between 0 and 1, not {share}"):
+def test_shares_out_of_range_are_refused(share):
+    with pytest.raises(ValueError, match=f"share of views .* and 1, not {share}: give 0.9"):
         Promise(level=share)
     with pytest.raises(ValueError, match=f"at most 1, not {share}"):
         Promise(within=share)
@@ -137,11 +156,34 @@ def test_all_views_cannot_be_promised():
         Promise(level=1)
 
 
-def test_shares_are_read_as_percents():
-    assert [percent(share) for share in (0.9, 1 - 0.1, 0.8333333, 1.0, 0.005)] == [
-        "90 %",
-        "90 %",
-        "83.3 %",
-        "100 %",
-        "0.5 %",
-    ]
+def test_test_views_are_chosen_by_rule_or_by_a_list():
+    frames = [replace(frame(9), name=f"{k:03}.png") for k in range(10)]
+
+    def capture(*tests: int, aside: int) -> Capture:
+        rest = [k for k in range(10) if k not in (*tests, aside)]
+        train, test, calibration = (
+            tuple(frames[k] for k in chosen) for chosen in (rest, tests, [aside])
+        )
+        no_points = torch.zeros(0, 3, dtype=torch.float64)
+        one = Similarity.identity()
+        return Capture("x", train, test, no_points, no_points, one, calibration=calibration)
+
+    assert choice_of_test_views(capture(0, 4, 8, aside=3), 4) == "every_nth"
+    for tests, every in (((0, 4, 8), 8), ((1, 5, 9), 4), ((0, 4), 4), ((), 0), ((2, 3), 0)):
+        assert choice_of_test_views(capture(*tests, aside=7), every) == "listed"
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.9, "90 %"),
+        (1 - 0.1, "90 %"),
+        (0.8333333, "83.3 %"),
+        (1.0, "100 %"),
+        (0.005, "0.5 %"),
+        (0.99949, "99.9 %"),
+        (0.99999, "99.9 %"),  # which is not all
+    ],
+)
+def test_shares_are_read_as_percents(share, told):
+    assert percent(share) == told

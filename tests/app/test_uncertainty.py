@@ -78,6 +78,12 @@ def test_a_run_and_its_capture_give_maps_numbers_and_a_page(run: Run, capture: P
     for whole, part in (("mean", "metrics"), ("published", "published")):
         mean = sum(seen[part]["ause_mae"] for seen in printed["per_image"]) / len(frames)
         assert printed[whole]["ause_mae"] == pytest.approx(mean)
+        for measure in ("mae", "rmse"):
+            for seen in printed["per_image"]:
+                ause, chance, ratio = (
+                    seen[part][f"ause_{measure}{end}"] for end in ("", "_chance", "_ratio")
+                )
+                assert ratio == pytest.approx(ause / chance)
     # The mean over masks is darker than the picture, and farther from the photo.
     assert printed["published"]["mae"] > printed["mean"]["mae"]
     assert printed["published"]["sharpness"] == printed["mean"]["sharpness"]
@@ -149,7 +155,9 @@ def test_views_set_aside_give_intervals(calibrated: Run, capture: Path):
     assert f"<b>{sum(covered)} of {len(covered)}</b><span>test views covered" in page
     assert f"{made['q']:.3g} standard deviations" in page
     assert page.count("% within") == len(covered)
-    assert "changes nothing in this" not in page
+    assert "not calibrated, too" not in page
+    assert made["test_views"] == "listed"  # the built-in scene names its own
+    assert "The capture itself or the list given with --test names them" in page
 
     stored = stored_calibration(calibrated, scene)
     assert stored == Calibration.from_plain(made)
@@ -161,12 +169,12 @@ def test_a_level_that_the_views_do_not_allow_is_lowered_and_said(calibrated: Run
     said = " ".join(
         invoked("uncertainty", calibrated.folder, "--rate", 0.1, "--level", 0.95).split()
     )
-    assert "colour +- " in said
-    assert "std, to hold 90 % of the values in 90 % of views" in said
+    assert "colour value +- " in said
+    assert "std, to hold 90 % of the colour values in 90 % of views" in said
     assert "19 calibration views are needed" in said
     page = (calibrated.folder / "uncertainty" / "report.html").read_text()
     assert "there are 9: the intervals cover 90 % of views." in page
-    assert "the drop rate was given changes nothing in this" in page
+    assert "It holds for a drop rate that is not calibrated, too" in page
     narrow = estimate_run(calibrated, Asked(rate=0.1, promise=Promise(0.5, 0.5)))["intervals"]
     assert narrow["q"] < stored_at(calibrated, 0.9, 0.9)
     assert (narrow["alpha"], narrow["beta"], narrow["level"]) == (0.5, 0.5, 0.5)
@@ -206,7 +214,7 @@ def test_a_page_without_test_views_has_intervals(capture: Path, tmp_path: Path):
     assert found["intervals"]["covered_views"] is found["intervals"]["width"] is None
     page = (tmp_path / "run" / "uncertainty" / "report.html").read_text()
     assert "No views were held out" in page
-    assert "measured on 4 of the photos" in page
+    assert "measured on 4 photos, the calibration views" in page
     assert "test views covered" not in page
     assert "they hold" not in invoked("uncertainty", tmp_path / "run", "--rate", 0.1)
 

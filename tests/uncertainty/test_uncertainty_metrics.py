@@ -179,7 +179,7 @@ def test_chance_has_the_closed_form_of_uniform_and_of_normal_errors():
         z = scipy.stats.norm.ppf((1 + k) / 2)
         return math.sqrt(max(1 - 2 * z * scipy.stats.norm.pdf(z) / k, 0))
 
-    for measure, left in (("mae", left_mae), ("rmse", left_rmse)):
+    for measure, left in zip(MEASURES, (left_mae, left_rmse), strict=True):
         area, _ = scipy.integrate.quad(left, 0.01, 1 - 1e-12)
         assert ause_chance(half_normal, measure=measure) == pytest.approx(0.99 - area, abs=2e-4)
 

@@ -26,7 +26,8 @@ export function wordsOf(reading, mode) {
   if (!reading.calibrated) return [...lines, "Not calibrated: no range is known"];
   const ranges = low.map((from, i) => `${part(from)}–${part(high[i])}`);
   lines.push(`Photos would show ${ranges.join("  ")}`);
-  lines.push(`in ${percent(reading.level)} of views, for ${percent(reading.within)} of their pixels`);
+  const within = percent(reading.within);
+  lines.push(`in ${percent(reading.level)} of views, for ${within} of their colour values`);
   return lines;
 }
 

@@ -463,7 +463,7 @@ def test_a_range_is_told_in_words(browser: Browser, served: pages.Page):
         [
             "Colour 0.52  0.40  0.31  ± 0.020",
             "Photos would show 0.48\u20130.56  0.30\u20130.50  0.00\u20131.00",
-            "in 90 % of views, for 95 % of their pixels",
+            "in 90 % of views, for 95 % of their colour values",
         ],
         ["Nothing here"],
     ]
