@@ -1,4 +1,4 @@
-"""Density control: grow splats where the image pulls at them, prune what is not needed.
+"""Density control: splats with large image gradients grow, useless splats are removed.
 
 3DGS (arXiv 2308.04079, section 5.2), with the absolute gradients of AbsGS (arXiv 2404.10484).
 """
@@ -16,7 +16,7 @@ from lumigraph.recon.splats.state import SplatFit, forget_curvature, no_pull
 from lumigraph.render import Splats
 
 SPLIT_SHRINK = 1.6
-"""Both halves of a split splat are this much smaller (3DGS, section 5.2)."""
+"""Each half of a split splat is smaller than the whole by this factor (3DGS, section 5.2)."""
 
 
 def control_density(fit: SplatFit, loss: float, generator: torch.Generator) -> str | None:
@@ -63,7 +63,7 @@ def remove_unsound(fit: SplatFit) -> str | None:
 
 
 def refine(fit: SplatFit, generator: torch.Generator) -> None:
-    """Clones small splats and splits large ones that are pulled at; removes the useless.
+    """Clones small splats and splits large ones that have large gradients; removes useless ones.
 
     Args:
         fit: Is changed; all its splats are sound.
@@ -84,7 +84,7 @@ def refine(fit: SplatFit, generator: torch.Generator) -> None:
 
 
 def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The candidates, or those pulled at hardest where there are more than `count`. [splats]"""
+    """The candidates, or if they are more than `count`, those with the largest pull. [splats]"""
     if int(candidates.sum()) <= count:
         return candidates
     order = torch.where(candidates, pull, -1).argsort(descending=True, stable=True)
@@ -94,7 +94,7 @@ def _strongest(pull: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 
 def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
-    """Two smaller copies of each splat, at places drawn from the splat's own Gaussian."""
+    """Two smaller copies of each splat, at random places that follow its Gaussian."""
     rotations = rotation_matrices(splats.quaternions)
     halves = []
     for _ in range(2):
@@ -111,7 +111,7 @@ def split(splats: Splats, generator: torch.Generator) -> list[Splats]:
 
 
 def reset_opacities(fit: SplatFit) -> None:
-    """Makes every splat faint, so that those which are needed must prove it (3DGS, section 5.2)."""
+    """Makes every splat faint; training makes the useful ones opaque again (3DGS, section 5.2)."""
     faint = 2 * fit.plan.prune_opacity
     fit.splats.opacity_logits.clamp_(max=math.log(faint / (1 - faint)))
     fit.first["opacity_logits"].zero_()
@@ -119,7 +119,7 @@ def reset_opacities(fit: SplatFit) -> None:
 
 
 def _rebuild(fit: SplatFit, kept: Tensor, added: list[Splats]) -> None:
-    """Keeps some splats with their moments and adds new ones without any, neighbours together."""
+    """Keeps some splats with their moments, adds new ones with zero moments, and sorts all."""
     count = sum(len(splats) for splats in added)
     tensors = {
         name: torch.cat([value[kept], *(splats.tensors[name] for splats in added)])

@@ -1,8 +1,12 @@
-"""What a fit will do, in numbers."""
+"""The plan of a fit: every number that controls it, and the presets."""
 
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from lumigraph.kernels import Filter, Rates
 from lumigraph.recon.optimizers.adam import learning_rates
@@ -10,112 +14,103 @@ from lumigraph.recon.optimizers.adam import learning_rates
 Preset = Literal["quick", "standard", "high"]
 
 Optimizer = Literal["adam", "lm", "lm-published"]
-"""What moves the splats in the last part of a fit: Adam does until then. "lm" is our own kind of
+"""The optimizer of the last part of a fit; the first part is always Adam's. "lm" is our own form of
 Levenberg-Marquardt, photo by photo, with the curvature of each splat (`lm.py`); "lm-published" is
 3DGS-LM, by conjugate gradients over batches of photos (arXiv 2409.12892)."""
 
 LM_PART = 0.85
-"""Of Adam's steps after density control, that "lm" takes in their place, as it then ends as low."""
+"""The steps of "lm" as a part of the steps of Adam that they replace: the loss ends as low."""
 
 LM_ITERATIONS = 5
-"""Of 3DGS-LM, after two thirds of the steps that Adam alone would take (section 4)."""
+"""Iterations of 3DGS-LM after two thirds of the steps that Adam alone would take (section 4)."""
+
+
+Count = Annotated[int, Meta(ge=1)]
+Steps = Annotated[int, Meta(ge=0)]
+Degree = Annotated[int, Meta(ge=0, le=3)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Weight = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a splat fit is told, counted in steps; frozen into the run folder.
+    """Every number that controls a fit of splats; a run folder keeps its plan.
 
-    The defaults are those of 3DGS (arXiv 2308.04079) unless said; docs/training.md explains all.
+    Durations are in training steps, sizes in parts of the scene. Defaults are those of 3DGS
+    (arXiv 2308.04079) unless a docstring says otherwise; docs/training.md explains every value.
     """
 
-    steps: int
-    degree: int = 3
-    """Of the spherical harmonics in the end."""
-    degree_interval: int = 1000
-    """Steps until the harmonics grow by one degree."""
+    steps: Count
+    degree: Degree = 3
+    """The highest degree of the spherical harmonics."""
+    degree_interval: Count = 1000
+    """The degree of the harmonics grows by one after each interval."""
     filter: Filter = "classic"
 
-    # What the fit starts from.
-    random_points: int = 20_000
-    """Splats to start from where the capture has none, or too few, points of its own."""
-    start_opacity: float = 0.3
-    """Faint, so that many splats share a pixel's gradient; 3DGS starts fainter still, at 0.1."""
+    # The start.
+    random_points: Count = 20_000
+    """The number of random splats to start from if the capture has fewer than 100 points."""
+    start_opacity: Share = 0.3
+    """Low, so that many splats share the gradient of a pixel; 3DGS starts at 0.1."""
 
-    # What a step learns from.
-    ssim_weight: float = 0.2
-    coarse_steps: int = 0
-    """Steps until photos are used at full size; until then they grow with the detail in them."""
-    coarse_share: float = 0.25
-    """Share of the photos' spectrum, in amplitude, that the smallest size keeps."""
-    coarse_downscale: float = 2.0
-    """But it is at most so many times smaller."""
+    # The photos and the loss.
+    ssim_weight: Weight = 0.2
+    coarse_steps: Steps = 0
+    """Photos grow in size until this step, and have full size from then on."""
+    coarse_share: Share = 0.25
+    """The smallest size keeps this share of the amplitude of the photos' spectrum."""
+    coarse_downscale: Annotated[float, Meta(ge=1, le=64)] = 2.0
+    """The smallest size is at most this many times smaller than full size."""
 
-    # How a step moves the splats.
-    means_rate: float = 1.6e-4
+    # The steps.
+    means_rate: Positive = 1.6e-4
     """In units of the normalised scene; falls exponentially to `means_rate_final`."""
-    means_rate_final: float = 1.6e-6
-    base_rate: float = 2.5e-3
-    rest_rate: float = 1.25e-4
-    opacity_rate: float = 5e-2
-    scale_rate: float = 5e-3
-    rotation_rate: float = 1e-3
-    second_decay: float = 0.999
-    """Of Adam's running means of squares, by which steps are divided."""
+    means_rate_final: Positive = 1.6e-6
+    base_rate: Rate = 2.5e-3
+    rest_rate: Rate = 1.25e-4
+    opacity_rate: Rate = 5e-2
+    scale_rate: Rate = 5e-3
+    rotation_rate: Rate = 1e-3
+    second_decay: Share = 0.999
+    """The decay of Adam's running means of squared gradients."""
     optimizer: Optimizer = "adam"
-    switch: int = 0
-    """Steps after which an optimizer that is not Adam takes over; each of the others is a step of
-    "lm" towards a photo, or one of the iterations of 3DGS-LM."""
-    cooldown_steps: int = 0
-    """The last steps, in which all rates fall to a tenth, so that what they stir up settles."""
+    switch: Steps = 0
+    """The number of Adam's steps before an optimizer other than Adam takes over. From then on a
+    step is one photo of "lm" or one iteration of 3DGS-LM."""
+    cooldown_steps: Steps = 0
+    """The last steps, in which all rates but that of the centres fall to a tenth."""
 
-    # Density control: when it acts, what it adds, what it removes.
-    refine_start: int = 500
-    refine_stop: int = 15_000
-    refine_interval: int = 100
-    splat_limit: int = 1_000_000
-    """Density control stops here, the strongest splats first: memory stays bounded."""
-    grow_gradient: float = 8e-4
-    """Mean absolute gradient on the image, in units of half its size, that makes a splat grow."""
-    grow_scale: float = 0.01
-    """Splats larger than this part of the scene are split, smaller ones cloned."""
-    prune_opacity: float = 0.005
-    prune_scale: float = 0.1
-    """Splats larger than this part of the scene are removed after the first opacity reset."""
-    opacity_reset_interval: int = 3000
+    # Density control.
+    refine_start: Steps = 500
+    refine_stop: Steps = 15_000
+    refine_interval: Count = 100
+    splat_limit: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1_000_000
+    """The largest number of splats, which bounds memory: those with the largest gradients grow."""
+    grow_gradient: Positive = 8e-4
+    """Splats grow above this mean absolute gradient, in units of half the image's size."""
+    grow_scale: Positive = 0.01
+    """Growing splats above this size are split, smaller ones are cloned."""
+    prune_opacity: Annotated[float, Meta(gt=0, lt=0.5)] = 0.005
+    """Splats below this opacity are removed; a reset lowers opacities to twice this value."""
+    prune_scale: Positive = 0.1
+    """Splats above this size are removed after the first opacity reset."""
+    opacity_reset_interval: Count = 3000
 
     def __post_init__(self) -> None:
-        """Refuses numbers that no fit could be made with."""
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take at least 1")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take at least 0")
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} of the plan is {getattr(self, name)}: take more than 0")
-        for name, most in _PARTS.items():
-            if not 0 < getattr(self, name) < most:
-                raise ValueError(
-                    f"{name} of the plan is {getattr(self, name)}: take more than 0, below {most}"
-                )
-        for name, (least, most) in _BETWEEN.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(
-                    f"{name} of the plan is {getattr(self, name)}: take {least} to {most}"
-                )
-        for name, choices in (("filter", get_args(Filter)), ("optimizer", get_args(Optimizer))):
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} of the plan is {value!r}: take one of {choices}")
+        """Refuses values that no fit could use."""
+        for name in _TYPES:
+            _checked(name, getattr(self, name), "of the plan ")
 
     @property
     def adam_steps(self) -> int:
-        """How many of the steps are Adam's."""
+        """The number of steps that Adam takes."""
         return self.steps if self.optimizer == "adam" else min(self.switch, self.steps)
 
     @property
     def photo_steps(self) -> int:
-        """How many of the steps are towards one photo each, at rates: Adam's and those of "lm"."""
+        """The number of steps that learn from one photo each: those of Adam and of "lm"."""
         return self.steps if self.optimizer == "lm" else self.adam_steps
 
     def rates(self, step: int) -> Rates:
@@ -137,36 +132,40 @@ class Plan:
         )
 
 
-_AT_LEAST_ONE = (
-    "steps",
-    "degree_interval",
-    "random_points",
-    "refine_interval",
-    "splat_limit",
-    "opacity_reset_interval",
-)
-_NOT_NEGATIVE = (
-    "coarse_steps",
-    "cooldown_steps",
-    "refine_start",
-    "refine_stop",
-    "switch",
-    "base_rate",
-    "rest_rate",
-    "opacity_rate",
-    "scale_rate",
-    "rotation_rate",
-)
-_POSITIVE = ("means_rate", "means_rate_final", "grow_gradient", "grow_scale", "prune_scale")
-_BETWEEN = {"degree": (0, 3), "ssim_weight": (0, 1), "coarse_downscale": (1, 64)}
-# A reset leaves opacities at twice `prune_opacity`.
-_PARTS = {"start_opacity": 1, "coarse_share": 1, "prune_opacity": 0.5, "second_decay": 1}
+_TYPES = get_type_hints(Plan, include_extras=True)
 
 
-# Short fits move several times as far in a step, and their centres do not come to rest before they
-# are where they belong: their rate falls to about what it is after as many steps of a long fit.
-# Without resets, which are for fog that small photos hardly let arise, there is time for more
-# splats. The rates of `quick` want squares that follow sooner.
+def _checked(name: str, value: Any, where: str = "") -> Any:
+    """The value as the type of an entry of the plan; a ValueError says what it may be."""
+    try:
+        return msgspec.convert(value, _TYPES[name])
+    except msgspec.ValidationError:
+        wanted = _wanted(_TYPES[name])
+        raise ValueError(f"{name} {where}is {repr(value)[:40]}: take {wanted}") from None
+
+
+def _wanted(kind: Any) -> str:
+    """The values that a type allows, in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    number, limits = get_args(kind)
+    words = ["a whole number" if number is int else "a number"]
+    bounded = limits.le is not None and limits.le < sys.float_info.max
+    if limits.ge is not None:
+        words.append(
+            f"from {limits.ge} to {limits.le:,}" if bounded else f"of at least {limits.ge}"
+        )
+    if limits.gt is not None:
+        words.append(f"above {limits.gt}")
+    if limits.lt is not None:
+        words.append(f"and below {limits.lt}")
+    return " ".join(words)
+
+
+# Short fits take larger steps. The rate of their centres ends higher: at the rate at which a long
+# fit ends, centres would come to rest before they reach their places. "quick" and "standard"
+# reset no opacities: resets remove fog, which hardly arises from small photos, and the time is
+# better spent on more splats. The high rates of "quick" need squared gradients of fewer steps.
 PRESETS: dict[Preset, Plan] = {
     "quick": Plan(
         steps=3_000,
@@ -205,10 +204,10 @@ PRESETS: dict[Preset, Plan] = {
 
 
 def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Plan:
-    """The preset's plan with some values changed; None means unchanged.
+    """The preset's plan with some entries changed; None leaves an entry as it is.
 
-    With another number of steps the whole schedule is stretched or shortened to it, but for the
-    interval of density control, which needs that many views to judge a splat.
+    Another number of steps stretches the whole schedule, except the interval of density control:
+    that many photos are needed to judge a splat.
     """
     plan = PRESETS[preset] if steps is None else stretched(PRESETS[preset], steps)
     plan = replace(plan, **{name: value for name, value in changes.items() if value is not None})
@@ -216,10 +215,11 @@ def plan_from(preset: Preset, *, steps: int | None = None, **changes: Any) -> Pl
 
 
 def finished_by_lm(plan: Plan) -> Plan:
-    """The schedule with Levenberg-Marquardt in the end.
+    """The plan with Levenberg-Marquardt for its last part.
 
-    "lm" begins where density control ends, and takes fewer steps than Adam; its rates fall over
-    half of them. Of 3DGS-LM two thirds of the steps are Adam's, with all density control.
+    "lm" begins where density control ends and takes fewer steps than Adam; its rates fall over the
+    second half of them. 3DGS-LM begins after two thirds of Adam's steps, which then include all
+    density control.
     """
     if plan.optimizer == "lm":
         switch = max(1, min(plan.refine_stop, plan.steps - 1))
@@ -241,14 +241,14 @@ def stretched(plan: Plan, steps: int) -> Plan:
     """The plan with its schedule stretched or shortened to another number of steps.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The number of steps is below 1.
     """
     if steps < 1:
         raise ValueError(f"a fit of {steps} steps does nothing: ask for at least 1")
     if steps == plan.steps:
         return plan
     values = {name: getattr(plan, name) for name in _STRETCHED}
-    # What the plan does from the first step or never, at 0, stays so.
+    # An entry of 0 means "from the first step" or "never" and stays 0.
     values = {name: value and max(1, value * steps // plan.steps) for name, value in values.items()}
     return replace(plan, steps=steps, **values)
 
@@ -263,33 +263,22 @@ _STRETCHED = (
 )
 
 
-LIVE: dict[str, tuple[type, int, int]] = {
-    "splat_limit": (int, 1, 1_000_000_000),
-    "degree": (int, 0, 3),
-    "ssim_weight": (float, 0, 1),
-}
-"""What of a plan can be changed while its fit runs: of which type, the least and the most."""
+LIVE = ("splat_limit", "degree", "ssim_weight")
+"""Entries of the plan that can be changed while a fit runs."""
 
 
 def checked_changes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes to a plan in work, each of its right type.
+    """Changes to the plan of a running fit, each as the type of its entry.
 
     Raises:
-        ValueError: A value cannot be changed while the fit runs, or not to that.
+        ValueError: An entry is not in `LIVE`, or a value is not allowed.
     """
-    changes = {}
-    for name, value in values.items():
+    for name in values:
         if name not in LIVE:
             raise ValueError(
                 f"{name!r} cannot be changed while a fit runs: only {', '.join(LIVE)} can"
             )
-        kind, least, most = LIVE[name]
-        number = isinstance(value, int if kind is int else int | float)
-        if not number or isinstance(value, bool) or not least <= value <= most:
-            noun = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{name} is {repr(value)[:40]}: take {noun} from {least} to {most:,}")
-        changes[name] = kind(value)
-    return changes
+    return {name: _checked(name, value) for name, value in values.items()}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -301,14 +290,8 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
     """The plan that `plan_to_json` gave.
 
     Raises:
-        ValueError: A value is missing, unknown, not of its type, or none a fit could have.
+        ValueError: An entry is missing or unknown, or has a value that is not allowed.
     """
-    known = {field.name: field.default for field in fields(Plan)}
-    if set(data) != set(known):
-        raise ValueError(f"the plan's values do not match: {sorted(set(data) ^ set(known))}")
-    for name, value in data.items():
-        wanted = int if name == "steps" else type(known[name])
-        number = wanted is float and isinstance(value, int)
-        if not (isinstance(value, wanted) or number) or isinstance(value, bool):
-            raise ValueError(f"{name} of the plan is {value!r}, but should be {wanted.__name__}")
+    if set(data) != set(_TYPES):
+        raise ValueError(f"the plan's entries do not match: {sorted(set(data) ^ set(_TYPES))}")
     return Plan(**data)

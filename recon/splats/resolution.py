@@ -1,7 +1,7 @@
-"""Which size of the photos a step learns from, and the photos at that size.
+"""The size of the photos at each step, and the photos at that size.
 
-After DashGaussian (arXiv 2503.18402): a fit begins with small photos, which cost
-little, and takes larger ones as it comes to the detail that only they show.
+After DashGaussian (arXiv 2503.18402): a fit begins with small photos, which cost little time, and
+takes larger ones when it comes to the detail that only they show.
 """
 
 import math
@@ -18,25 +18,26 @@ from lumigraph.recon.splats.plan import Plan
 from lumigraph.render import Camera, Similarity
 
 SIDE_MIN = 16
-"""No side of a photo is made smaller than this many pixels: SSIM looks at 11 of them at once."""
+"""No side of a photo is made smaller than this many pixels: a window of SSIM is 11 wide."""
 
 LEVELS_PER_OCTAVE = 4
-"""Each size has 1.4 times the pixels of the one before: steps small enough to lose no time by, and
-few enough that making the photos anew for each costs nothing beside the fit."""
+"""Sizes in a factor of two: each has 1.4 times the pixels of the one before. More sizes would save
+no more time, and these are few enough that resizing the photos takes no time beside the fit."""
 
 PHOTOS, SIDE = 8, 512
-"""The spectrum is that of the middle of a few photos: 0.1 s, and it hardly differs from all."""
+"""The spectrum is that of the middle of 8 photos: it takes 0.1 s and hardly differs from all."""
 
 
 def size_levels(capture: Capture, plan: Plan) -> Tensor:
-    """From which step on photos are made how many times smaller: rows of (step, downscale).
+    """The schedule of photo sizes: rows of (step, downscale), each valid from its step on.
 
-    A size is worth using while it keeps the share of the spectrum's amplitude that the fit can
-    learn by then; that share grows exponentially from `coarse_share` to 1 at `coarse_steps`.
+    At a step the fit can learn a share of the spectrum's amplitude, which grows exponentially from
+    `coarse_share` at the first step to 1 at `coarse_steps`. The size at a step is the smallest that
+    keeps this share.
 
     Args:
-        capture: Its photos to learn from give the spectrum.
-        plan: Says how long photos are smaller.
+        capture: The spectrum is that of its training photos.
+        plan: Has `coarse_steps`, `coarse_share` and `coarse_downscale`.
 
     Returns:
         The first step is 0, the last downscale 1. float64 [levels, 2]
@@ -60,7 +61,7 @@ def size_levels(capture: Capture, plan: Plan) -> Tensor:
 def _timed(
     downscales: Sequence[float], shares: Sequence[float], plan: Plan
 ) -> list[tuple[int, float]]:
-    """When each size comes into use, those left out that keep too little even at first."""
+    """The step at which each size begins; sizes too small even for the first step are left out."""
     levels: list[tuple[int, float]] = []
     for downscale, share in zip(downscales, shares, strict=True):
         time = 1 - math.log(max(share, 1e-9)) / math.log(plan.coarse_share)
@@ -68,13 +69,13 @@ def _timed(
         while levels and levels[-1][0] >= step:
             levels.pop()
         levels.append((step, downscale))
-    # Where no size keeps as little as the plan starts with, the smallest there is comes first.
+    # If even the smallest size keeps more than the plan asks for, it is the first.
     levels[0] = (0, levels[0][1])
     return levels
 
 
 def downscale_at(levels: Tensor, step: int) -> float:
-    """How many times smaller photos are at a step. levels: [levels, 2]"""
+    """The downscale of photos at a step. levels: [levels, 2]"""
     return next(downscale for begin, downscale in reversed(levels.tolist()) if begin <= step)
 
 
@@ -87,8 +88,8 @@ def _spread(frames: Sequence[Frame], count: int) -> list[Frame]:
 def _spectrum(photo: Tensor) -> np.ndarray:
     """Amplitudes of the middle of a photo, in the order of `np.fft.fftfreq`. [height, width]
 
-    A Hann window keeps the photo's borders, which are no detail of it, out of the spectrum.
-    NumPy's transform runs in one thread, so the result is the same for any number of them.
+    A Hann window keeps the edges at the photo's borders out of the spectrum. NumPy's transform runs
+    in one thread, so the result does not depend on the number of threads.
     """
     height, width = (min(side, SIDE) for side in photo.shape[:2])
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
@@ -98,7 +99,7 @@ def _spectrum(photo: Tensor) -> np.ndarray:
 
 
 def _share(spectrum: np.ndarray, downscale: float) -> float:
-    """The part of the spectrum that a photo made smaller still holds; all of none is 1."""
+    """The share of the amplitude that a downscaled photo keeps; 1 if there is none."""
     rows, columns = (np.abs(np.fft.fftfreq(side)) <= 0.5 / downscale for side in spectrum.shape)
     total = spectrum.sum()
     return float(spectrum[rows][:, columns].sum() / total) if total > 0 else 1.0
@@ -106,14 +107,14 @@ def _share(spectrum: np.ndarray, downscale: float) -> float:
 
 @dataclass
 class Photos:
-    """The photos to learn from, at whatever size a step asks for.
+    """The training photos and their cameras at the size of a step.
 
     Attributes:
-        frames: Of the capture.
-        similarity: From the capture's frame to that of the cameras wanted.
-        downscale: Of the cameras and photos that are held.
-        cameras: By the index of their frame.
-        smaller: Photos made smaller, of one size only and of bounded memory.
+        frames: The training frames of the capture.
+        similarity: Maps the capture's frame to the fit's.
+        downscale: The downscale of the cameras and photos that are kept.
+        cameras: Cameras of this size, by the index of their frame.
+        smaller: Photos of this size, in bounded memory.
     """
 
     frames: Sequence[Frame]
@@ -123,8 +124,8 @@ class Photos:
     smaller: ImageCache | None = None
 
     def at(self, index: int, downscale: float) -> tuple[Camera, Tensor]:
-        """A camera and its photo, made `downscale` times smaller. uint8 [height, width, 3]"""
-        if downscale != self.downscale:  # Lets go of all that is of the old size.
+        """A camera and its photo, `downscale` times smaller. uint8 [height, width, 3]"""
+        if downscale != self.downscale:  # Drops everything of the old size.
             self.downscale, self.smaller = downscale, None
             self.cameras.clear()
         frame = self.frames[index]
@@ -143,7 +144,7 @@ class Photos:
 
 
 def _resized(camera: Camera, downscale: float) -> Camera:
-    """The camera of a photo made smaller; a side is at least a pixel long."""
+    """The camera of a downscaled photo; each side keeps at least one pixel."""
     if downscale == 1:
         return camera
     width, height = (max(1, round(side / downscale)) for side in (camera.width, camera.height))

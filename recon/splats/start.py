@@ -13,7 +13,7 @@ from lumigraph.recon.splats.state import SplatFit, no_pull
 from lumigraph.render import Splats
 
 FEW_POINTS = 100
-"""Fewer points than this are stray features that show no shape: random places cover more."""
+"""With fewer points than this a fit starts from random places: stray points show no shape."""
 
 
 def start_fit(
@@ -41,9 +41,10 @@ def start_fit(
 
 
 def splats_from_capture(capture: Capture, plan: Plan, generator: torch.Generator) -> Splats:
-    """Round grey-to-coloured splats at the capture's points, in the frame of its similarity.
+    """Round splats at the capture's points, in the fit's frame.
 
-    Without points they start at random places that the cameras see, in random colours.
+    With fewer than `FEW_POINTS` points they start at random places that the cameras see, in random
+    colours.
     """
     if len(capture.points) >= FEW_POINTS:
         points, colors = capture.points, capture.colors.float() / 255
@@ -65,7 +66,7 @@ def splats_from_points(points: Tensor, colors: Tensor, plan: Plan) -> Splats:
     Args:
         points: [splats, 3]
         colors: In [0, 1]. [splats, 3]
-        plan: Gives the filter and the opacity.
+        plan: Has the filter and the first opacity.
     """
     count, opacity = len(points), plan.start_opacity
     quaternions = torch.zeros(count, 4)
