@@ -64,6 +64,13 @@ def test_numbers_that_no_fit_can_have_are_named(change):
         Plan(steps=10, **change)
 
 
+@pytest.mark.parametrize("entry", plan_to_json(PRESETS["quick"]))
+@pytest.mark.parametrize("value", [True, None, "1", -1, math.nan, math.inf, [1]])
+def test_no_entry_takes_what_is_not_of_its_type(entry, value):
+    with pytest.raises(ValueError, match=rf"^{entry} of the plan is .*: take (a|one of) "):
+        plan_from_json(plan_to_json(PRESETS["quick"]) | {entry: value})
+
+
 def test_all_rates_fall_to_a_tenth_in_the_last_steps():
     plan = Plan(steps=100, cooldown_steps=40)
     first, middle, before, last = (plan.rates(step) for step in (0, 60, 80, 100))
