@@ -25,7 +25,7 @@ PRESCRIBED = {
     "imageio": "part of every install by design, for films and depth images; nothing uses it yet",
 }
 """Requirements of every install that no file imports, and why they are there all the same."""
-OF_AN_EXTRA = {"triton": r"lumigraph/kernels/triton_\w+\.py"}
+OF_AN_EXTRA = {"triton": r"lumigraph/kernels/splats/triton/\w+\.py"}
 """Libraries of extras that whole files are made of, which others import in functions alone."""
 FULL_INSTALL = "LUMIGRAPH_FULL_INSTALL"
 """Where this is set, as `.ci/run` does, pip fetches the wheel's dependencies by its metadata."""
