@@ -1,5 +1,6 @@
 """Captures from folders, whichever tool made them."""
 
+import hashlib
 import os.path
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ def load_capture(
     downscale: int = 1,
     test: Sequence[str] | Path | None = None,
     test_every: int = 8,
-    calibration: int = 0,
+    calibration: int | Sequence[str] = 0,
     cache: ImageCache | None = None,
 ) -> Capture:
     """The capture in a folder, undistorted, in its own frame and scale.
@@ -49,14 +50,16 @@ def load_capture(
         test_every: 0 takes all photos to learn from, unless `test` is given; 1, where nothing
             else names the test views, holds all of them out, only to be looked at. A single
             photo is learnt from unless this is 1.
-        calibration: So many photos are set aside from those to learn from, evenly spaced along
-            the list sorted by name, to calibrate intervals on.
+        calibration: The number of photos to set aside from training, to calibrate intervals on.
+            They are drawn by chance, with a fixed seed, from the photos that are not test views.
+            Or the names of these photos.
         cache: Of decoded photos; by default a new one of a quarter of the free memory.
 
     Raises:
         FileNotFoundError: There is no such folder, no capture in it, or none of its photos.
         ValueError: A file is damaged, what it says cannot be, the test views are all photos
-            though not all were asked for with `test_every=1`, or `calibration` leaves none.
+            though not all were asked for with `test_every=1`, or `calibration` leaves none or
+            names a photo that is not there.
     """
     path = Path(path)
     if downscale < 1 or test_every < 0:
@@ -197,27 +200,37 @@ def _split(
 
 
 def _set_aside(
-    frames: tuple[Frame, ...], count: int
+    frames: tuple[Frame, ...], calibration: int | Sequence[str]
 ) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
-    """Frames to learn from, and `count` of them set aside, from the middles of as many parts.
+    """Frames to learn from, and those to calibrate intervals on: a number of them, or named ones.
 
-    Intervals hold on views that are exchangeable with those they are calibrated on. Names follow
-    the path of the camera as a rule, so every eighth photo is a test view all along it, in the
-    midst of photos that are learned from; equal parts of what is left put these all along it too,
-    and their middles keep them from its ends, beyond which nothing is learned. Neither choice
-    knows of what is seen, so neither kind is the harder one. No chance is needed for that, and
-    none is taken: a run that goes on, or is made again, has the same ones.
+    Intervals hold for views that are exchangeable with the calibration views. So these are drawn by
+    chance, each frame being equally likely, and neither evenly spaced nor picked by what they show.
+    Chance is the hash of a frame's name: a run that is made again or resumed, with whichever
+    version of Python, draws the same ones, and a larger draw includes the smaller ones.
     """
-    if count < 0 or (count > 0 and count >= len(frames)):
+    names = [frame.name for frame in frames]
+    if isinstance(calibration, int):
+        if calibration and not 0 < calibration < len(names):
+            raise ValueError(
+                f"{calibration} views cannot be set aside for calibration from the {len(names)} "
+                f"that would be learned from: ask for 0 to {max(len(names) - 1, 0)}"
+            )
+        calibration = sorted(names, key=_chance)[:calibration]
+    elif unknown := [name for name in calibration if name not in names]:
         raise ValueError(
-            f"{count} views cannot be set aside for calibration from the {len(frames)} that would "
-            f"be learned from: ask for 0 to {max(len(frames) - 1, 0)}"
+            f"{unknown[0]} was set aside for calibration but is not among the photos that are not "
+            "test views: give the same capture"
         )
-    places = {(2 * i + 1) * len(frames) // (2 * count) for i in range(count)}
+    aside = set(calibration)
     return (
-        tuple(frame for i, frame in enumerate(frames) if i not in places),
-        tuple(frame for i, frame in enumerate(frames) if i in places),
+        tuple(frame for frame in frames if frame.name not in aside),
+        tuple(frame for frame in frames if frame.name in aside),
     )
+
+
+def _chance(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def _named(frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path) -> set[str]:

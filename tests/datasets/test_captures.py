@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lumigraph.datasets import Capture, load_capture, random_points
+from lumigraph.datasets import Capture, Frame, load_capture, random_points
 from lumigraph.datasets.lens import colmap
-from lumigraph.render import look_at
+from lumigraph.datasets.load import _set_aside
+from lumigraph.render import Camera, look_at
 
 pycolmap = colmap()
 
@@ -269,12 +270,11 @@ def test_every_eighth_is_held_out_by_name(tmp_path):
     assert [frame.name for frame in load_capture(tmp_path).test] == ["001.png", "005.png"]
 
 
-def test_views_are_set_aside_from_the_middles_of_equal_parts(tmp_path):
+def test_views_are_set_aside_by_chance_from_those_that_are_not_test_views(tmp_path):
     write_colmap(tmp_path, lens("PINHOLE", LENSES["PINHOLE"]), 18)
     whole, capture = load_capture(tmp_path), load_capture(tmp_path, calibration=3)
-    # Learned from would be 15, without 000, 008 and 016: parts of five.
-    assert [frame.name for frame in capture.calibration] == ["003.png", "009.png", "014.png"]
-    aside = {"003.png", "009.png", "014.png"}
+    aside = [frame.name for frame in capture.calibration]
+    assert aside == ["004.png", "007.png", "017.png"]  # the same for ever: runs are resumed
     names = [frame.name for frame in whole.train if frame.name not in aside]
     assert [frame.name for frame in capture.train] == names
     assert [frame.name for frame in capture.test] == [frame.name for frame in whole.test]
@@ -283,9 +283,44 @@ def test_views_are_set_aside_from_the_middles_of_equal_parts(tmp_path):
     assert capture.similarity.scale == whole.similarity.scale
     assert torch.equal(capture.similarity.origin, whole.similarity.origin)
     assert torch.equal(capture.points, whole.points)
+    before: set[str] = set()
     for count in range(1, 15):
         some = load_capture(tmp_path, calibration=count)
         assert (len(some.train), len(some.calibration)) == (15 - count, count)
+        drawn = {frame.name for frame in some.calibration}
+        assert before < drawn
+        before = drawn
+
+
+def test_each_place_in_the_list_is_as_likely_to_be_set_aside():
+    """Over many captures of other names: as often as a draw without replacement, in any pair."""
+    captures, places, count = 2000, 10, 3
+    camera = Camera(torch.eye(4, dtype=torch.float64), (1.0, 1.0), (0.5, 0.5), 1, 1)
+    single, pairs = torch.zeros(places), torch.zeros(places, places)
+    for number in range(captures):
+        frames = tuple(
+            Frame(f"{number}/{k}.jpg", camera, lambda: torch.zeros(1)) for k in range(places)
+        )
+        drawn = {frame.name for frame in _set_aside(frames, count)[1]}
+        chosen = torch.tensor([float(frame.name in drawn) for frame in frames])
+        single += chosen
+        pairs += chosen[:, None] * chosen
+    share = count / places
+    assert (single / captures - share).abs().max() < 4 * math.sqrt(share * (1 - share) / captures)
+    both = share * (count - 1) / (places - 1)
+    neighbours = torch.stack([pairs[i, i + 1] for i in range(places - 1)]) / captures
+    assert (neighbours - both).abs().max() < 4 * math.sqrt(both * (1 - both) / captures)
+
+
+def test_views_are_set_aside_by_name(tmp_path):
+    write_colmap(tmp_path, lens("PINHOLE", LENSES["PINHOLE"]), 18)
+    capture = load_capture(tmp_path, calibration=["009.png", "003.png"])
+    assert [frame.name for frame in capture.calibration] == ["003.png", "009.png"]
+    assert len(capture.train) == 13
+    assert load_capture(tmp_path, calibration=[]).calibration == ()
+    for name in ("nothing.png", "008.png"):  # a test view
+        with pytest.raises(ValueError, match=f"{name} was set aside .* give the same capture"):
+            load_capture(tmp_path, calibration=["003.png", name])
 
 
 @pytest.mark.parametrize(("count", "every", "most"), [(-1, 8, 14), (15, 8, 14), (1, 1, 0)])
