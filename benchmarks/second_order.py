@@ -32,7 +32,6 @@ from lumigraph.app.run.frames import moved_frames
 from lumigraph.app.training.inputs import Selection, open_capture
 from lumigraph.datasets import Capture, Frame
 from lumigraph.datasets.demo import demo_folder
-from lumigraph.kernels import backend_for
 from lumigraph.recon import SplatFit, fit_splats, plan_from, start_fit
 from lumigraph.recon.optimizers.residuals import photo_loss
 from lumigraph.recon.splats.plan import LM_ITERATIONS, LM_PART
@@ -145,10 +144,10 @@ def _finished(capture: Capture, fit: SplatFit, most: int) -> Iterator[dict[str, 
 def _scores(
     fit: SplatFit, train: tuple[Frame, ...], test: tuple[Frame, ...], capture: Capture
 ) -> dict[str, float]:
-    backend, weight, losses = backend_for("cpu"), fit.plan.ssim_weight, []
+    weight, losses = fit.plan.ssim_weight, []
     for frame in train:
         image = look(fit.splats, frame.camera, capture.background)
-        losses.append(photo_loss(backend, image, frame.image(), weight))
+        losses.append(photo_loss(image, frame.image(), weight))
     scores = [
         psnr(look(fit.splats, frame.camera, capture.background), frame.image().float() / 255)
         for frame in test

@@ -1,9 +1,12 @@
 """Inner loops: one interface to the machine, and a backend for each kind of device.
 
-`backend.py` is the interface, `reference.py` its definition in plain PyTorch, `cpu.py` the C++
-of `native/`, `cuda.py` gsplat's kernels and ours in Triton. This room knows tensors, not scenes.
+`splats` and `images` each hold a protocol, its definition in plain PyTorch, and a backend for each
+kind of device; `native` is their C++, and `backends.py` picks. `tracer` takes the photos of the
+built-in scene. This room knows tensors, not scenes.
 """
 
+from lumigraph.kernels.backends import images_for
+from lumigraph.kernels.images import ImageBackend
 from lumigraph.kernels.splats.protocol import Backend, Linearization, backend_for
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
@@ -37,6 +40,7 @@ __all__ = [
     "Blocks",
     "Filter",
     "Footprints",
+    "ImageBackend",
     "Linearization",
     "Moments",
     "Parameters",
@@ -48,4 +52,5 @@ __all__ = [
     "Target",
     "View",
     "backend_for",
+    "images_for",
 ]

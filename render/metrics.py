@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from lumigraph.kernels import backend_for
+from lumigraph.kernels import images_for
 
 PSNR_MAX = 120.0
 """What equal images score, in dB, where the formula says infinity.
@@ -48,7 +48,7 @@ def ssim(image: Tensor, target: Tensor) -> float:
         ValueError: The images differ in shape or are empty.
     """
     _check(image, target)
-    return float(backend_for(image.device).ssim(image.detach(), target.detach()))
+    return float(images_for(image.device).ssim(image.detach(), target.detach()))
 
 
 def _check(image: Tensor, target: Tensor) -> None:

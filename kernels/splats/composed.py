@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lumigraph.kernels.images import ImageBackend
 from lumigraph.kernels.splats.protocol import Backend
 from lumigraph.kernels.splats.types import (
     BLOCK_DAMPING,
@@ -96,6 +97,7 @@ def paint_moments(
 @torch.enable_grad()
 def descend(
     backend: Backend,
+    images: ImageBackend,
     splats: Parameters,
     moments: Moments,
     target: Target,
@@ -120,13 +122,12 @@ def descend(
         absolute_gradients=absolute,
         median=False,
     ).features
-    photo = photo.to(image) / 255 if photo.dtype == torch.uint8 else photo
-    loss = (1 - ssim_weight) * backend.l1(image, photo)
-    loss = loss + ssim_weight * (1 - backend.ssim(image, photo))
-    loss.backward()
+    photo = photo if photo.dtype == torch.uint8 else photo.to(image)
+    loss, gradient = images.loss(image, photo, ssim_weight=ssim_weight)
+    image.backward(gradient)
     seen = footprints.extents[:, 0] > 0
     gradients = Parameters(*(leaf.grad for leaf in leaves))  # type: ignore[arg-type]
-    _step(backend, splats, gradients, moments, adam, seen, curvature)
+    _step(images, splats, gradients, moments, adam, seen, curvature)
     if pull is not None and absolute is not None:
         lengths = torch.hypot(absolute[:, 0] * (view.width / 2), absolute[:, 1] * (view.height / 2))
         pull.gradient.add_(lengths)
@@ -136,7 +137,7 @@ def descend(
 
 @torch.no_grad()
 def _step(
-    backend: Backend,
+    images: ImageBackend,
     splats: Parameters,
     gradients: Parameters,
     moments: Moments,
@@ -163,7 +164,7 @@ def _step(
         old, steps = mean.clone(), missed.view(-1, *[1] * (mean.ndim - 1))
         mean.mul_(betas[0] ** steps)
         square.mul_(betas[1] ** steps)
-        backend.adam(
+        images.adam(
             value,
             gradient,
             mean,

@@ -31,17 +31,14 @@ from lumigraph.kernels.splats.types import (
 )
 
 __all__ = [
-    "adam",
     "descend",
     "harmonics",
-    "l1",
     "linearize",
     "paint",
     "paint_moments",
     "project",
     "rasterize",
     "rasterize_moments",
-    "ssim",
 ]
 
 
@@ -366,7 +363,7 @@ def descend(
     photo = target.photo.contiguous()
     photo_bytes, photo_floats = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
     correction = 1 - betas[0] ** step
-    (loss, _, _), _ = _native.descend(
+    loss, _ = _native.descend(
         tuple(value.detach() for value in splats),
         tuple(moments.first),
         tuple(moments.second),
@@ -406,63 +403,3 @@ def _check_in_place(groups: dict[str, Parameters]) -> None:
 def _written(tensors: tuple[Tensor, ...]) -> None:
     """Lets autograd know, which would else take gradients at values that are gone."""
     torch.autograd.graph.increment_version(tensors)
-
-
-class _Loss(torch.autograd.Function):
-    """The gradient is found with the value, in the same pass, and only scaled on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
-        gradient = torch.empty_like(image) if ctx.needs_input_grad[0] else None
-        loss, _, _ = _native.loss(
-            image, target, None, ssim_weight, 1.0, gradient, torch.get_num_threads()
-        )
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return image.new_tensor(loss)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * scale, None, None
-
-
-def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """See `Backend.ssim`; at most 4 channels."""
-    return 1 - _Loss.apply(image.contiguous(), target.detach().contiguous(), 1.0)  # type: ignore[no-any-return]
-
-
-def l1(image: Tensor, target: Tensor) -> Tensor:
-    """See `Backend.l1`; at most 4 channels."""
-    return _Loss.apply(image.contiguous(), target.detach().contiguous(), 0.0)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def adam(
-    parameter: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    *,
-    step: int,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-15,
-    rows: Tensor | None = None,
-) -> None:
-    """See `Backend.adam`."""
-    rate = learning_rate / (1 - betas[0] ** step)
-    root_scale = (1 - betas[1] ** step) ** -0.5
-    _native.adam(
-        parameter.detach(),
-        gradient.contiguous(),
-        first,
-        second,
-        (*betas, epsilon),
-        rate,
-        root_scale,
-        rows,
-        torch.get_num_threads(),
-    )
-    _written((parameter, first, second))

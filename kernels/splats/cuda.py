@@ -7,7 +7,6 @@ Unverified: no line of this has run on a GPU yet. Tests marked `cuda` hold it to
 | project, harmonics | gsplat | PyTorch | PyTorch, if small |
 | rasterize | gsplat | Triton | PyTorch, if small |
 | moments, linearize | Triton, else PyTorch by parts | Triton | PyTorch by parts |
-| ssim, l1, adam | PyTorch | PyTorch | PyTorch |
 
 Triton draws float32 only. What gsplat draws differs a little: see `cuda_gsplat.py`.
 """
@@ -20,12 +19,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lumigraph.kernels.images import cuda as images
 from lumigraph.kernels.splats import composed, linear, reference
 from lumigraph.kernels.splats import gsplat as cuda_gsplat
 from lumigraph.kernels.splats.checks import check_moments
 from lumigraph.kernels.splats.gsplat import probe
 from lumigraph.kernels.splats.protocol import Backend, Linearization
-from lumigraph.kernels.splats.reference import adam, l1
 from lumigraph.kernels.splats.types import (
     Filter,
     Footprints,
@@ -36,10 +35,8 @@ from lumigraph.kernels.splats.types import (
 )
 
 __all__ = [
-    "adam",
     "descend",
     "harmonics",
-    "l1",
     "linearize",
     "paint",
     "paint_moments",
@@ -48,7 +45,6 @@ __all__ = [
     "project",
     "rasterize",
     "rasterize_moments",
-    "ssim",
 ]
 
 _PATCH = 64
@@ -211,28 +207,6 @@ def linearize(
     )
 
 
-def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """See `Backend.ssim`."""
-    return reference.ssim(image, target, blur=_Blur.apply)
-
-
-class _Blur(torch.autograd.Function):
-    """The window of SSIM in full float32, both ways.
-
-    By default cuDNN convolves in TF32, whose 10 bits leave nothing of a small variance. The window
-    is symmetric and the border zero, so the blur is its own adjoint.
-    """
-
-    @staticmethod
-    def forward(ctx: object, images: Tensor) -> Tensor:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return reference.blur(images)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return _Blur.apply(gradient)
-
-
 def _suits_triton(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and probe_triton() is None
 
@@ -268,5 +242,5 @@ paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
 paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
 """See `Backend.paint_moments`."""
 
-descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
+descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]), images)
 """See `Backend.descend`."""

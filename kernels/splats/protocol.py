@@ -91,7 +91,7 @@ class Linearization(Protocol):
 class Backend(Protocol):
     """What a module must define to be a backend.
 
-    Everything but `paint`, `paint_moments`, `linearize`, `descend` and `adam` is differentiable.
+    Everything but `paint`, `paint_moments`, `linearize` and `descend` is differentiable.
     """
 
     def project(
@@ -335,60 +335,6 @@ class Backend(Protocol):
 
         Returns:
             The loss before the step.
-        """
-        ...
-
-    def ssim(self, image: Tensor, target: Tensor) -> Tensor:
-        """Mean structural similarity over pixels and channels (Wang 2004), differentiable to image.
-
-        An 11x11 Gaussian window of sigma 1.5, zeros beyond the border, values in [0, 1].
-
-        Args:
-            image: [height, width, channels]
-            target: [height, width, channels]
-
-        Returns:
-            A scalar.
-        """
-        ...
-
-    def l1(self, image: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute difference, differentiable to image, the same for any number of threads.
-
-        Args:
-            image: [height, width, channels]
-            target: [height, width, channels]
-
-        Returns:
-            A scalar.
-        """
-        ...
-
-    def adam(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        first: Tensor,
-        second: Tensor,
-        *,
-        step: int,
-        learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        epsilon: float = 1e-15,
-        rows: Tensor | None = None,
-    ) -> None:
-        """One step of Adam (arXiv 1412.6980, algorithm 1), in place.
-
-        Args:
-            parameter: What is optimised. [splats, ...]
-            gradient: Its gradient, of the same shape.
-            first: Running mean of the gradient, of the same shape.
-            second: Running mean of its square, of the same shape.
-            step: 1 for the first step; corrects the bias of both means.
-            learning_rate: Largest change of one entry, about.
-            betas: Decay of the two means.
-            epsilon: Added to the root of the second mean.
-            rows: If given, rows that are False keep their values and moments. bool [splats]
         """
         ...
 

@@ -7,7 +7,6 @@ stays under 2 GB whatever the number of splats.
 import functools
 import math
 import sys
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from lumigraph.kernels.images import reference as images
 from lumigraph.kernels.splats import composed
 from lumigraph.kernels.splats.checks import check_moments
 from lumigraph.kernels.splats.protocol import Backend, Linearization
@@ -304,63 +304,6 @@ def _moments(
     return sums[:, 0], terms.sum(1), left, terms.detach().sum((0, 2))
 
 
-def gaussian_window(size: int = 11, sigma: float = 1.5) -> list[float]:
-    """The weights of a Gaussian window, which sum to one."""
-    weights = [math.exp(-((i - size // 2) ** 2) / (2 * sigma**2)) for i in range(size)]
-    return [weight / sum(weights) for weight in weights]
-
-
-def blur(images: Tensor) -> Tensor:
-    """Images blurred by the window of SSIM, with zeros beyond the border. [n, 1, height, width]"""
-    window = images.new_tensor(gaussian_window())
-    images = functional.conv2d(images, window.view(1, 1, 1, -1), padding=(0, 5))
-    return functional.conv2d(images, window.view(1, 1, -1, 1), padding=(5, 0))
-
-
-def ssim(image: Tensor, target: Tensor, *, blur: Callable[[Tensor], Tensor] = blur) -> Tensor:
-    """See `Backend.ssim`; another backend can bring its own `blur`."""
-    x, y = (t.permute(2, 0, 1)[:, None] for t in (image, target))
-    mean_x, mean_y = blur(x), blur(y)
-    variance_x = blur(x * x) - mean_x.square()
-    variance_y = blur(y * y) - mean_y.square()
-    covariance = blur(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity = similarity / (mean_x.square() + mean_y.square() + c1)
-    return (similarity / (variance_x + variance_y + c2)).mean()
-
-
-def l1(image: Tensor, target: Tensor) -> Tensor:
-    """See `Backend.l1`."""
-    return (image - target).abs().mean()
-
-
-@torch.no_grad()
-def adam(
-    parameter: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    *,
-    step: int,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-15,
-    rows: Tensor | None = None,
-) -> None:
-    """See `Backend.adam`."""
-    new_first = first + (1 - betas[0]) * (gradient - first)
-    new_second = second + (1 - betas[1]) * (gradient.square() - second)
-    mean = new_first / (1 - betas[0] ** step)
-    root = (new_second / (1 - betas[1] ** step)).sqrt()
-    moved = parameter - learning_rate * mean / (root + epsilon)
-    for old, new in ((first, new_first), (second, new_second), (parameter, moved)):
-        if rows is None:
-            old.copy_(new)
-        else:
-            old.copy_(torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old))
-
-
 paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
 """See `Backend.paint`."""
 
@@ -382,5 +325,5 @@ def linearize(
     return linear.linearize(splats, view=view, degree=degree, filter=filter, background=background)
 
 
-descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]))
+descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]), images)
 """See `Backend.descend`."""

@@ -257,7 +257,7 @@ class Descent:
         return linear, linear.blocks(weights.mul_(part * STIFFNESS), curvature)
 
     def _loss(self, image: Tensor, target: Target) -> float:
-        return photo_loss(self._backend, image, target.photo, target.ssim_weight)
+        return photo_loss(image, target.photo, target.ssim_weight)
 
 
 def _copy(scene: Parameters) -> Parameters:

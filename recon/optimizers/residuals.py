@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Backend
-from lumigraph.kernels.splats.reference import blur, gaussian_window
+from lumigraph.kernels import images_for
+from lumigraph.kernels.images.reference import blur, gaussian_window
 from lumigraph.recon.optimizers.levenberg import total
 
 HUBER = 0.1
@@ -86,18 +86,17 @@ def published(
 
 
 @torch.no_grad()
-def photo_loss(backend: Backend, image: Tensor, photo: Tensor, ssim_weight: float) -> float:
+def photo_loss(image: Tensor, photo: Tensor, ssim_weight: float) -> float:
     """The loss of 3DGS (arXiv 2308.04079, eq. 7) of a picture beside its photo.
 
     Args:
-        backend: Of the picture's device.
         image: The picture. [height, width, 3]
         photo: What it should be: uint8, or floats in [0, 1]. [height, width, 3]
         ssim_weight: Of 1 - SSIM, beside the mean absolute difference.
     """
-    photo = as_colors(photo, image)
-    loss = (1 - ssim_weight) * backend.l1(image, photo)
-    return float(loss + ssim_weight * (1 - backend.ssim(image, photo)))
+    photo, images = as_colors(photo, image), images_for(image.device)
+    loss = (1 - ssim_weight) * images.l1(image, photo)
+    return float(loss + ssim_weight * (1 - images.ssim(image, photo)))
 
 
 @torch.no_grad()
@@ -146,7 +145,7 @@ def ssim_by_pixel(image: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
     """1 - SSIM about each pixel, and the derivative of SSIM there by that pixel's own colour.
 
     SSIM (Wang 2004) has an 11x11 Gaussian window of sigma 1.5, zeros beyond the border, and values
-    in [0, 1]; its mean is `Backend.ssim`. It is found from the error e = image - photo: with means
+    in [0, 1]; its mean is `ImageBackend.ssim`. It is found from the error e = image - photo: with means
     m and variances v over a window,
 
         1 - SSIM = a + b - a b,  a = m_e^2 / (m_x^2 + m_y^2 + C1),  b = v_e / (v_x + v_y + C2).

@@ -95,4 +95,4 @@ def _loss(fit: SplatFit, view: View, photo: Tensor, background: Color) -> float:
     backend = backend_for(fit.splats.means.device)
     options = {"degree": fit.splats.degree, "filter": fit.splats.filter, "background": background}
     image, _ = backend.paint(Parameters(**fit.splats.tensors), view=view, **options)
-    return photo_loss(backend, image, photo, fit.plan.ssim_weight)
+    return photo_loss(image, photo, fit.plan.ssim_weight)

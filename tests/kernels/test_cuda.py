@@ -278,19 +278,6 @@ def test_triton_draws_what_is_linearized(monkeypatch: pytest.MonkeyPatch, gsplat
     assert blocks.geometry.any() == (case != "Triton")
 
 
-@pytest.mark.usefixtures("neither_works")
-def test_what_is_plain_torch_needs_no_gsplat():
-    image, target = torch.rand(2, 12, 19, 3, generator=torch.Generator().manual_seed(0))
-    image.requires_grad_()
-    losses: list[Callable[[Tensor, Tensor], Tensor]]
-    for losses in ([cuda.ssim, reference.ssim], [cuda.l1, reference.l1]):
-        one, other = (loss(image, target) for loss in losses)
-        torch.testing.assert_close(one, other)
-        derived = [torch.autograd.grad(3 * loss, image)[0] for loss in (one, other)]
-        torch.testing.assert_close(*derived)
-    assert cuda.adam is reference.adam
-
-
 @pytest.mark.parametrize(("width", "height"), [(33, 17), (16, 16), (5, 40), (1, 1)])
 def test_the_median_is_that_of_the_reference(width: int, height: int):
     _, splats = scene(100, 33)

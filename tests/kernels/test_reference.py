@@ -97,12 +97,6 @@ def test_a_smooth_rasterize_has_the_derivatives_it_claims(background: tuple[floa
     assert gradcheck(blend, inputs)
 
 
-def test_ssim_and_l1_have_the_derivatives_they_claim():
-    image, target = random(5, 7, 2, seed=8).sigmoid(), random(5, 7, 2, seed=9).sigmoid()
-    assert gradcheck(lambda image: reference.ssim(image, target), image.requires_grad_())
-    assert gradcheck(lambda image: reference.l1(image, target), image)
-
-
 # Projection ----------------------------------------------------------------------------------
 
 
@@ -434,68 +428,3 @@ def test_without_splats_there_is_background():
     assert torch.equal(raster.features, torch.tensor([1.0, 2]).expand(2, 3, 2))
     assert torch.equal(raster.transmittance, torch.ones(2, 3))
     assert torch.equal(raster.median, torch.full((2, 3), -1, dtype=torch.int32))
-
-
-# Losses and the optimiser ---------------------------------------------------------------------
-
-
-def test_ssim_is_its_definition_pixel_by_pixel():
-    x, y = random(9, 13, 2, seed=23).sigmoid(), random(9, 13, 2, seed=24).sigmoid()
-    weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
-    window = np.outer(weights, weights)[:, :, None] / weights.sum() ** 2
-    padded = [np.pad(t.numpy(), ((5, 5), (5, 5), (0, 0))) for t in (x, y)]
-    total = 0.0
-    for row in range(9):
-        for column in range(13):
-            a, b = (t[row : row + 11, column : column + 11] for t in padded)
-            mean_a, mean_b = (window * a).sum((0, 1)), (window * b).sum((0, 1))
-            # Windows reach over the border, where images are zero.
-            var_a = (window * a * a).sum((0, 1)) - mean_a**2
-            var_b = (window * b * b).sum((0, 1)) - mean_b**2
-            both = (window * a * b).sum((0, 1)) - mean_a * mean_b
-            luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
-            total += (luminance * (2 * both + 9e-4) / (var_a + var_b + 9e-4)).sum()
-    assert reference.ssim(x, y).item() == pytest.approx(total / (9 * 13 * 2))
-
-
-def test_an_image_is_wholly_similar_to_itself_alone():
-    x, y = random(9, 13, 3, seed=23).sigmoid(), random(9, 13, 3, seed=24).sigmoid()
-    assert reference.ssim(x, x).item() == pytest.approx(1)
-    assert reference.ssim(x, y).item() == pytest.approx(reference.ssim(y, x).item())
-    assert reference.ssim(x, y).item() < 0.9
-    assert reference.l1(x, x).item() == 0
-    assert reference.l1(x, y).item() == pytest.approx(np.abs(x.numpy() - y.numpy()).mean())
-
-
-@pytest.mark.parametrize("epsilon", [1e-15, 1e-2])
-def test_adam_is_the_adam_of_torch(epsilon: float):
-    theirs = random(5, 3, seed=25).requires_grad_()
-    ours, first, second = theirs.detach().clone(), torch.zeros(5, 3), torch.zeros(5, 3)
-    first, second = first.double(), second.double()
-    optimizer = torch.optim.Adam([theirs], lr=0.1, betas=(0.8, 0.99), eps=epsilon)
-    for step in range(1, 6):
-        gradient = random(5, 3, seed=30 + step)
-        theirs.grad = gradient
-        optimizer.step()
-        reference.adam(
-            ours,
-            gradient,
-            first,
-            second,
-            step=step,
-            learning_rate=0.1,
-            betas=(0.8, 0.99),
-            epsilon=epsilon,
-        )
-        torch.testing.assert_close(ours, theirs.detach())
-
-
-def test_adam_leaves_the_other_rows_alone():
-    rows = torch.tensor([True, False, True])
-    start = [random(3, 2, 2, seed=seed) for seed in (26, 27, 28)]
-    start.append(random(3, 2, 2, seed=29).square())
-    some, whole = ([t.clone() for t in start] for _ in range(2))
-    reference.adam(*some, step=3, learning_rate=0.1, rows=rows)
-    reference.adam(*whole, step=3, learning_rate=0.1)
-    for before, part, every in zip(start, some, whole, strict=True):
-        assert torch.equal(part, torch.where(rows[:, None, None], every, before))

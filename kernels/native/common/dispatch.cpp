@@ -1,5 +1,5 @@
 // Chooses the instruction set: once by default, again when a test asks for one.
-#include "splats/kernels.h"
+#include "common/dispatch.h"
 
 #include <cstdlib>
 #include <stdexcept>
@@ -7,15 +7,28 @@
 #include <string_view>
 
 namespace lumigraph {
+
+// Each instruction set has its tables in a namespace of its own.
+#define X(level)                             \
+    namespace level {                        \
+    extern const Kernels kernels;            \
+    extern const ImageKernels image_kernels; \
+    extern const TraceKernels trace_kernels; \
+    }
+LUMIGRAPH_LEVELS
+#undef X
+
 namespace {
 
 struct Level {
     std::string_view name;
     const Kernels *kernels;
+    const ImageKernels *image_kernels;
+    const TraceKernels *trace_kernels;
 };
 
 // Slowest first, as CMake listed them.
-#define X(level) {#level, &level::kernels},
+#define X(level) {#level, &level::kernels, &level::image_kernels, &level::trace_kernels},
 constexpr Level levels[] = {LUMIGRAPH_LEVELS};
 #undef X
 
@@ -49,6 +62,8 @@ const Level *&active() {
 }  // namespace
 
 const Kernels &kernels() { return *active()->kernels; }
+const ImageKernels &image_kernels() { return *active()->image_kernels; }
+const TraceKernels &trace_kernels() { return *active()->trace_kernels; }
 const char *active_level() { return active()->name.data(); }
 void select_level(const char *name) { active() = &find(name); }
 

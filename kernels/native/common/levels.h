@@ -27,7 +27,5 @@ void turns(const Scene &, const Record *records, int count, Turn *out);
 void curvature(const Curvature &);
 void add_blocks(const Scene &, const Record *records, const Turn *turns, int count,
                 const float *slots, const BlockRows &out);
-void loss(const Loss &);
-void adam(const Adam &);
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

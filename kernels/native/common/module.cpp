@@ -3,7 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "splats/kernels.h"
+#include "common/dispatch.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -12,7 +12,7 @@ namespace lumigraph {
 void bind_splats(nb::module_ &);
 void bind_moments(nb::module_ &);
 void bind_linear(nb::module_ &);
-void bind_image(nb::module_ &);
+void bind_images(nb::module_ &);
 void bind_trace(nb::module_ &);
 }  // namespace lumigraph
 
@@ -37,6 +37,6 @@ NB_MODULE(_native, m) {
     lumigraph::bind_splats(m);
     lumigraph::bind_moments(m);
     lumigraph::bind_linear(m);
-    lumigraph::bind_image(m);
+    lumigraph::bind_images(m);
     lumigraph::bind_trace(m);
 }

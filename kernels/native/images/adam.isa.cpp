@@ -1,6 +1,6 @@
 // Adam in one pass over memory.
 #include "images/adam.h"
-#include "common/levels.h"
+#include "images/images.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 

@@ -156,8 +156,8 @@ bool paint(const Rows &parameters, const ViewNumbers &view, Size size, bool anti
     return !stop.heeded;
 }
 
-// The loss, its two parts, and the seconds of each stage.
-std::pair<std::array<double, 3>, StageSeconds> descend(
+// The loss, and the seconds of each stage.
+std::pair<double, StageSeconds> descend(
     const Rows &parameters, const Rows &first, const Rows &second, const ViewNumbers &view,
     Size size, bool antialiased, std::array<float, 3> position, int degree,
     const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
@@ -197,7 +197,7 @@ std::pair<std::array<double, 3>, StageSeconds> descend(
                         background_of(background, 3), ssim_weight};
     nb::gil_scoped_release release;
     StageSeconds seconds{};
-    const auto result = TileLists(d.project, d.harmonics).descend(d, aim, seconds);
+    const double result = TileLists(d.project, d.harmonics).descend(d, aim, seconds);
     return {result, seconds};
 }
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "common/dispatch.h"
+
 namespace lumigraph {
 
 // A pinhole camera in OpenCV axes; matrix holds the upper three rows of world-to-camera.
@@ -55,8 +57,7 @@ struct HarmonicsGradient {
 };
 
 constexpr float LOG2E = 1.44269504f;
-constexpr int LANES_MAX = 16;  // of any instruction set
-constexpr int TILE = 16;       // pixels along a tile's side
+constexpr int TILE = 16;  // pixels along a tile's side
 constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right
                           // and from top to bottom
 constexpr int BLOCKS = TILE / BLOCK;          // along a tile's side
@@ -260,36 +261,6 @@ struct Descent {
     float *pull, *views;  // to add to, a number a splat; or null
 };
 
-// The photometric loss of an image: (1 - ssim_weight) L1 + ssim_weight (1 - SSIM), means over
-// pixels and channels.
-constexpr int LOSS_WIDTH = 480, LOSS_HEIGHT = 64;  // floats of a row, and rows, of a block
-
-struct Loss {
-    int height, width, channels;
-    const float *image, *target;  // [height, width, channels]; target may be null where there is
-    const uint8_t *photo;         // the same in bytes, 255 for 1
-    float ssim_weight, scale;     // scale multiplies the gradient
-    float *gradient;              // by the image; or null
-    double *block_sums;           // [blocks, 2]: of absolute differences, and of similarities
-    int threads;
-
-    int blocks() const {
-        return ((width * channels + LOSS_WIDTH - 1) / LOSS_WIDTH) *
-               ((height + LOSS_HEIGHT - 1) / LOSS_HEIGHT);
-    }
-};
-
-struct Adam {
-    int64_t rows, columns;
-    float *parameter, *first, *second;
-    const float *gradient;
-    const bool *use;  // which rows, or null: all
-    float beta1, beta2, epsilon;
-    float rate;        // learning rate over the first mean's bias correction
-    float root_scale;  // one over the root of the second mean's bias correction
-    int threads;
-};
-
 struct Kernels {
     void (*project)(const Project &);
     void (*project_backward)(const Project &, const ProjectGradient &);
@@ -323,23 +294,6 @@ struct Kernels {
     // Adds the blocks that the products in the slots of one chunk's records make; turns or null.
     void (*add_blocks)(const Scene &, const Record *records, const Turn *turns, int count,
                        const float *slots, const BlockRows &out);
-
-    void (*loss)(const Loss &);
-    void (*adam)(const Adam &);
 };
-
-#define X(level) \
-    namespace level { extern const Kernels kernels; }
-#ifdef LUMIGRAPH_LEVELS
-LUMIGRAPH_LEVELS
-#endif
-#undef X
-
-// The fastest table this processor can run, chosen once. LUMIGRAPH_ISA=baseline in
-// the environment forces a lower one; select_level changes it, for tests and benchmarks.
-const Kernels &kernels();
-const char *active_level();
-void select_level(const char *name);
-const char *const *available_levels();  // slowest first, ends with null
 
 }  // namespace lumigraph

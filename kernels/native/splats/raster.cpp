@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "images/images.h"
 #include <vector>
 
 #include "splats/workspace.h"
@@ -278,8 +280,7 @@ void TileLists::blend_backward(const float *features, const float *conics, int c
     }
 }
 
-std::array<double, 3> TileLists::descend(const Descent &d, const Target &target,
-                                         StageSeconds &seconds) {
+double TileLists::descend(const Descent &d, const Target &target, StageSeconds &seconds) {
     constexpr int CHANNELS = 3;
     const int64_t pixels = int64_t(tiles_.width) * tiles_.height;
     float *image = work_->image.resize(CHANNELS * pixels);
@@ -299,9 +300,10 @@ std::array<double, 3> TileLists::descend(const Descent &d, const Target &target,
     Loss loss{};
     loss.height = tiles_.height, loss.width = tiles_.width, loss.channels = CHANNELS;
     loss.image = image, loss.photo = target.photo, loss.target = target.target;
-    loss.ssim_weight = target.ssim_weight, loss.scale = 1;
+    loss.right = tiles_.width, loss.bottom = tiles_.height, loss.pixels = pixels;
+    loss.ssim_weight = target.ssim_weight;
     loss.gradient = gradient, loss.threads = tiles_.threads;
-    const std::array<double, 3> result = loss_of(loss);
+    const double result = loss_of(loss);
     lap(LOSS);
     kernels().blend_backward({&tiles_, CHANNELS, CHANNELS, 0, image, transmittance, gradient,
                               nullptr, slots, d.pull != nullptr});
@@ -313,18 +315,6 @@ std::array<double, 3> TileLists::descend(const Descent &d, const Target &target,
     });
     lap(DESCEND);
     return result;
-}
-
-std::array<double, 3> loss_of(Loss loss) {
-    std::vector<double> sums(2 * loss.blocks());
-    loss.block_sums = sums.data();
-    kernels().loss(loss);
-    double l1 = 0, similarity = 0;
-    for (int i = 0; i < loss.blocks(); ++i) l1 += sums[2 * i], similarity += sums[2 * i + 1];
-    const double count = double(loss.height) * loss.width * loss.channels;
-    l1 /= count, similarity /= count;
-    const double weight = loss.ssim_weight;
-    return {(1 - weight) * l1 + weight * (1 - similarity), l1, similarity};
 }
 
 }  // namespace lumigraph

@@ -74,9 +74,8 @@ class TileLists {
                           const Chance &chance, const MomentGradients &gradients);
 
     // One step of the scene that the lists were made of towards a photo: blends, compares, goes
-    // back and moves the splats that are seen. Returns the loss and its parts, as `loss_of` does.
-    std::array<double, 3> descend(const Descent &descent, const Target &target,
-                                  StageSeconds &seconds);
+    // back and moves the splats that are seen. Returns the loss.
+    double descend(const Descent &descent, const Target &target, StageSeconds &seconds);
 
     // Products with the derivative of what blend makes of the scene that the lists were made of,
     // after it: G v, into an image; G^T u and the blocks of G^T diag(w) G, added to rows.
@@ -108,9 +107,5 @@ class TileLists {
     std::unique_ptr<Workspace> work_;
     double prepared_ = 0, listed_ = 0;  // seconds
 };
-
-// The loss, the mean absolute difference and the mean structural similarity, which is 0 where it
-// has no weight. Writes the gradient where there is room for one; block_sums need not be given.
-std::array<double, 3> loss_of(Loss loss);
 
 }  // namespace lumigraph

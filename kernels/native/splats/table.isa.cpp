@@ -23,8 +23,6 @@ const Kernels kernels = {
     .turns = turns,
     .curvature = curvature,
     .add_blocks = add_blocks,
-    .loss = loss,
-    .adam = adam,
 };
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

@@ -2,10 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <stdexcept>
-#include <string_view>
-
-#include "splats/kernels.h"
+#include "common/dispatch.h"
 #include "tracer/trace.h"
 
 namespace nb = nanobind;
@@ -24,16 +21,6 @@ using Materials = Rows<lumigraph::MATERIAL_SIZE>;
 using Puffs = Rows<lumigraph::PUFF_SIZE>;
 using Light = Row<lumigraph::LIGHT_SIZE>;
 using Camera = Row<16>;  // rotation by rows, translation, focal lengths, principal point
-
-// The table of the instruction set in use.
-const lumigraph::TraceKernels &trace_kernels() {
-    const std::string_view active = lumigraph::active_level();
-#define X(level) \
-    if (active == #level) return lumigraph::level::trace_kernels;
-    LUMIGRAPH_LEVELS
-#undef X
-    throw std::logic_error("no ray tracer for this instruction set");
-}
 
 lumigraph::TraceScene scene_of(const Shapes &shapes, const Materials &materials, const Puffs &puffs,
                                const Light &light) {
@@ -60,7 +47,7 @@ void picture(Shapes shapes, Materials materials, Puffs puffs, Light light, Camer
     const auto scene = scene_of(shapes, materials, puffs, light);
     const auto view = camera_of(camera, image.shape(1), image.shape(0));
     nb::gil_scoped_release release;
-    trace_kernels().picture(scene, view, image.data(), threads);
+    lumigraph::trace_kernels().picture(scene, view, image.data(), threads);
 }
 
 void surfaces(Shapes shapes, Materials materials, Puffs puffs, Light light, Camera camera,
@@ -73,7 +60,8 @@ void surfaces(Shapes shapes, Materials materials, Puffs puffs, Light light, Came
     const auto scene = scene_of(shapes, materials, puffs, light);
     const auto view = camera_of(camera, width, height);
     nb::gil_scoped_release release;
-    trace_kernels().surfaces(scene, view, depth.data(), normals.data(), ids.data(), threads);
+    lumigraph::trace_kernels().surfaces(scene, view, depth.data(), normals.data(), ids.data(),
+                                        threads);
 }
 
 }  // namespace

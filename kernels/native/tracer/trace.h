@@ -35,11 +35,4 @@ struct TraceKernels {
                      int32_t *shape, int threads);
 };
 
-#define X(level) \
-    namespace level { extern const TraceKernels trace_kernels; }
-#ifdef LUMIGRAPH_LEVELS
-LUMIGRAPH_LEVELS
-#endif
-#undef X
-
 }  // namespace lumigraph

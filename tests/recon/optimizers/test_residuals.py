@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.images import cpu, reference
 from lumigraph.recon.optimizers.levenberg import total
 from lumigraph.recon.optimizers.residuals import (
     HUBER,

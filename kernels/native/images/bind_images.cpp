@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "common/arrays.h"
-#include "splats/kernels.h"
-#include "splats/raster.h"
+#include "images/images.h"
 
 using namespace nanobind::literals;
 
@@ -15,23 +14,36 @@ namespace {
 
 using Bytes = Array<const uint8_t>;
 
-// Loss, mean absolute difference and mean structural similarity (0 where it has no weight).
-std::array<double, 3> loss(const In &image, const std::optional<In> &target,
-                           const std::optional<Bytes> &photo, float ssim_weight, float scale,
-                           const std::optional<Out> &gradient, int threads) {
-    if (image.ndim() != 3 || image.size() == 0 || image.shape(2) > 4)
-        throw nb::value_error("image must be [height, width, channels] of 1 to 4 channels");
+// Left, top, width and height of the part of the image that the loss is summed over, and the pixels
+// that the sum is divided by.
+using Inner = std::array<int64_t, 5>;
+
+// The loss; its gradient is written where there is room for one.
+double loss(const In &image, const std::optional<In> &target, const std::optional<Bytes> &photo,
+            const std::optional<MaskIn> &mask, const std::optional<In> &weight,
+            const std::optional<Inner> &inner, float ssim_weight,
+            const std::optional<Out> &gradient, int threads) {
+    if (image.ndim() != 3 || image.size() == 0)
+        throw nb::value_error("image must be [height, width, channels] with at least one number");
     if (target.has_value() == photo.has_value())
         throw nb::value_error("give a target in floats or a photo in bytes");
     const int64_t height = image.shape(0), width = image.shape(1), channels = image.shape(2);
-    const std::initializer_list<int64_t> shape = {height, width, channels};
+    const auto [left, top, columns, rows, pixels] =
+        inner.value_or(Inner{0, 0, width, height, height * width});
+    if (left < 0 || top < 0 || columns < 0 || rows < 0 || left + columns > width ||
+        top + rows > height || pixels < 1)
+        throw nb::value_error("inner must be a part of the image");
     Loss l{};
     l.height = int(height), l.width = int(width), l.channels = int(channels);
     l.image = image.data();
-    l.target = checked(target, "target", shape);
-    l.photo = checked(photo, "photo", shape);
-    l.gradient = checked(gradient, "gradient", shape);
-    l.ssim_weight = ssim_weight, l.scale = scale, l.threads = threads;
+    l.target = checked(target, "target", {height, width, channels});
+    l.photo = checked(photo, "photo", {height, width, channels});
+    l.mask = checked(mask, "mask", {height, width});
+    l.weight = checked(weight, "weight", {height, width});
+    l.left = int(left), l.top = int(top);
+    l.right = int(left + columns), l.bottom = int(top + rows), l.pixels = pixels;
+    l.gradient = checked(gradient, "gradient", {height, width, channels});
+    l.ssim_weight = ssim_weight, l.threads = threads;
     nb::gil_scoped_release release;
     return loss_of(l);
 }
@@ -59,15 +71,15 @@ void adam(const Out &parameter, const In &gradient, const Out &first, const Out 
                  root_scale,
                  threads};
     nb::gil_scoped_release release;
-    kernels().adam(a);
+    image_kernels().adam(a);
 }
 
 }  // namespace
 
-void bind_image(nb::module_ &m) {
+void bind_images(nb::module_ &m) {
     m.def("loss", &loss, "image"_a.noconvert(), "target"_a.noconvert().none(),
-          "photo"_a.noconvert().none(), "ssim_weight"_a, "scale"_a, "gradient"_a.noconvert().none(),
-          "threads"_a);
+          "photo"_a.noconvert().none(), "mask"_a.noconvert().none(), "weight"_a.noconvert().none(),
+          "inner"_a.none(), "ssim_weight"_a, "gradient"_a.noconvert().none(), "threads"_a);
     m.def("adam", &adam, "parameter"_a.noconvert(), "gradient"_a.noconvert(), "first"_a.noconvert(),
           "second"_a.noconvert(), "betas_epsilon"_a, "rate"_a, "root_scale"_a,
           "rows"_a.noconvert().none(), "threads"_a);

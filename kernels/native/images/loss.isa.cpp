@@ -1,0 +1,372 @@
+// The photometric loss between an image and a photo, (1 - w) L1 + w (1 - SSIM), and its gradient,
+// in one pass over both.
+//
+// The image is cut into blocks of fixed size. A block is walked from top to bottom with rings of
+// the last rows, which stay in the cache: of both inputs, and of the derivatives of the structural
+// similarity, which the gradient blurs once more. Sums are taken block by block and added up in
+// their order, so that they do not depend on the number of threads.
+#include "common/simd.h"
+#include "images/images.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+constexpr int RADIUS = 5, TAPS = 2 * RADIUS + 1;
+constexpr float C1 = 0.01f * 0.01f, C2 = 0.03f * 0.03f;
+// The 11-tap Gaussian window of sigma 1.5.
+constexpr float WINDOW[TAPS] = {0.00102838f, 0.00759876f, 0.03600077f, 0.10936069f,
+                                0.21300554f, 0.26601172f, 0.21300554f, 0.10936069f,
+                                0.03600077f, 0.00759876f, 0.00102838f};
+
+constexpr int ROWS = LANES == 16 ? 4 : 2;  // done together, so that a row is read less often
+constexpr int RING = 16;                   // rows kept: a power of two, and TAPS + ROWS - 1 or more
+
+// Floats that a blur along a row reaches to each side, rounded up to whole vectors.
+template <int CHANNELS>
+constexpr int HALO = (RADIUS * CHANNELS + LANES_MAX - 1) / LANES_MAX * LANES_MAX;
+constexpr int WIDE = LOSS_WIDTH + 4 * HALO<4>;  // floats of a row with the halos of both blurs
+
+// The last rows of something. Each is held twice, RING apart, so that any TAPS + ROWS - 1 rows in
+// a row are one after another in memory.
+struct Ring {
+    alignas(64) float rows[2 * RING][WIDE];
+
+    float *at(int y) { return rows[y & (RING - 1)]; }
+    const float *at(int y) const { return rows[y & (RING - 1)]; }
+    const float *above(int y) const { return rows[(y - RADIUS) & (RING - 1)]; }
+    void repeat(int y) { __builtin_memcpy(at(y) + RING * WIDE, at(y), 4 * WIDE); }
+    void clear(int y) { __builtin_memset(at(y), 0, 4 * WIDE); }
+};
+
+struct Rings {
+    Ring image, target;
+    Ring maps[3];  // derivatives of the similarity by the blurred x, x^2 and xy
+};
+
+// One block of a group of the image's channels. A row of the group is its floats pixel by pixel;
+// column j of a ring is float `left + j` of the row.
+struct Block {
+    int channel;                // the first of the group
+    int from, to, top, bottom;  // floats of a row and rows of which the block finds the gradient
+    int left, width;            // floats of a row that the rings hold
+    int row_floats;
+};
+
+template <int CHANNELS>
+inline Block block_at(const Loss &l, int channel, int across, int down) {
+    Block b;
+    b.channel = channel;
+    b.row_floats = l.width * CHANNELS;
+    b.from = across * LOSS_WIDTH;
+    b.to = b.from + LOSS_WIDTH < b.row_floats ? b.from + LOSS_WIDTH : b.row_floats;
+    b.top = down * LOSS_HEIGHT;
+    b.bottom = b.top + LOSS_HEIGHT < l.height ? b.top + LOSS_HEIGHT : l.height;
+    b.left = b.from - 2 * HALO<CHANNELS>;
+    b.width = b.to - b.from + 4 * HALO<CHANNELS>;
+    return b;
+}
+
+// Where column j of a ring is in a row of all the image's channels.
+template <int CHANNELS>
+inline int at(const Loss &l, const Block &b, int j) {
+    const int x = b.left + j;
+    return x / CHANNELS * l.channels + b.channel + x % CHANNELS;
+}
+
+// A row of the image or its target times `scale`; zeros beyond the image.
+template <int CHANNELS, typename T>
+inline void copy_row(const Loss &l, const T *image, float scale, const Block &b, int y,
+                     float *out) {
+    const T *row = image + int64_t(y) * l.width * l.channels;
+    const int first = b.left < 0 ? -b.left : 0;
+    const int end = b.row_floats - b.left < b.width ? b.row_floats - b.left : b.width;
+    for (int j = 0; j < first; ++j) out[j] = 0;
+    if (l.channels == CHANNELS)
+        for (int j = first; j < end; ++j) out[j] = float(row[b.left + j]) * scale;
+    else
+        for (int j = first; j < end; ++j) out[j] = float(row[at<CHANNELS>(l, b, j)]) * scale;
+    for (int j = end; j < WIDE; ++j) out[j] = 0;
+}
+
+// A row of numbers for each pixel, once for each channel of the group; zeros beyond the image.
+template <int CHANNELS, typename T>
+inline void spread_row(const Loss &l, const T *pixels, const Block &b, int y, float *out) {
+    const T *row = pixels + int64_t(y) * l.width;
+    for (int j = 0; j < b.width; ++j) {
+        const int x = b.left + j;
+        out[j] = x >= 0 && x < b.row_floats ? float(row[x / CHANNELS]) : 0;
+    }
+}
+
+template <int CHANNELS, int K = 1>
+inline Floats neighbours_along(const float *in) {
+    const Floats sum =
+        (load_shifted<-K * CHANNELS>(in) + load_shifted<K * CHANNELS>(in)) * WINDOW[RADIUS + K];
+    if constexpr (K < RADIUS)
+        return sum + neighbours_along<CHANNELS, K + 1>(in);
+    else
+        return sum;
+}
+
+// A row blurred along itself, at a vector.
+template <int CHANNELS>
+inline Floats blurred_along(const float *in) {
+    return load(in) * WINDOW[RADIUS] + neighbours_along<CHANNELS>(in);
+}
+
+// What SSIM compares, blurred down the columns: x, y, x^2 + y^2 and xy of ROWS rows from y on.
+using Moments = float[4][ROWS][WIDE];
+
+inline void blur_moments_down(const Rings &r, const Block &b, int y, Moments &out) {
+    const float *image = r.image.above(y), *target = r.target.above(y);
+    for (int j = 0; j < b.width; j += LANES) {
+        Floats sums[4][ROWS] = {};
+#pragma GCC unroll 14
+        for (int k = 0; k < TAPS + ROWS - 1; ++k) {
+            const Floats x = load(image + k * WIDE + j), t = load(target + k * WIDE + j);
+            const Floats squares = x * x + t * t, product = x * t;
+#pragma GCC unroll 4
+            for (int i = 0; i < ROWS; ++i) {
+                if (k < i || k - i >= TAPS) continue;
+                const float w = WINDOW[k - i];
+                sums[0][i] += x * w, sums[1][i] += t * w;
+                sums[2][i] += squares * w, sums[3][i] += product * w;
+            }
+        }
+        for (int q = 0; q < 4; ++q)
+            for (int i = 0; i < ROWS; ++i) store(out[q][i] + j, sums[q][i]);
+    }
+}
+
+// The columns of the rings over which the loss is summed.
+template <int CHANNELS>
+inline Mask counted(const Loss &l, const Block &b, Floats column) {
+    return both(at_least(column, fill(float(l.left * CHANNELS - b.left))),
+                above(fill(float(l.right * CHANNELS - b.left)), column));
+}
+
+// SSIM (Wang 2004, eq. 13) of row y, the i-th of the moments', and its derivatives into the rings,
+// with the pixels' weights. Returns the weighted sum of 1 - SSIM over the block's floats.
+template <int CHANNELS>
+float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments &down, int i,
+                  const float *weights) {
+    constexpr int SIDE = HALO<CHANNELS>;
+    float *mean = r.maps[0].at(y), *square = r.maps[1].at(y), *product = r.maps[2].at(y);
+    Floats sum{};
+    for (int j = SIDE; j < b.width - SIDE; j += LANES) {
+        // Means, variances and covariance over the window.
+        const Floats mx = blurred_along<CHANNELS>(down[0][i] + j);
+        const Floats mt = blurred_along<CHANNELS>(down[1][i] + j);
+        const Floats squares = blurred_along<CHANNELS>(down[2][i] + j);
+        const Floats xt = blurred_along<CHANNELS>(down[3][i] + j);
+        const Floats means = mx * mx + mt * mt, product_of_means = mx * mt;
+
+        // SSIM = a1 a2 / (b1 b2), luminance times contrast and structure.
+        const Floats a1 = 2 * product_of_means + C1, a2 = 2 * (xt - product_of_means) + C2;
+        const Floats b1 = means + C1, b2 = squares - means + C2;
+        const Floats r1 = 1.0f / b1, r2 = 1.0f / b2, both_r = r1 * r2, value = a1 * a2 * both_r;
+
+        // Its derivatives by the blurred x, x^2 and xt, where SSIM counts.
+        const Floats column = iota() + float(j);
+        const Mask counts = counted<CHANNELS>(l, b, column);
+        const Floats weight = weights ? load(weights + j) : fill(1);
+        const Floats by_mean = 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1);
+        store(mean + j, keep(counts, weight * by_mean));
+        store(square + j, keep(counts, weight * -value * r2));
+        store(product + j, keep(counts, weight * 2 * a1 * both_r));
+
+        const Mask here = both(at_least(column, fill(float(2 * SIDE))),
+                               above(fill(float(b.to - b.left)), column));
+        sum += keep(both(counts, here), weight * (1 - value));
+    }
+    return total(sum);
+}
+
+// The derivatives blurred down the columns, for ROWS rows from y on.
+using Blurred = float[3][ROWS][WIDE];
+
+template <int CHANNELS>
+inline void blur_maps_down(const Rings &r, const Block &b, int y, Blurred &out) {
+    for (int q = 0; q < 3; ++q) {
+        const float *map = r.maps[q].above(y);
+        for (int j = HALO<CHANNELS>; j < b.width - HALO<CHANNELS>; j += LANES) {
+            Floats sums[ROWS] = {};
+#pragma GCC unroll 14
+            for (int k = 0; k < TAPS + ROWS - 1; ++k) {
+                const Floats value = load(map + k * WIDE + j);
+#pragma GCC unroll 4
+                for (int i = 0; i < ROWS; ++i)
+                    if (k >= i && k - i < TAPS) sums[i] += value * WINDOW[k - i];
+            }
+            for (int i = 0; i < ROWS; ++i) store(out[q][i] + j, sums[i]);
+        }
+    }
+}
+
+// What is particular to a row of pixels, once for each channel of the group; null for ones.
+struct PixelRow {
+    const float *counts, *weights;
+};
+
+// Factors of the gradient's two parts.
+struct Scales {
+    float l1, ssim;
+};
+
+// The gradient of the loss in row y, the i-th of the blurred derivatives'. Returns the weighted sum
+// of absolute differences over the block's floats.
+template <int CHANNELS>
+float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, const Blurred &down,
+                        int i, Scales scales, const PixelRow &pixels, float *out) {
+    const float *image = r.image.at(y), *target = r.target.at(y);
+    if (y < l.top || y >= l.bottom) scales.l1 = 0;
+    Floats sum{};
+    const int end = b.to - b.left;
+    for (int j = 2 * HALO<CHANNELS>; j < end; j += LANES) {
+        // |x - t| and its derivative, the sign, where the difference counts.
+        const Floats x = load(image + j), t = load(target + j), difference = x - t;
+        const int count = end - j < LANES ? end - j : LANES;
+        const Floats column = iota() + float(j);
+        const Mask counts = both(counted<CHANNELS>(l, b, column), above(fill(float(end)), column));
+        const Floats weight = pixels.weights ? load(pixels.weights + j) : fill(1);
+        sum += keep(counts, weight * absolute(difference));
+        if (!out) continue;
+        const Floats slope = keep(counts, weight * scales.l1);
+        Floats gradient =
+            choose(above(difference, Floats{}), slope, keep(above(Floats{}, difference), -slope));
+
+        // The derivatives of SSIM go back through the blur, which is its own adjoint.
+        if (scales.ssim != 0)
+            gradient += scales.ssim * (blurred_along<CHANNELS>(down[0][i] + j) +
+                                       2 * x * blurred_along<CHANNELS>(down[1][i] + j) +
+                                       t * blurred_along<CHANNELS>(down[2][i] + j));
+        if (pixels.counts) gradient = keep(above(load(pixels.counts + j), Floats{}), gradient);
+        if (count == LANES)
+            store(out + j, gradient);
+        else
+            store_first(out + j, gradient, count);
+    }
+    return scales.l1 != 0 ? total(sum) : 0;
+}
+
+// Rows of the inputs, zeros beyond the image. Where a pixel does not count, image and target are
+// made equal.
+template <int CHANNELS>
+inline void read_rows(const Loss &l, const Block &b, int from, float *counts, Rings &r) {
+    for (int y = from; y < from + ROWS; ++y) {
+        float *image = r.image.at(y), *target = r.target.at(y);
+        if (y < 0 || y >= l.height) {
+            r.image.clear(y), r.target.clear(y);
+        } else {
+            copy_row<CHANNELS>(l, l.image, 1.0f, b, y, image);
+            if (l.photo)
+                copy_row<CHANNELS>(l, l.photo, 1.0f / 255, b, y, target);
+            else
+                copy_row<CHANNELS>(l, l.target, 1.0f, b, y, target);
+            if (l.mask) {
+                spread_row<CHANNELS>(l, l.mask, b, y, counts);
+                for (int j = 0; j < b.width; ++j) image[j] = counts[j] != 0 ? image[j] : target[j];
+            }
+        }
+        r.image.repeat(y), r.target.repeat(y);
+    }
+}
+
+struct Scratch {
+    Rings rings;
+    alignas(64) Moments moments;
+    alignas(64) Blurred blurred;
+    alignas(64) float counts[WIDE], weights[WIDE], gradient[WIDE];
+};
+
+// SSIM and its derivatives in ROWS rows from y on; the sum over the block.
+template <int CHANNELS>
+double compare_rows(const Loss &l, const Block &b, int y, Scratch &s) {
+    double sum = 0;
+    blur_moments_down(s.rings, b, y, s.moments);
+    for (int i = 0; i < ROWS; ++i) {
+        const int row = y + i;
+        if (row < l.top || row >= l.bottom) {
+            for (Ring &map : s.rings.maps) map.clear(row);
+        } else {
+            if (l.weight) spread_row<CHANNELS>(l, l.weight, b, row, s.weights);
+            const float part = compare_row<CHANNELS>(l, s.rings, b, row, s.moments, i,
+                                                     l.weight ? s.weights : nullptr);
+            if (row >= b.top && row < b.bottom) sum += part;
+        }
+        for (Ring &map : s.rings.maps) map.repeat(row);
+    }
+    return sum;
+}
+
+// The gradient in the block's rows among ROWS from y on; the sum of absolute differences.
+template <int CHANNELS>
+double differentiate_rows(const Loss &l, const Block &b, int y, Scales scales, Scratch &s) {
+    double sum = 0;
+    if (scales.ssim != 0 && l.gradient) blur_maps_down<CHANNELS>(s.rings, b, y, s.blurred);
+    for (int i = 0; i < ROWS; ++i) {
+        const int row = y + i;
+        if (row < b.top || row >= b.bottom) continue;
+        if (l.mask) spread_row<CHANNELS>(l, l.mask, b, row, s.counts);
+        if (l.weight) spread_row<CHANNELS>(l, l.weight, b, row, s.weights);
+        const PixelRow pixels = {l.mask ? s.counts : nullptr, l.weight ? s.weights : nullptr};
+        const bool direct = l.channels == CHANNELS;
+        float *whole = l.gradient ? l.gradient + int64_t(row) * l.width * l.channels : nullptr;
+        float *out = !whole ? nullptr : direct ? whole + b.left : s.gradient;
+        sum += differentiate_row<CHANNELS>(l, s.rings, b, row, s.blurred, i, scales, pixels, out);
+        if (whole && !direct)
+            for (int j = 2 * HALO<CHANNELS>; j < b.to - b.left; ++j)
+                whole[at<CHANNELS>(l, b, j)] = out[j];
+    }
+    return sum;
+}
+
+// The block's part of the loss, before it is divided by the number of pixels and channels. The rows
+// of the inputs lead; those of SSIM follow half a window behind, and those of the gradient as far
+// behind these.
+template <int CHANNELS>
+double loss_of_block(const Loss &l, const Block &b, Scratch &s) {
+    constexpr int LEAD = TAPS - 1;
+    const double weight = l.ssim_weight, numbers = double(l.pixels) * l.channels;
+    const Scales scales = {float((1 - l.ssim_weight) / numbers), float(-weight / numbers)};
+    double absolute = 0, missing = 0;
+    for (int y = b.top - LEAD; y < b.bottom + LEAD; y += ROWS) {
+        read_rows<CHANNELS>(l, b, y, s.counts, s.rings);
+        const int middle = y - RADIUS, last = y - LEAD;
+        if (weight != 0 && middle > b.top - RADIUS - ROWS && middle < b.bottom + RADIUS)
+            missing += compare_rows<CHANNELS>(l, b, middle, s);
+        if (last > b.top - ROWS && last < b.bottom)
+            absolute += differentiate_rows<CHANNELS>(l, b, last, scales, s);
+    }
+    return (1 - weight) * absolute + weight * missing;
+}
+
+template <int CHANNELS>
+void loss_of(const Loss &l, int channel) {
+    const int across = (l.width * CHANNELS + LOSS_WIDTH - 1) / LOSS_WIDTH;
+    const int down = (l.height + LOSS_HEIGHT - 1) / LOSS_HEIGHT;
+#pragma omp parallel num_threads(l.threads) if (across * down > 1)
+    {
+        Scratch scratch;
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < across * down; ++i) {
+            const Block b = block_at<CHANNELS>(l, channel, i % across, i / across);
+            l.block_sums[i] += loss_of_block<CHANNELS>(l, b, scratch);
+        }
+    }
+}
+
+}  // namespace
+
+void loss(const Loss &l) {
+    for (int channel = 0; channel < l.channels; channel += CHANNELS_AT_ONCE) {
+        switch (l.channels - channel) {
+            case 1: loss_of<1>(l, channel); break;
+            case 2: loss_of<2>(l, channel); break;
+            case 3: loss_of<3>(l, channel); break;
+            default: loss_of<CHANNELS_AT_ONCE>(l, channel);
+        }
+    }
+}
+
+}  // namespace lumigraph::LUMIGRAPH_ISA
