@@ -145,8 +145,8 @@ def ssim_by_pixel(image: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
     """1 - SSIM about each pixel, and the derivative of SSIM there by that pixel's own colour.
 
     SSIM (Wang 2004) has an 11x11 Gaussian window of sigma 1.5, zeros beyond the border, and values
-    in [0, 1]; its mean is `ImageBackend.ssim`. It is found from the error e = image - photo: with means
-    m and variances v over a window,
+    in [0, 1]; its mean is `ImageBackend.ssim`. It is found from the error e = image - photo: with
+    means m and variances v over a window,
 
         1 - SSIM = a + b - a b,  a = m_e^2 / (m_x^2 + m_y^2 + C1),  b = v_e / (v_x + v_y + C2).
 
