@@ -1,4 +1,4 @@
-"""A fit on disk: everything that going on to the bit needs."""
+"""Checkpoints: the whole state of a fit in a file, so that it continues to the bit."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from lumigraph.recon.splats.state import SplatFit
 from lumigraph.render import Similarity, Splats
 
 VERSION = "5"
-"""Of the layout; a reader refuses the ones it does not know."""
+"""The version of the file's layout; `load_checkpoint` refuses others."""
 
 _NAMES = [*SHAPES, "rest"]
 _GROUPS = ("splats", "first", "second")
@@ -64,10 +64,10 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> SplatFit:
-    """The fit as it was when `save_checkpoint` wrote it; going on gives the same scene to the bit.
+    """The fit as `save_checkpoint` wrote it; continuing gives the same scene to the bit.
 
     Raises:
-        ValueError: The file is damaged, from another program or another version.
+        ValueError: The file is damaged, from another program or from another version.
         FileNotFoundError: There is no such file.
     """
     if not path.is_file():
@@ -81,8 +81,8 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> SplatF
         raise ValueError(f"{path} is not a sound safetensors file ({error})") from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"{path} is not a checkpoint that this version can go on from ({error}): start the "
-            "run again, or use the version of lumigraph that wrote it"
+            f"{path} is not a checkpoint that this version can resume ({error}): start the run "
+            "again, or use the version of lumigraph that wrote it"
         ) from None
 
 
@@ -90,12 +90,12 @@ def _fit_from(
     metadata: dict[str, str], tensors: dict[str, Tensor], device: torch.device | str
 ) -> SplatFit:
     if metadata.get("lumigraph") != VERSION or metadata.get("kind") != "splat fit":
-        raise ValueError(f"it does not say that it is a splat fit of version {VERSION}")
+        raise ValueError(f"its header does not name a splat fit of version {VERSION}")
     state: dict[str, Any] = json.loads(metadata["state"])
     plan: Plan = plan_from_json(state["plan"])
     step, scale = int(state["step"]), float(state["scale"])
     if not 0 <= step <= plan.steps or not 0 < scale < math.inf:
-        raise ValueError(f"step {step} of {plan.steps} and scale {scale} cannot be")
+        raise ValueError(f"step {step} of {plan.steps} or scale {scale} is out of range")
     _check_tensors(tensors)
     groups = {
         group: {name: tensors[f"{group}.{name}"].to(device) for name in _NAMES} for group in _GROUPS
@@ -119,14 +119,16 @@ def _fit_from(
 def _lm_from(
     state: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
 ) -> BlockState | LmState | None:
-    """What Levenberg-Marquardt goes on with."""
+    """The state of Levenberg-Marquardt, if the fit has one."""
     if "blocks" in state:
         return _blocks_from(state["blocks"], tensors, device)
     if "lm" not in state:
         return None
     numbers = {name: kind(state["lm"][name]) for name, kind in _LM.items()}
     if not (0 < numbers["radius"] < math.inf and 0 < numbers["factor"] < math.inf):
-        raise ValueError(f"a radius of {numbers['radius']} and {numbers['factor']} cannot be")
+        raise ValueError(
+            f"radius {numbers['radius']} or factor {numbers['factor']} is out of range"
+        )
     for name, kind in (("order", torch.int64), ("random", torch.uint8)):
         if (found := tensors[f"lm.{name}"]).dtype != kind or found.ndim != 1:
             raise ValueError(f"lm.{name} is {found.dtype} {list(found.shape)}")
@@ -138,7 +140,7 @@ def _blocks_from(
 ) -> BlockState:
     numbers: dict[str, Any] = {name: kind(state[name]) for name, kind in _BLOCKS.items()}
     if numbers["step"] < 0 or not 1 <= numbers["damping"] < math.inf:
-        raise ValueError(f"{numbers['step']} steps and a damping of {numbers['damping']} cannot be")
+        raise ValueError(f"step {numbers['step']} or damping {numbers['damping']} is out of range")
     shapes = {name: tuple(tensors[f"splats.{name}"].shape) for name in _NAMES}
     wanted = {f"lm.best.{name}": shape for name, shape in shapes.items()}
     wanted |= {f"lm.curvature.{name}": shapes[name] for name in ("base", "rest")}
@@ -154,11 +156,11 @@ def _blocks_from(
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:
-    """Refuses tensors that do not make the state of a fit."""
+    """Refuses tensors of wrong shapes, types or values."""
     count = tensors["splats.means"].shape[0]
     rest = tensors["splats.rest"].shape[1]
     if rest not in [(degree + 1) ** 2 - 1 for degree in range(4)]:
-        raise ValueError(f"{rest} harmonics are those of no degree")
+        raise ValueError(f"splats.rest has {rest} harmonics, but degrees 0 to 3 have 0, 3, 8 or 15")
     expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         f"{group}.{name}": ((count, *shape), torch.float32)
         for group in _GROUPS
@@ -185,4 +187,6 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         or levels[0][0] != 0
         or not all(1 <= downscale < math.inf for _, downscale in levels)
     ):
-        raise ValueError(f"levels are {levels}, which make photos of no size")
+        raise ValueError(
+            f"levels are {levels}: the first step must be 0 and each downscale at least 1"
+        )

@@ -1,20 +1,21 @@
-"""Levenberg-Marquardt of our own: a step for each photo, with the curvature of every splat.
+"""Our own form of Levenberg-Marquardt: one step for each photo, with the curvature of each splat.
 
 3DGS-LM (`lm_published.py`) solves for all splats at once, over batches of photos: an iteration
-takes as long as hundreds of Adam's steps. Here each photo is a step, as with Adam, and each splat's
-is the solution of an equation of its own (`Backend.descend` has the bounds it is held in),
+takes as long as hundreds of Adam's steps. Here each photo is a step, as with Adam, and the step of
+a splat solves an equation of its own (`Backend.descend` bounds the length of this step),
 
     (C + damping * diag(root / rate)) step = m,
 
-where m is the running mean of the gradients and C that of the splat's blocks of G^T diag(w) G over
-photos, of which colours have the diagonal alone. So a step is Gauss-Newton's where the photos tell
-much of a splat, and Adam's where they do not: Adam's root over its rate is the damping. That allows
-for rates by which Adam alone would be thrown about.
+where m is the running mean of the gradients, C the running mean over photos of the splat's block of
+G^T diag(w) G, and root the square root of Adam's mean of squared gradients. For colours C is
+diagonal. Adam's root over its rate is the damping, so a step is close to Gauss-Newton's where the
+photos determine a splat well, and close to Adam's where they do not. This allows rates at which
+Adam alone would be unstable.
 
-Every `REFRESH` steps a photo is linearized: its blocks go into C, and what became of its loss by
-the step is held against what its linear picture foretold. After `ITERATION` steps these are summed
-into a gain ratio: where it is low, damping doubles; where it is high, it halves, down to 1. A scene
-that has got much worse, or is no longer finite, goes back to the best one there was.
+Every `REFRESH` steps a photo is linearized: its blocks update C, and the fall of its loss in this
+step is compared with the fall that the linear model predicts. After `ITERATION` steps the sums of
+both give a gain ratio: if it is low, the damping doubles; if it is high, the damping halves, down
+to 1. If the loss has grown much or the scene is not finite, the scene goes back to the best one.
 """
 
 import math
@@ -43,59 +44,60 @@ from lumigraph.recon.optimizers.levenberg import Try, dot
 from lumigraph.recon.optimizers.residuals import as_colors, curvature_weights, photo_loss
 
 RATES = 2.0
-"""Rates, in those of Adam: at three times the loss ends 4 % higher."""
+"""The rates as a multiple of Adam's: at three times the loss ends 4 % higher."""
 
 SECOND_DECAY = 0.97
-"""Of the squares, which are to follow what has changed: 0.95 does as well, at 0.98 the loss ends
-1 % higher."""
-
-STIFFNESS = 20.0
-"""By which C is multiplied, as steps follow the noise of single photos: 40 does as well, at 10 the
+"""Decay of the squared gradients, which must follow changes soon: 0.95 does as well, at 0.98 the
 loss ends 1 % higher."""
 
+STIFFNESS = 20.0
+"""A factor of C that shortens steps, as the gradient of one photo is noisy: 40 does as well, at 10
+the loss ends 1 % higher."""
+
 FIRST_VIEWS = 12
-"""That C is the mean of in the beginning, at most; they take as long as a few steps each."""
+"""The number of photos that the first C is the mean of; each takes as long as a few steps."""
 
 REFRESH = 50
-"""Steps from one linearized photo to the next, so that these cost little beside the steps."""
+"""Steps between two linearized photos, so that these take little time beside the steps."""
 
 FRESH = 0.3
-"""Weight of a new photo in C, which so is a mean over the last three or so."""
+"""Weight of a new photo in C, which is a mean over about the last three photos."""
 
 ITERATION = 100
-"""Steps that are judged together: about as many as there are photos, or more."""
+"""Steps that are judged together: about one for each photo of a capture, or more."""
 
 GAIN_LOW, GAIN_HIGH = 0.25, 0.75
-"""Of the gain ratio: below the one damping doubles, above the other it halves, as is usual."""
+"""Below the first gain ratio the damping doubles, above the second it halves, as is usual."""
 
 MUCH_WORSE = 2.0
-"""In costs of the best scene: what is above goes back to it. Iterations differ by their photos."""
+"""At a cost above this multiple of the best one the scene goes back to the best. The factor leaves
+room for iterations whose photos are more difficult."""
 
 BACK_DAMPING = 4.0
-"""By which damping grows when the scene goes back."""
+"""The damping grows by this factor when the scene goes back."""
 
 DAMPING_MAX = 1e6
-"""So that the damping stays finite; nothing moves by then."""
+"""A bound that keeps the damping finite; at this damping no splat moves visibly."""
 
 
 @dataclass
 class BlockState:
-    """All that going on to the bit needs beside the scene and Adam's moments.
+    """The state that continuing to the bit needs, beside the scene and Adam's moments.
 
     Attributes:
         curvature: C.
-        best: The best scene at the end of an iteration, or the one it began with.
-        cost: Mean loss of the steps of the iteration that led to it; before the first one ends,
-            that of the photos that C began with; infinite once that has proved wrong.
-        last: That of the iteration before.
+        best: The best scene at the end of an iteration, at first the scene before the first one.
+        cost: Mean loss over the steps of the iteration that led to the best scene; at first, over
+            the photos that the first C was made of; infinite after the scene went back.
+        last: Mean loss of the iteration before this one.
         number: Iterations done.
         step: Steps done.
-        damping: In Adam's.
-        losses: Sum over the steps of this iteration.
-        fall: By which losses fell at the photos that were linearized in it, in all.
-        foretold: By which they were to fall.
-        length: Of the last step that was judged.
-        seconds: Spent in it.
+        damping: As a multiple of Adam's.
+        losses: Sum of the losses of this iteration.
+        fall: Sum of the falls of the loss at the linearized photos of this iteration.
+        foretold: Sum of the falls that the linear model predicted for them.
+        length: Euclidean length of the last step at a linearized photo.
+        seconds: Duration of this iteration up to now.
     """
 
     curvature: Blocks
@@ -117,11 +119,11 @@ class Descent:
     """Takes steps on a scene.
 
     Attributes:
-        scene: Is moved, in place.
-        moments: Adam's, which move with it.
-        degree: The highest of the harmonics to use.
-        filter: How sub-pixel splats are drawn.
-        clock: Seconds.
+        scene: Is changed in place.
+        moments: Adam's; they are changed along with it.
+        degree: The degree of the harmonics in use.
+        filter: How splats smaller than a pixel are drawn.
+        clock: Gives the time in seconds.
     """
 
     scene: Parameters
@@ -132,7 +134,7 @@ class Descent:
 
     @torch.no_grad()
     def start(self, targets: Sequence[Target]) -> BlockState:
-        """The state before the first step: C is the mean over these photos."""
+        """The state before the first step, with C as the mean over these photos."""
         curvature, cost = None, 0.0
         for target in targets:
             linear, curvature = self._curved(self.scene, target, 1 / len(targets), curvature)
@@ -150,12 +152,12 @@ class Descent:
         Args:
             state: Is changed.
             target: The photo.
-            rates: Adam's.
-            number: Of all steps, those of Adam included, from 1.
-            last: Whether no other follows: then an iteration ends, however short.
+            rates: Adam's rates at this step.
+            number: Counts all steps from 1, those of Adam included.
+            last: Whether this is the last step of the fit, which ends its iteration.
 
         Returns:
-            The loss before the step, and what the iteration came to if this ends it.
+            The loss before the step, and the outcome of the iteration if this step ends it.
         """
         began = self.clock()
         rates = Rates(*(RATES / state.damping * rate for rate in rates))
@@ -178,7 +180,7 @@ class Descent:
         return loss, tried
 
     def _judged(self, state: BlockState, target: Target, move: Callable[[], float]) -> float:
-        """Takes a step at a photo whose curvature goes into C, and sees what became of its loss."""
+        """Takes a step at a linearized photo: updates C, and sums the real and predicted falls."""
         before = _copy(self.scene)
         for numbers in state.curvature:
             numbers.mul_(1 - FRESH)
@@ -190,17 +192,17 @@ class Descent:
             self.scene, view=target.view, background=target.background, **self._look
         )
         state.fall += loss - self._loss(image, target)
-        # What is linearized may be drawn by other kernels.
+        # The prediction starts from the linearized picture: another kernel may have drawn it.
         there = linear.color + linear.jvp(change)
         state.foretold += self._loss(linear.color, target) - self._loss(there, target)
         return loss
 
     def _ended(self, state: BlockState) -> Try:
-        """Judges the iteration that ends here: goes back, or on with another damping."""
+        """Judges the iteration that ends here, adapts the damping, and goes back if it must."""
         steps = (state.step - 1) % ITERATION + 1
         cost, before, used = state.losses / steps, state.last, state.damping
         gain = state.fall / state.foretold if state.foretold > 0 else math.nan
-        # Few steps may be towards photos that are all difficult. No number is worse than any.
+        # A short iteration may have met difficult photos alone. A cost of nan counts as worse.
         worse = 2 * steps >= ITERATION and not cost <= MUCH_WORSE * state.cost
         accepted = not worse and _finite(self.scene)
         if not accepted:
@@ -210,7 +212,7 @@ class Descent:
             for mean in self.moments.first:
                 mean.zero_()
             state.damping = min(BACK_DAMPING * used, DAMPING_MAX)
-            # The best is taken to be as good as the next iteration finds it.
+            # The next iteration measures the best scene anew.
             state.last, state.cost = state.cost, math.inf
         else:
             if cost <= state.cost:
@@ -248,7 +250,7 @@ class Descent:
     def _curved(
         self, scene: Parameters, target: Target, part: float, curvature: Blocks | None
     ) -> tuple[Linearization, Blocks]:
-        """A photo linearized, and its part in the curvature added."""
+        """A linearized photo, and the curvature with its blocks added."""
         linear = self._backend.linearize(
             scene, view=target.view, background=target.background, **self._look
         )

@@ -20,70 +20,70 @@ from lumigraph.recon.optimizers.residuals import (
 )
 
 Shot = tuple[View, Tensor]
-"""A camera in the scene's frame and its photo: uint8 or float32 in [0, 1], [height, width, 3]."""
+"""A camera in the scene's frame and its photo: uint8, or float32 in [0, 1]. [height, width, 3]"""
 
 Views = Sequence[Shot]
 
 
 @dataclass(frozen=True)
 class Published:
-    """Settings, of which the defaults are those for MipNeRF360."""
+    """The published settings; the defaults are those for MipNeRF360."""
 
     images: int = 25
-    """In a batch, which is solved by itself; 70 for Tanks and Temples."""
+    """Photos in a batch, which is solved by itself; 70 for Tanks and Temples."""
     batches: int = 4
-    """In an iteration; 3 for Deep Blending and Tanks and Temples."""
+    """Batches in an iteration; 3 for Deep Blending and Tanks and Temples."""
     radius: float = 1e-3
-    """Of the first trust region; larger ones allow longer steps."""
+    """The radius of the first trust region; a larger one allows longer steps."""
     radius_min: float = 1e-4
-    """The search ends where the radius falls to it."""
+    """The search ends when the radius falls to this value."""
     radius_max: float = 1e-2
     """1e4 for Deep Blending and Tanks and Temples."""
     diagonal_min: float = 1.0
     diagonal_max: float = 1e6
-    """Between which the diagonal is clamped, where it damps."""
+    """The diagonal is clamped to this range where it is used for damping."""
     products: int = 8
     """Iterations of conjugate gradients."""
     tolerance: float = 5e-2
-    """Residual of the linear system at which these end, relative to the right side."""
+    """Conjugate gradients end at this residual, relative to the right side."""
     longest: float = 10.0
-    """Largest change of any parameter."""
+    """The largest change of any parameter in an iteration."""
     search_part: float = 0.3
-    """Of an iteration's images, that the line search looks at."""
+    """The part of an iteration's photos on which the line search measures the cost."""
     search_factor: float = 0.7
-    """By which it shortens the step."""
+    """The line search shortens the step by this factor."""
     search_least: float = 1e-10
-    """Of the step: below it no shorter one is tried."""
+    """The line search tries no smaller part of the step."""
     gain_min: float = 1e-5
-    """Least gain ratio at which the radius may grow."""
+    """The radius grows only above this gain ratio."""
     fall_min: float = 1e-6
-    """Relative fall of the cost that is worth another iteration."""
+    """The search ends when the relative fall of the cost is smaller."""
     huber: float = HUBER
     ssim_scale: float = SSIM_SCALE
     bytes: int = 512 << 20
-    """Of linearized views and their residuals that may be kept at once."""
+    """The memory that linearized views and their residuals may take at once."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that no search could be made with."""
+        """Refuses settings that no search could use."""
         for name in ("images", "batches", "products"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: take at least 1")
         if not 0 < self.radius_min <= self.radius <= self.radius_max < math.inf:
             raise ValueError(
-                f"the radius is {self.radius}, between {self.radius_min} and {self.radius_max}: "
-                "take 0 < radius_min <= radius <= radius_max"
+                f"radius_min, radius and radius_max are {self.radius_min}, {self.radius} and "
+                f"{self.radius_max}: take 0 < radius_min <= radius <= radius_max"
             )
         if not 0 < self.search_factor < 1:
             raise ValueError(f"search_factor is {self.search_factor}: take more than 0, below 1")
         if not self.huber > 0 or not self.ssim_scale >= 0:
             raise ValueError(
-                f"huber is {self.huber} and ssim_scale {self.ssim_scale}: take more than 0, and at "
-                "least 0"
+                f"huber is {self.huber} and ssim_scale is {self.ssim_scale}: take huber > 0 and "
+                "ssim_scale >= 0"
             )
 
 
 class Shots(NamedTuple):
-    """Photos, and how to look at a scene from where they were taken."""
+    """Photos, and functions that draw a scene from their cameras."""
 
     views: Views
     linearize: Callable[..., Linearization]
@@ -91,7 +91,7 @@ class Shots(NamedTuple):
     settings: Published
 
     def cost(self, scene: Parameters, index: Sequence[int]) -> float:
-        """Of some of the views."""
+        """The cost of a scene, summed over some of the views."""
         cost = 0.0
         for view, photo in (self.views[i] for i in index):
             image, _ = self.paint(scene, view=view)
@@ -99,7 +99,7 @@ class Shots(NamedTuple):
         return cost
 
     def part(self, scene: Parameters, index: int) -> tuple[Linearization, Terms]:
-        """One view near a scene, and its residuals there."""
+        """A view linearized at a scene, and its residuals there."""
         view, photo = self.views[index]
         linear = self.linearize(scene, view=view)
         return linear, published(linear.color, as_colors(photo, linear.color), **self._residuals())
@@ -110,7 +110,7 @@ class Shots(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some views near a scene: products with J^T J, where J is that of all their residuals."""
+    """Some views linearized at a scene: products with J^T J, where J is that of their residuals."""
 
     scene: Parameters
     index: list[int]
@@ -118,7 +118,7 @@ class Batch:
 
     @property
     def bytes(self) -> int:
-        """How much memory it holds beside the scene, about."""
+        """The memory that the batch takes beside the scene, about."""
         return sum(map(_bytes, self.parts))
 
     def right(self) -> Parameters:
@@ -144,9 +144,9 @@ class Batch:
         return sums
 
     def along(self, step: Parameters) -> tuple[float, float, float]:
-        """F, s and b: after a part p of a step the linear model's cost is F - p s + p^2 b / 2.
+        """F, s and b of the cost of the linear model after a part p of a step.
 
-        It is |r - p J step|^2 / 2.
+        The cost is |r - p J step|^2 / 2 = F - p s + p^2 b / 2.
         """
         cost = slope = bend = 0.0
         for linear, terms in self.parts:
@@ -158,19 +158,19 @@ class Batch:
 
 
 def gather(scene: Parameters, shots: Shots, order: Tensor) -> tuple[Batch, Tensor, bool]:
-    """The next batch, spread evenly over the views still to come; all are, when none is left.
+    """The next batch, spread evenly over the views still to come; when none is left, over all.
 
-    Views are linearized as long as the bound on memory has room for one as large as the largest
-    up to now, and at least one is.
+    Views are linearized one by one, at least one, while the memory bound has room for one more as
+    large as the largest of them.
 
     Args:
-        scene: To linearize them at.
-        shots: The views.
-        order: Indices of those still to come. int64 [views left]
+        scene: The scene at which they are linearized.
+        shots: All views.
+        order: Indices of the views still to come. int64 [views left]
 
     Returns:
-        The batch, the views that are left for the next, and whether the bound was kept with as many
-        views as wanted.
+        The batch, the views that are left for the next batch, and whether the memory bound had room
+        for the whole batch.
     """
     settings = shots.settings
     if not len(order):

@@ -1,18 +1,18 @@
 """3DGS-LM as published: Levenberg-Marquardt that finishes a scene (arXiv 2409.12892, ICCV 2025).
 
-This file reads as their algorithm 1, so that others can be measured against it. Where their code
-differs from the paper the code is followed, as it gave the figures they report:
+This file follows their algorithm 1, so that other methods can be compared with it. Where their code
+differs from their paper, this file follows the code, which produced the figures they report:
 
-* the colours' residual is that of a Huber function, not |e| (`residuals.published`);
-* the damping is clamp(diagonal, 1, 1e6) / radius, so it depends on how the residuals are scaled:
-  they are sums over images, not means. A radius of 1e-3 is a damping of 1000, where the paper calls
-  1e-3 the damping itself;
-* the preconditioner 1 / (diagonal + clamp(diagonal, 1, 1e6)) knows nothing of the radius;
-* the radius follows the rule of Ceres, where the paper halves and doubles;
-* whether a step was good is judged on the last batch of images alone.
+* the residual of a colour is that of a Huber function, not |e| (`residuals.published`);
+* the damping is clamp(diagonal, 1, 1e6) / radius, so it depends on the scale of the residuals,
+  which are sums over images, not means. A radius of 1e-3 is a damping of 1000; the paper calls 1e-3
+  the damping itself;
+* the preconditioner 1 / (diagonal + clamp(diagonal, 1, 1e6)) does not depend on the radius;
+* the radius follows the rule of Ceres; the paper halves and doubles it;
+* a step is judged on the last batch of images alone.
 
-Of our own are the bound on memory, that a batch whose solution is not finite is left out, and that
-a step after which the cost is the same counts as failed.
+Three things are our own: memory is bounded, a batch with a solution that is not finite is left out,
+and a step that does not change the cost counts as failed.
 """
 
 import math
@@ -29,21 +29,21 @@ from lumigraph.recon.optimizers.levenberg import Try, dot, moved, zeros_like
 from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shots, Views, gather
 
 TRUST_MIN = 1e-12
-"""Least weight of a batch's solution, so that a parameter which no batch sees has a mean of 0."""
+"""Added to the weight of a batch's solution: a parameter that no batch sees gets a mean of 0."""
 
 
 @dataclass
 class LmState:
-    """All that going on to the bit needs beside the scene: plain numbers and tensors.
+    """The state that continuing to the bit needs beside the scene: plain numbers and tensors.
 
     Attributes:
         number: Iterations done.
-        radius: Of the trust region.
-        factor: By which it shrinks at the next failure.
-        order: Views still to come before all are taken anew. int64 [views left]
+        radius: The radius of the trust region.
+        factor: The radius shrinks by this factor at the next failure.
+        order: Views of this epoch that are still to come. int64 [views left]
         random: State of the random number generator. uint8 [bytes]
-        shrunk: Whether it was told that batches are smaller than asked for.
-        ended: Whether another iteration is not worth it.
+        shrunk: Whether the user was told that memory allows only smaller batches.
+        ended: Whether another iteration would gain too little.
     """
 
     number: int
@@ -75,24 +75,24 @@ def lm_step(
     told: Callable[[str], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Try:
-    """One iteration: batches are solved, their solutions averaged, searched along and judged.
+    """One iteration: solves the batches, averages the solutions, searches along the mean, judges.
 
-    Until the step is judged nothing is changed, neither scene nor state.
+    Scene and state do not change before the step is judged.
 
     Args:
-        scene: Is moved, in place.
-        state: Is changed with it.
-        views: To fit the scene to, at least one.
-        degree: The highest of the harmonics to use.
-        filter: How sub-pixel splats are drawn.
-        background: Colour behind all splats.
-        settings: Those published, if None.
-        told: Is given a sentence, once, if batches must be smaller than asked for.
-        clock: Seconds.
+        scene: Is changed in place.
+        state: Is changed along with it.
+        views: The photos to fit the scene to, at least one.
+        degree: The degree of the harmonics in use.
+        filter: How splats smaller than a pixel are drawn.
+        background: The colour behind all splats.
+        settings: The published ones if None.
+        told: Is called with a sentence, once, if memory allows only smaller batches.
+        clock: Gives the time in seconds.
 
     Raises:
-        ValueError: There are no views, a photo is not of its camera's size, or the state is one of
-            more views.
+        ValueError: There are no views, a photo does not have its camera's size, or the state was
+            started with more views.
     """
     began, settings = clock(), settings or Published()
     _check(state, views)
@@ -138,16 +138,16 @@ def lm_step(
 
 @dataclass(frozen=True)
 class Direction:
-    """Where an iteration goes, before it is known how far.
+    """The direction of an iteration, before the line search.
 
     Attributes:
-        step: To be subtracted from the scene.
-        model: Of the last batch, along the step: see `Batch.along`.
+        step: Is subtracted from the scene.
+        model: The linear model of the last batch along the step: see `Batch.along`.
         judges: Views of the last batch.
         used: Views of all batches.
         order: Views still to come.
-        products: Of J^T J with a vector.
-        shrunk: Whether a batch was smaller than asked for.
+        products: The number of products of J^T J with a vector.
+        shrunk: Whether memory allowed only a smaller batch.
     """
 
     step: Parameters
@@ -160,19 +160,19 @@ class Direction:
 
 
 def direction(
-    scene: Parameters, state: LmState, shots: "Shots", told: Callable[[str], None]
+    scene: Parameters, state: LmState, shots: Shots, told: Callable[[str], None]
 ) -> Direction:
-    """The solutions of all batches, each weighted by its diagonal (3DGS-LM, eq. 7).
+    """The mean of the solutions of all batches, weighted by their diagonals (3DGS-LM, eq. 7).
 
-    A large entry of the diagonal of J^T J says that the batch knows much of that parameter.
+    Where the diagonal of J^T J is large, the photos of the batch determine the parameter well.
     """
     settings, order, shrunk = shots.settings, state.order, False
     used, products, batch = [], 0, None
     sums, weights = zeros_like(scene), zeros_like(scene)
     for _ in range(settings.batches):
         if len(used) >= len(shots.views):
-            break  # A batch of views that were just solved has nothing to add.
-        batch = None  # Lets go of its memory.
+            break  # All views are in a batch already.
+        batch = None  # Frees its memory.
         batch, order, fits = gather(scene, shots, order)
         if not fits and not shrunk and not state.shrunk:
             told(_smaller(batch, settings))
@@ -193,15 +193,15 @@ def direction(
 
 
 def solve(
-    batch: "Batch", diagonal: Parameters, radius: float, settings: Published
+    batch: Batch, diagonal: Parameters, radius: float, settings: Published
 ) -> tuple[Parameters, int]:
-    """(J^T J + clamp(diagonal) / radius) x = J^T r by conjugate gradients (3DGS-LM, algorithm 1).
+    """Solves (J^T J + clamp(diagonal) / radius) x = J^T r (3DGS-LM, algorithm 1).
 
-    They begin at the preconditioned right side. No number of the solution is above
-    `settings.longest`: beyond it the whole is scaled.
+    Conjugate gradients begin at the preconditioned right side. A solution with a number above
+    `settings.longest` is scaled down to it as a whole.
 
     Returns:
-        x, and how many products of J^T J with a vector it took.
+        x, and the number of products of J^T J with a vector.
     """
     clamped = [d.clamp(settings.diagonal_min, settings.diagonal_max) for d in diagonal]
 
@@ -239,10 +239,10 @@ def solve(
 
 
 def line_search(cost_at: Callable[[float], float], settings: Published) -> float:
-    """The part of a step to go: it is shortened as long as the cost keeps falling.
+    """The part of a step to take: the step is shortened as long as the cost keeps falling.
 
-    It is not asked whether the cost falls by going at all, which the trust region asks. A cost that
-    is no number is as good as infinite.
+    The cost before the step plays no part here; the trust region compares it with the cost after.
+    A cost of nan counts as infinite.
     """
     part, cost = 1.0, cost_at(1.0)
     while part > settings.search_least:
@@ -257,14 +257,14 @@ def line_search(cost_at: Callable[[float], float], settings: Published) -> float
 def trust_region(
     state: LmState, before: float, fall: float, gain: float, settings: Published
 ) -> tuple[float, float, bool]:
-    """The next radius, the next factor and whether the search is at its end (Ceres' rule).
+    """The next radius, the next factor, and whether the search ends (the rule of Ceres).
 
     Args:
-        state: The radius and factor up to now.
-        before: The cost the iteration began with.
-        fall: By how much it fell.
-        gain: The fall, over what was foretold.
-        settings: The limits.
+        state: Has the radius and the factor up to now.
+        before: The cost before the iteration.
+        fall: The fall of the cost in this iteration.
+        gain: The ratio of the fall to the predicted fall.
+        settings: Has the limits.
     """
     radius, factor = state.radius, state.factor
     if fall > 0 and gain > settings.gain_min:
@@ -281,22 +281,23 @@ def trust_region(
 def _smaller(batch: Batch, settings: Published) -> str:
     bound, held = settings.bytes >> 20, batch.bytes >> 20
     return (
-        f"Batches of {settings.images} views would take more than the {bound} MB that are allowed: "
-        f"the first has {len(batch.index)}, of {held} MB. Allow more, or take smaller photos"
+        f"A batch of {settings.images} photos would take more than the {bound} MB that a batch may "
+        f"take: the first one has {len(batch.index)} photos and takes {held} MB. Batches this "
+        "small learn less in an iteration: use --downscale for smaller photos"
     )
 
 
 def _drawn(index: list[int], part: float, generator: torch.Generator) -> list[int]:
-    """A part of the views by chance, at least one."""
+    """A random part of the views, at least one."""
     count = max(1, round(part * len(index)))
     return [index[i] for i in torch.randperm(len(index), generator=generator)[:count].tolist()]
 
 
 def _check(state: LmState, views: Views) -> None:
     if not views:
-        raise ValueError("there are no views to fit the scene to: give at least one")
+        raise ValueError("there are no photos to fit the scene to: give at least one")
     if len(state.order) and not 0 <= int(state.order.min()) <= int(state.order.max()) < len(views):
         raise ValueError(
-            f"there are {len(views)} views, but the state was begun with at least "
-            f"{int(state.order.max()) + 1}: go on with the views it was begun with"
+            f"there are {len(views)} photos, but the fit was started with at least "
+            f"{int(state.order.max()) + 1}: resume it with the capture it was started with"
         )

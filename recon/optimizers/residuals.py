@@ -1,8 +1,8 @@
-"""How far a picture is from its photo, as squares that Gauss-Newton methods can work on.
+"""Differences between a picture and its photo, as squares for Gauss-Newton methods.
 
-`published` are the residuals of 3DGS-LM (arXiv 2409.12892, eq. 2), in which each pixel stands for
-itself. `ssim_map` is structural similarity (Wang 2004) with its exact derivative, for those who
-want that.
+`published` has the residuals of 3DGS-LM (arXiv 2409.12892, eq. 2), which treat each pixel as
+independent of its neighbours. `curvature_weights` has the second derivatives of the loss of 3DGS,
+for "lm".
 """
 
 from typing import NamedTuple
@@ -15,24 +15,24 @@ from lumigraph.kernels.images.reference import blur, gaussian_window
 from lumigraph.recon.optimizers.levenberg import total
 
 HUBER = 0.1
-"""Error of a colour up to which the published cost is a square; beyond, it grows linearly."""
+"""Up to this error of a colour the published cost is a square; beyond, it grows linearly."""
 
 SSIM_SCALE = 0.25
-"""Published weight of 1 - SSIM beside the colours: 0.2 to 0.8, as in the loss of 3DGS."""
+"""The published weight of 1 - SSIM relative to the colours: 0.2 to 0.8, as in the loss of 3DGS."""
 
 MISSING_MIN = 1e-12
-"""1 - SSIM is held above this where something is divided by it: less than what one rounding of the
-colours in float32 makes of it. The numerator vanishes as fast, so the quotient is right above."""
+"""Divisors of 1 - SSIM are clamped to at least this value, which is below the rounding error of
+float32 colours. The numerator falls as fast, so the quotient is right down to this bound."""
 
 C1, C2 = 0.01**2, 0.03**2
-"""That keep SSIM from dividing by zero, for values in [0, 1]."""
+"""Constants that keep SSIM from dividing by zero, for values in [0, 1]."""
 
 SMALL = 0.02
-"""Error of a colour below which |e| is taken for no more bent: five steps of a byte."""
+"""The curvature of |e| is that at this error for all smaller ones: five steps of a byte."""
 
 
 class Terms(NamedTuple):
-    """The squares of one picture, and what one Gauss-Newton step wants to know of them.
+    """The sum of squares of one picture, and its derivatives for a Gauss-Newton step.
 
     With G the derivative of the colours by the parameters, J^T J is G^T diag(weights) G and
     J^T r is G^T right.
@@ -51,26 +51,25 @@ class Terms(NamedTuple):
 def published(
     image: Tensor, photo: Tensor, *, huber: float = HUBER, ssim_scale: float = SSIM_SCALE
 ) -> Terms:
-    """The two residuals of each colour in 3DGS-LM, as its code has them rather than its paper.
+    """The two residuals of each colour in 3DGS-LM, as in its code, which differs from its paper.
 
-    With e = image - photo, h the Huber function (which the paper has not: there it is |e|), S the
-    SSIM about the pixel and s its scale,
+    With e = image - photo, h the Huber function (in the paper |e|), S the SSIM about the pixel and
+    s its scale,
 
         r1 = sqrt(h(e)),            w1 = h'(e) / (2 r1)
         r2 = sqrt(s (1 - min(S, 1))), w2 = -s S' / (2 r2)
 
-    where S' is by the colour at the window's centre alone, so that G^T right is not the gradient
-    of the cost: where S changes little from pixel to pixel, SSIM's part of it is 0.07 of what it
-    should be, which is the window's weight at its centre, and costs fall by several times what is
-    foretold. Products are taken before roots are: w1 r1 = h' / 2, w2 r2 = -s S' / 2,
-    w1^2 = h'^2 / (4 h) and w2^2 = s S'^2 / (4 (1 - S)). So where e = 0 w1^2 is 1/2, its limit,
-    where the code has 0.
+    where S' is the derivative by the colour at the window's centre alone. So G^T right is not the
+    gradient of the cost: where S changes little from pixel to pixel, the part of SSIM is too small
+    by the window's weight at its centre, 0.07, and costs fall by several times the predicted fall.
+    Products are taken before roots: w1 r1 = h' / 2, w2 r2 = -s S' / 2, w1^2 = h'^2 / (4 h) and
+    w2^2 = s S'^2 / (4 (1 - S)). So w1^2 has its limit 1/2 where e = 0; the code has 0 there.
 
     Args:
         image: The picture. [height, width, 3]
-        photo: What it should be, in [0, 1]. [height, width, 3]
-        huber: Error at which h turns from a square to a line.
-        ssim_scale: s; of 0 there is no second residual.
+        photo: The photo, in [0, 1]. [height, width, 3]
+        huber: The error at which h turns from a square to a line.
+        ssim_scale: s; 0 leaves out the second residual.
     """
     error = image - photo
     size, slope = error.abs(), error.clamp(-huber, huber)
@@ -87,12 +86,12 @@ def published(
 
 @torch.no_grad()
 def photo_loss(image: Tensor, photo: Tensor, ssim_weight: float) -> float:
-    """The loss of 3DGS (arXiv 2308.04079, eq. 7) of a picture beside its photo.
+    """The loss of 3DGS (arXiv 2308.04079, eq. 7) between a picture and its photo.
 
     Args:
         image: The picture. [height, width, 3]
-        photo: What it should be: uint8, or floats in [0, 1]. [height, width, 3]
-        ssim_weight: Of 1 - SSIM, beside the mean absolute difference.
+        photo: The photo: uint8, or floats in [0, 1]. [height, width, 3]
+        ssim_weight: The weight of 1 - SSIM; the mean absolute difference has the rest.
     """
     photo, images = as_colors(photo, image), images_for(image.device)
     loss = (1 - ssim_weight) * images.l1(image, photo)
@@ -101,17 +100,17 @@ def photo_loss(image: Tensor, photo: Tensor, ssim_weight: float) -> float:
 
 @torch.no_grad()
 def curvature_weights(image: Tensor, photo: Tensor, ssim_weight: float) -> Tensor:
-    """Second derivatives of a photo's loss by its picture's colours, about, and not negative.
+    """Approximate second derivatives of the loss by the picture's colours; they are not negative.
 
-    The loss is that of 3DGS: means of (1 - s) |e| + s (1 - SSIM), with e = image - photo. |e| is as
-    bent as the parabola that touches it where e is, 1 / |e|, but no more than at `SMALL`. And where
-    the picture is close to its photo 1 - SSIM is v_e / (2 v_y + C2), with v variances over windows:
-    e^2 over that, but for the windows' means, which are left out. For that a photo is taken for
-    grey: its channels hardly differ in how they vary.
+    The loss is that of 3DGS, the mean of (1 - s) |e| + s (1 - SSIM) with e = image - photo. The
+    curvature of |e| is that of the parabola that touches it at e, 1 / |e|, at most 1 / `SMALL`.
+    Close to the photo, 1 - SSIM is v_e / (2 v_y + C2) with variances v over windows. Its curvature
+    is taken as that of e^2 / (2 v_y + C2), which leaves out the means over windows; v_y is that of
+    the grey photo, as the channels vary alike.
 
     Args:
         image: The picture. [height, width, channels]
-        photo: What it should be, in [0, 1]. [height, width, channels]
+        photo: The photo, in [0, 1]. [height, width, channels]
         ssim_weight: s.
 
     Returns:
@@ -128,7 +127,7 @@ def curvature_weights(image: Tensor, photo: Tensor, ssim_weight: float) -> Tenso
 def published_cost(
     image: Tensor, photo: Tensor, *, huber: float = HUBER, ssim_scale: float = SSIM_SCALE
 ) -> float:
-    """The cost of `published` alone."""
+    """The cost of `published` without its derivatives."""
     cost = total(_huber((image - photo).abs(), huber))
     if ssim_scale:
         cost += ssim_scale * total(_averages(image, photo).missing())
@@ -167,7 +166,7 @@ def ssim_by_pixel(image: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Averages(NamedTuple):
-    """What SSIM is made of, about each pixel. [height, width, channels]"""
+    """Means and variances over the window about each pixel. [height, width, channels]"""
 
     mean: Tensor
     """m_x."""
@@ -216,21 +215,21 @@ def _blurred(*images: Tensor) -> tuple[Tensor, ...]:
     """Images of one shape, each blurred. [height, width, channels]"""
     height, width, channels = images[0].shape
     planes = torch.stack(images).permute(0, 3, 1, 2).reshape(-1, 1, height, width)
-    # By default cuDNN convolves in TF32, whose 10 bits leave nothing of a small variance.
+    # cuDNN's default, TF32, has 10 bits: too few for a small variance.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         blurred = blur(planes)
     return blurred.view(-1, channels, height, width).permute(0, 2, 3, 1).unbind(0)
 
 
 def as_colors(photo: Tensor, image: Tensor) -> Tensor:
-    """A photo, which may be of bytes, as colours in [0, 1] of a picture's type and device.
+    """A photo as colours in [0, 1], with the type and device of a picture.
 
     Args:
-        photo: uint8, or of any float type. [height, width, 3]
+        photo: uint8, or any float type. [height, width, 3]
         image: The picture of the same view. [height, width, 3]
 
     Raises:
-        ValueError: They are of different sizes.
+        ValueError: Photo and picture differ in size.
     """
     if photo.shape != image.shape:
         raise ValueError(

@@ -488,7 +488,7 @@ def test_batches_shrink_to_the_memory_there_is_and_it_is_said_once():
     before = cost(scene, shots)
     tries = taken(scene, shots, 4, settings, state, told=said.append)
     assert len(said) == 1
-    assert "Batches of 6 views would take more than" in said[0]
+    assert "A batch of 6 photos would take more than" in said[0]
     assert state.shrunk
     assert cost(scene, shots) < before
     assert len(tries) == 4
@@ -568,10 +568,10 @@ def test_nothing_changes_until_a_step_is_judged(monkeypatch: pytest.MonkeyPatch)
 
 def test_wrong_arguments_are_named():
     scene, shots = cloud(5), photos(cloud(5), 2)
-    with pytest.raises(ValueError, match="no views to fit the scene to"):
+    with pytest.raises(ValueError, match="no photos to fit the scene to"):
         lm_step(scene, start_lm(), [], degree=1, told=unspoken)
     state = dataclasses.replace(start_lm(), order=torch.tensor([0, 7]))
-    with pytest.raises(ValueError, match="2 views, but the state was begun with at least 8"):
+    with pytest.raises(ValueError, match="2 photos, but the fit was started with at least 8"):
         lm_step(scene, state, shots, degree=1, told=unspoken)
     with pytest.raises(ValueError, match="size of its photo"):
         lm_step(scene, start_lm(), [(camera(0, width=9), shots[0][1])], degree=1, told=unspoken)
