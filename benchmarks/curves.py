@@ -10,6 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from plots import save
+
+from lumigraph.app.run.plots import Axis, Line, Plot, sheet
 from lumigraph.datasets.files import atomic
 from lumigraph.recon import Plan, plan_to_json
 
@@ -127,27 +130,14 @@ def draw_curves(
     curves: dict[str, list[list[Point]]], bold: Sequence[str], title: str, path: Path
 ) -> None:
     """PSNR over seconds as an SVG: a line for each run, coloured and named for those in `bold`."""
-    from matplotlib import pyplot
-    from plots import COLORS, GREY, STYLE
-
-    with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
-        colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(bold)}
-        for name in sorted(curves, key=lambda name: name in colors):
-            for place, points in enumerate(curves[name]):
-                axes.plot(
-                    [point["seconds"] for point in points],
-                    [point["psnr"] for point in points],
-                    color=colors.get(name, GREY),
-                    alpha=1.0 if name in colors else 0.3,
-                    linewidth=1.4 if name in colors else 0.7,
-                    marker="",
-                    label=name if name in colors and place == 0 else None,
-                )
-        axes.set(xscale="log", xlabel="seconds of training", ylabel="PSNR, dB", title=title)
-        axes.grid(which="major")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend()
-        with atomic(path) as partial:
-            figure.savefig(partial, format="svg", transparent=True, metadata={"Date": None})
-        pyplot.close(figure)
+    lines = [
+        Line(
+            [point["seconds"] for point in points],
+            [point["psnr"] for point in points],
+            label=name if name in bold else "",
+        )
+        for name in sorted(curves, key=lambda name: name in bold)
+        for points in curves[name]
+    ]
+    plot = Plot(title, Axis("seconds of training", "log"), Axis("PSNR, dB", "range"))
+    save(sheet([(plot, lines)], (720, 400)), path)

@@ -11,7 +11,7 @@ from lumigraph.app.run.files import printable, write_bytes
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.intervals import percent
 from lumigraph.app.run.pictures import colored, picture_name, read_picture
-from lumigraph.app.run.plots import PLOT_STYLE, Plot, plot_svg
+from lumigraph.app.run.plots import PLOT_STYLE, Axis, Line, Plot, figure
 from lumigraph.app.run.report import ERROR_SCALE, PICTURED, STYLE, image_tag, tile
 from lumigraph.datasets import Frame
 
@@ -31,29 +31,29 @@ NUMBERS = {
 PLOTS = {
     "sparsification_mae": Plot(
         "Sparsification, MAE",
-        "share of the values removed, the most uncertain first",
-        "MAE of the rest, over that of all",
+        Axis("share of the values removed, the most uncertain first", "share"),
+        Axis("MAE of the rest, over that of all"),
         "The lower the curve, the better the map knows where the errors are. Dashed: the largest "
         "errors are removed first, which no map can beat. A random map stays at 1. AUSE is the "
         "area between the two curves.",
     ),
     "sparsification_rmse": Plot(
         "Sparsification, RMSE",
-        "share of the values removed, the most uncertain first",
-        "RMSE of the rest, over that of all",
+        Axis("share of the values removed, the most uncertain first", "share"),
+        Axis("RMSE of the rest, over that of all"),
         "The same for the root of the mean squared error, in which large errors count most.",
     ),
     "risk_coverage": Plot(
         "Risk and coverage",
-        "share of the values kept, the most certain first",
-        "their mean error",
+        Axis("share of the values kept, the most certain first", "share"),
+        Axis("their mean error"),
         "The error to expect of the part that is trusted; colour values go from 0 to 1. Dashed: "
         "the values with the smallest errors are kept.",
     ),
     "reliability": Plot(
         "Reliability",
-        "share of a normal distribution within \u00b1 z standard deviations",
-        "share of the values within \u00b1 z",
+        Axis("share of a normal distribution within \u00b1 z standard deviations", "share"),
+        Axis("share of the values within \u00b1 z"),
         "On the dashed line the errors are normal with these standard deviations. Below it the "
         "standard deviations are too small; the intervals correct that.",
     ),
@@ -183,8 +183,14 @@ def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
     """The plots of the curves, each the mean over the test views."""
     if curves is None:
         return "<p>No views were held out.</p>"
-    plots = (plot_svg(plot, **curves[name]) for name, plot in PLOTS.items())
+    plots = (figure(plot, _lines(**curves[name])) for name, plot in PLOTS.items())
     return f'<div class="plots">{"".join(plots)}</div>'
+
+
+def _lines(
+    at: Sequence[float], values: Sequence[float], ideal: Sequence[float]
+) -> tuple[Line, Line]:
+    return Line(at, ideal, kind="ideal"), Line(at, values)
 
 
 def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:

@@ -7,7 +7,19 @@ import pytest
 import torch
 
 from lumigraph.app.run.curves import LEVELS, curves_of, mean_curves
-from lumigraph.app.run.plots import BOTTOM, LEFT, RIGHT, TOP, Plot, axis_marks, plot_svg
+from lumigraph.app.run.plots import (
+    BOTTOM,
+    FIGURE,
+    LEFT,
+    RIGHT,
+    TOP,
+    Axis,
+    Line,
+    Plot,
+    axis_marks,
+    figure,
+    sheet,
+)
 from lumigraph.uncertainty import risk_coverage, sparsification
 
 
@@ -34,17 +46,64 @@ def test_marks_are_few_whatever_the_values():
         assert marks[-2] < most <= marks[-1] * (1 + 1e-8)
 
 
-def test_a_plot_is_drawn_from_corner_to_corner():
-    plot = Plot("A & B", "of <all>", "share", "Look.")
-    figure = ElementTree.fromstring(plot_svg(plot, [0, 1], [0, 1], [1, 0.5]))
-    lines = {line.get("class"): line.get("points") for line in figure.iter("polyline")}
-    assert lines == {
-        "curve": f"{LEFT},{BOTTOM} {RIGHT},{TOP}",
-        "ideal": f"{LEFT},{TOP} {RIGHT},{(TOP + BOTTOM) / 2}",
+def test_a_figure_is_drawn_from_corner_to_corner():
+    plot = Plot("A & B", Axis("of <all>", "share"), Axis("share"), "Look.")
+    lines = [Line([0, 1], [0, 1]), Line([0, 1], [1, 0.5], kind="ideal")]
+    drawn = ElementTree.fromstring(figure(plot, lines))
+    right, bottom = FIGURE[0] - RIGHT, FIGURE[1] - BOTTOM
+    assert {line.get("class"): line.get("points") for line in drawn.iter("polyline")} == {
+        "curve": f"{LEFT},{bottom} {right},{TOP}",
+        "ideal": f"{LEFT},{TOP} {right},{(TOP + bottom) / 2}",
     }
-    texts = [text.text for text in figure.iter("text")]
+    texts = [text.text for text in drawn.iter("text")]
     assert {"0", "0.25", "1", "0 %", "100 %", "of <all>", "share"} <= set(texts)
-    assert figure.find(".//b").text == "A & B."  # pyright: ignore[reportOptionalMemberAccess]
+    assert drawn.find(".//b").text == "A & B."  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([10_000, 2_000_000], ["10k", "100k", "1M"]),
+        ([0.5, 400], ["1", "10", "100"]),
+        ([2, 9], ["2", "5"]),
+        ([3, 3], []),
+    ],
+)
+def test_logarithmic_axes_have_round_marks_within_the_values(values, marks):
+    plot = Plot("", Axis("", "log"), Axis(""))
+    drawn = ElementTree.fromstring(figure(plot, [Line(values, [0, 1])]))
+    texts = [text.text for text in drawn.iter("text") if text.get("y") == "208.0"]
+    assert texts == marks
+
+
+def test_an_axis_over_a_range_has_marks_within_it():
+    plot = Plot("", Axis("step", "range"), Axis("", "range"))
+    drawn = ElementTree.fromstring(figure(plot, [Line([0, 1300, 2600], [24, 31.5, 31.5])]))
+    texts = [text.text for text in drawn.iter("text")]
+    assert texts == ["24", "26", "28", "30", "0", "1000", "2000", "step", None]
+    flat = figure(plot, [Line([5, 6], [7, 7])])  # a range without width
+    assert "nan" not in flat
+    assert f'points="{LEFT},190.0 462.0,190.0"' in flat
+
+
+def test_a_sheet_has_common_axes_and_one_legend():
+    log = Plot("one", Axis("splats", "log"), Axis("ms", "log"))
+    lines = [
+        Line([10, 100], [1, 10], "small", bars=[(1, 2), (9, 10)], marked=True),
+        Line([10, 100], [5, 50], "large"),
+        Line([10, 100], [2, 20]),
+    ]
+    drawn = ElementTree.fromstring(sheet([(log, lines), (log, lines[:1])], (300, 200)))
+    space = "{http://www.w3.org/2000/svg}"
+    polylines = [line.get("points") or "" for line in drawn.iter(f"{space}polyline")]
+    assert len(polylines) == 4
+    assert polylines[3] == polylines[0]  # both panels have the axes of all lines
+    assert polylines[1].split()[1] == f"{300 - RIGHT},{TOP}"
+    texts = [text.text for text in drawn.iter(f"{space}text")]
+    assert texts[-2:] == ["small", "large"]
+    assert texts.count("one") == 2
+    bars = [path for path in drawn.iter(f"{space}path") if "V" in (path.get("d") or "")]
+    assert len(bars) == 4  # two in each panel
 
 
 def test_the_curves_of_views_are_averaged_as_plain_data():
