@@ -1,9 +1,12 @@
-"""The one door for images: Pillow in, uint8 out, and a memory of bounded size between."""
+"""Image files as uint8 pixels, and a cache of decoded images with a limit.
 
+Every image file that Lumigraph reads is opened by `opened`, which decides which formats and which
+sizes are accepted: Pillow alone would start other programs, such as Ghostscript for PostScript.
+"""
+
+import io
 import os
-import struct
 import sys
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,79 +22,123 @@ from lumigraph.datasets.files import atomic
 if TYPE_CHECKING:
     from PIL import Image
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")
+"""Formats of photos and masks, under Pillow's names. Cameras' MPO files count as JPEG."""
+
+PIXEL_LIMIT, SIDE_LIMIT = 1 << 27, 1 << 16
+"""Pixels of an image and of its longer side: photos of 108 megapixels are read. Decoding the most
+pixels takes 1 GB of memory, however small the file is, and 2 GB for a WebP."""
+
+TILE_LIMIT = 1 << 24
+"""Pixels of a tile of a TIFF, for which memory is taken even if the image is smaller."""
+
+FILE_LIMIT = 8 * PIXEL_LIMIT
+"""Bytes of an image file: those of the most pixels, in four channels of 16 bits, uncompressed."""
+
+BAND = 256
+"""Rows that are converted to RGB at a time, so that no second copy of the image is in memory."""
+
 SHARE = 4
 """The cache takes a quarter of the free memory: a fit needs the rest for splats and their moments,
-and photos that do not fit come back from disk at a few milliseconds each."""
+and photos that do not fit are read again from disk in a few milliseconds each."""
 
 ROTATED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["Image.Image"]:
-    """The image file, its header read.
+def opened(path: Path, data: bytes | None = None) -> Iterator["Image.Image"]:
+    """The image in a file; its header is read and its pixels are not decoded yet.
+
+    Args:
+        path: The file; errors name it.
+        data: The content of the file if it was read before.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not an image, is damaged, or claims to be too large to be one.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image of the accepted formats, is damaged, or is too large.
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path} claims more pixels than a photo has: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not an image that can be read: replace it or remove it ({error})"
-        ) from error
+    Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
+    with open(path, "rb") if data is None else io.BytesIO(data) as file:
+        if (size := file.seek(0, os.SEEK_END)) > FILE_LIMIT:
+            raise ValueError(f"{path} has {size} bytes, expected an image of at most {FILE_LIMIT}")
+        file.seek(0)
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image)
+                yield image
+        except MemoryError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise ValueError(
+                f"{path} is not an image that can be read: expected one of {', '.join(FORMATS)}"
+            ) from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise ValueError(
+                f"{path} is too large: expected at most {PIXEL_LIMIT // 10**6} million pixels, "
+                f"{SIDE_LIMIT} on a side: make it smaller"
+            ) from None
+        except Exception as error:  # Pillow raises errors of many kinds for damaged files.
+            raise ValueError(
+                f"{path} is not an image that can be read: replace it or remove it ({error})"
+            ) from error
+
+
+def _check_size(image: "Image.Image") -> None:
+    """Raises DecompressionBombError if decoding the image would take too much memory."""
+    from PIL import Image
+
+    tags = getattr(image, "tag_v2", {})  # Of a TIFF; 322 and 323 are the sides of its tiles.
+    if (
+        image.width * image.height > PIXEL_LIMIT
+        or max(image.size) > SIDE_LIMIT
+        or tags.get(322, 1) * tags.get(323, 1) > TILE_LIMIT
+    ):
+        raise Image.DecompressionBombError
 
 
 def image_header(path: Path) -> tuple[int, int, bool]:
-    """Width, height, and whether it has transparency; the pixels are not decoded."""
+    """The image's width, height, and whether it has transparency."""
     with opened(path) as image:
         return (*image.size, _has_alpha(image))
 
 
 def exif_turned(path: Path) -> bool:
-    """Whether EXIF says to turn it by a right angle; for a PNG all of it is decoded."""
+    """Whether the EXIF orientation turns the photo by a right angle.
+
+    Pillow decodes all of a PNG to find this out.
+    """
     with opened(path) as image:
         return image.getexif().get(0x0112) in ROTATED
 
 
-def decode_rgb(path: Path, turned: bool = False) -> np.ndarray:
-    """The photo's pixels, transparency laid over white. uint8 [height, width, 3]
+def decode_rgb(path: Path, turned: bool = False, data: bytes | None = None) -> np.ndarray:
+    """The photo's pixels, laid over white where they are transparent. uint8 [height, width, 3]
 
-    EXIF rotation is applied only if `turned`: COLMAP calibrates photos as they are stored.
+    Args:
+        path: The file.
+        turned: Whether the EXIF orientation is applied; COLMAP calibrates photos as stored.
+        data: The content of the file if it was read before.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with opened(path) as image:
-        deep = image.mode in ("I", "F") or image.mode.startswith("I;")
-        if not deep:
-            if turned:
-                image = ImageOps.exif_transpose(image)
-            if _has_alpha(image):
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
-    raise ValueError(
-        f"{path} has grey values of more than 8 bits, expected an 8-bit photo: convert it"
-    )
+    with opened(path, data) as image:
+        if not _is_deep(image):
+            return _rgb(ImageOps.exif_transpose(image) if turned else image)
+    raise ValueError(_too_deep(path))
 
 
-def decode_mask(path: Path, turned: bool = False) -> np.ndarray:
+def decode_mask(path: Path, turned: bool = False, data: bytes | None = None) -> np.ndarray:
     """The mask as 255 where it is lighter than mid-grey, else 0. uint8 [height, width]"""
     from PIL import ImageOps
 
-    with opened(path) as image:
-        if turned:
-            image = ImageOps.exif_transpose(image)
-        grey = np.array(image.convert("L"))
-    return np.where(grey >= 128, np.uint8(255), np.uint8(0))
+    with opened(path, data) as image:
+        if not _is_deep(image):
+            grey = np.array((ImageOps.exif_transpose(image) if turned else image).convert("L"))
+            return np.where(grey >= 128, np.uint8(255), np.uint8(0))
+    raise ValueError(_too_deep(path))
 
 
 def shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
@@ -130,7 +177,7 @@ def saved_png(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
             # The size is looked at first: a damaged one may be too large for the memory.
             fits = (image.height, image.width) == shape[:2] and image.mode == mode
             return np.array(image) if fits else None
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -220,6 +267,29 @@ def _container_memory() -> int:
         limit = Path("/sys/fs/cgroup/memory.max").read_text()
         return int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text())
     return sys.maxsize
+
+
+def _rgb(image: "Image.Image") -> np.ndarray:
+    """The pixels of an image with at most 8 bits in a channel. uint8 [height, width, 3]"""
+    from PIL import Image
+
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, BAND):
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        if _has_alpha(band):
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        pixels[top : top + BAND] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    return pixels
+
+
+def _is_deep(image: "Image.Image") -> bool:
+    """Whether grey values have more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def _too_deep(path: Path) -> str:
+    return f"{path} has grey values of more than 8 bits, expected 8 bits: convert it"
 
 
 def _has_alpha(image: "Image.Image") -> bool:

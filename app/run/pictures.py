@@ -4,13 +4,12 @@ import io
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from lumigraph.app.run.files import explained
-from lumigraph.datasets.images import save_png
+from lumigraph.datasets.images import decode_rgb, image_header, save_png
 
 # Anchors of a map from dark violet over teal to yellow, whose lightness rises evenly, so that it
 # reads the same in grey and to the colour-blind.
@@ -30,21 +29,21 @@ def write_picture(path: Path, pixels: Tensor) -> None:
 
 
 def read_picture(path: Path, width: int, height: int) -> Tensor:
-    """The pixels of a PNG. uint8 [height, width, 3]
+    """The pixels of a picture in a run folder. uint8 [height, width, 3]
 
-    Raises ValueError if it cannot be decoded or is not of the size given; the size is checked
-    before memory is taken.
+    Raises ValueError if it cannot be decoded or has another size, which is checked before it is
+    decoded.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.size != (width, height):
-                raise ValueError(
-                    f"{path} is {image.size[0]}x{image.size[1]} but its camera says "
-                    f"{width}x{height}: restore the run folder from a copy"
-                )
-            return torch.from_numpy(np.array(image.convert("RGB")))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable PNG ({error}): restore it from a copy") from None
+        found = image_header(path)[:2]
+        if found == (width, height):
+            return torch.from_numpy(decode_rgb(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}: restore the run folder from a copy") from None
+    raise ValueError(
+        f"{path} is {found[0]}x{found[1]} but its camera says {width}x{height}: restore the run "
+        "folder from a copy"
+    )
 
 
 def colored(values: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """Images are decoded once, made smaller exactly, and kept within bounds."""
 
+import io
 import os
 import pickle
+import re
 import struct
+import subprocess
 import threading
 import zlib
 from pathlib import Path
@@ -10,10 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lumigraph.datasets import ImageCache, available_memory, files, images, photos
-from lumigraph.datasets.images import decode_mask, decode_rgb, save_png, shrunk
+from lumigraph.datasets.images import (
+    decode_mask,
+    decode_rgb,
+    exif_turned,
+    image_header,
+    save_png,
+    shrunk,
+)
 from lumigraph.datasets.lens import Lens
 from lumigraph.datasets.photos import Photo, disk_cache, load_photo, photo_from
 
@@ -262,17 +272,186 @@ def test_a_transparent_color_of_a_palette_is_white(tmp_path):
     assert (decode_rgb(tmp_path / "a.png") == 255).all()
 
 
-def test_sixteen_bits_of_grey_are_refused(tmp_path):
+@pytest.mark.parametrize("decode", [decode_rgb, decode_mask])
+def test_sixteen_bits_of_grey_are_refused(tmp_path, decode):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="more than 8 bits"):
-        decode_rgb(tmp_path / "a.png")
+        decode(tmp_path / "a.png")
 
 
-def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path, monkeypatch):
-    Image.new("L", (100, 100)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(ValueError, match=r"a\.png claims more pixels"):
-        photo_from(tmp_path / "a.png", Lens("PINHOLE", 100, 100, (1.0, 1, 1, 1)))
+def test_a_tall_photo_is_converted_band_by_band(tmp_path):
+    pixels = noise(2 * images.BAND + 7, 5, 4)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    alpha = pixels[..., 3:] / 255
+    expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
+    assert abs(decode_rgb(tmp_path / "a.png") - expected).max() <= 1
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "a.png")
+    assert np.array_equal(decode_rgb(tmp_path / "a.png"), pixels[..., :3])
+
+
+def saved(format: str) -> bytes:
+    """A small image in a format."""
+    file = io.BytesIO()
+    Image.fromarray(noise(12, 16)).save(file, format)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", [*images.FORMATS, "MPO"])
+def test_every_accepted_format_is_read(tmp_path, format):
+    (tmp_path / "a.jpg").write_bytes(saved(format))
+    assert image_header(tmp_path / "a.jpg") == (16, 12, False)
+    assert decode_rgb(tmp_path / "a.jpg").shape == (12, 16, 3)
+    assert decode_mask(tmp_path / "a.jpg").shape == (12, 16)
+
+
+OTHERS = {
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 12\n%%EndComments\nshowpage\n%%EOF\n",
+    "WMF": b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<4hH", 0, 0, 16, 12, 72) + bytes(4) + b"\1\0\t\0",
+    "PSD": b"8BPS\0\1" + bytes(6) + struct.pack(">HLLHH", 3, 12, 16, 8, 3) + bytes(14),
+    "FLI": struct.pack("<LHHHH", 128, 0xAF11, 1, 16, 12) + bytes(116),
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="12"/>',
+    "ZIP": b"PK\3\4" + bytes(100),
+    **{kind: None for kind in ("PDF", "GIF", "ICO", "ICNS", "TGA", "PCX", "SGI", "PALM", "XBM")},
+    **{kind: None for kind in ("JPEG2000", "AVIF", "DDS", "SPIDER", "MSP", "BLP", "DIB")},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_every_other_format_is_refused_whatever_its_name(tmp_path, monkeypatch, kind):
+    """EPS bytes named photo.jpg started Ghostscript, and its error escaped."""
+    Image.init()
+    content = OTHERS[kind]
+    if content is None:
+        if kind not in Image.SAVE:
+            pytest.skip(f"this Pillow does not write {kind}")
+        mode = {"PALM": "P", "XBM": "1", "MSP": "1", "SPIDER": "F", "BLP": "P"}.get(kind, "RGB")
+        file = io.BytesIO()
+        Image.fromarray(noise(32, 32)).convert(mode).save(file, kind)
+        content = file.getvalue()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    for read in (image_header, exif_turned, decode_rgb, decode_mask):
+        with pytest.raises(ValueError, match=r"photo\.jpg is not an image .* one of JPEG"):
+            read(path)
+
+
+def tiff(width: int, height: int, tile: int | None = None) -> bytes:
+    """The header of a TIFF whose pixels are packed by LZW, and a few bytes of pixels."""
+    tags = [(256, width), (257, height), (258, 8), (259, 5), (262, 1), (277, 1)]
+    if tile is None:
+        tags += [(273, 200), (278, height), (279, 100)]
+    else:
+        tags += [(322, tile), (323, tile), (324, 200), (325, 100)]
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries
+    return head.ljust(200, b"\0") + bytes(100)
+
+
+def bmp(width: int, height: int) -> bytes:
+    size = struct.pack("<LllHHLLllLL", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<LLL", 54, 0, 54) + size + bytes(100)
+
+
+LARGE = {
+    "PNG": lambda width, height: (
+        png_header(width, height) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    ),
+    "TIFF": tiff,
+    "BMP": bmp,
+    "PPM": lambda width, height: f"P6 {width} {height} 255\n".encode() + bytes(100),
+    "JPEG": lambda width, height: resized_jpeg(
+        *(min(max(side, 3_000), 65_535) for side in (width, height))
+    ),
+}
+
+
+def png_header(width: int, height: int) -> bytes:
+    facts = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", facts)
+
+
+def resized_jpeg(width: int, height: int) -> bytes:
+    """A JPEG whose header claims another size."""
+    data = saved("JPEG")
+    start = data.index(b"\xff\xc0") + 5
+    return data[:start] + struct.pack(">HH", height, width) + data[start + 4 :]
+
+
+@pytest.mark.parametrize("format", LARGE)
+@pytest.mark.parametrize("size", [(12_000, 12_000), (65_535, 65_535), (65_537, 1), (1, 65_537)])
+def test_an_image_that_claims_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path, monkeypatch, format, size
+):
+    """A PNG of 177 megapixels took 2.6 GB."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(LARGE[format](*size))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    for read in (image_header, decode_rgb, decode_mask):
+        with pytest.raises(ValueError, match=r"a\.jpg is too large: expected at most 134 million"):
+            read(path)
+
+
+def test_a_tile_larger_than_its_image_is_refused(tmp_path):
+    """A TIFF of 100x100 pixels with one tile took 1.5 GB."""
+    (tmp_path / "a.tif").write_bytes(tiff(100, 100, tile=40_000))
+    with pytest.raises(ValueError, match=r"a\.tif is too large"):
+        decode_rgb(tmp_path / "a.tif")
+
+
+def test_a_file_that_is_larger_than_any_image_is_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(saved("JPEG"))
+    os.truncate(path, images.FILE_LIMIT + 1)
+    with pytest.raises(ValueError, match=rf"a\.jpg has {images.FILE_LIMIT + 1} bytes"):
+        image_header(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", [*images.FORMATS, "MPO"])
+def test_an_image_with_any_byte_changed_or_cut_anywhere_is_read_or_named(tmp_path, format):
+    whole, path, refused = saved(format), tmp_path / "a.jpg", []
+    for place in range(0, len(whole), 1 + len(whole) // 400):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        for data in (bytes(changed), whole[:place]):
+            path.write_bytes(data)
+            try:
+                exif_turned(path)
+                assert decode_rgb(path, turned=True).dtype == np.uint8
+            except ValueError as error:
+                refused.append(str(error))
+    assert len(refused) > 10
+    assert all(str(path) in sentence for sentence in refused)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_metadata_that_is_damaged_does_not_change_the_pixels(tmp_path):
+    image = Image.fromarray(noise())
+    image.save(tmp_path / "plain.jpg")
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\xff\xff\xff\xff\0\0\0\0"
+    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=b"no profile" * 10_000)
+    assert image_header(tmp_path / "a.jpg") == (40, 30, False)
+    assert np.array_equal(decode_rgb(tmp_path / "a.jpg"), decode_rgb(tmp_path / "plain.jpg"))
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+        image_header(tmp_path / "none.jpg")
+    with pytest.raises(IsADirectoryError):
+        image_header(tmp_path)
+
+
+def test_only_one_function_opens_image_files():
+    root = Path(__file__).parents[2]
+    rooms = ("kernels", "render", "datasets", "recon", "uncertainty", "app")
+    found = [
+        path.relative_to(root)
+        for room in rooms
+        for path in sorted((root / room).rglob("*.py"))
+        if re.search(r"\bImage\.open\(|\bimread\(", path.read_text())
+    ]
+    assert found == [Path("datasets/images.py")]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
