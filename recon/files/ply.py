@@ -1,4 +1,4 @@
-"""Splats as PLY files in the layout of 3DGS, which every other tool reads."""
+"""Splats as PLY files in the layout of 3DGS, which other tools read."""
 
 import os
 import warnings
@@ -19,22 +19,22 @@ from lumigraph.recon.splats.sound import sound
 from lumigraph.render import Splats
 
 ROWS = 1 << 14
-"""Splats read or written at a time: 4 MB, so that the columns are picked from the cache."""
+"""Splats that are read or written at a time: their 4 MB fit into the processor's cache."""
 
 INFINITE = 20.0
-"""Stands for infinity in an opacity logit or a log scale: 1 - sigmoid(20) and exp(-20) are 2e-9.
+"""Replaces infinity in an opacity logit or a log scale: 1 - sigmoid(20) and exp(-20) are 2e-9.
 
-Tools that convert from 8-bit opacities or flat splats write infinities and mean them.
+Tools that convert 8-bit opacities or flat splats write infinities on purpose.
 """
 
 CONFIDENCE = "confidence"
-"""The property in which a file of ours says how far each splat can be trusted."""
+"""The property with the confidence of each splat, from 0 to 1, in our own files."""
 
 MODES: dict[str, Filter] = {"default": "classic", "mip": "antialiased"}
-"""What Brush writes in its comment `SplatRenderMode`."""
+"""The values of the comment `SplatRenderMode`, which Brush introduced."""
 
 REST_COUNTS = (0, 9, 24, 45)
-"""Values in f_rest for degrees 0 to 3."""
+"""The number of properties f_rest for degrees 0 to 3."""
 
 
 def save_ply(
@@ -47,14 +47,14 @@ def save_ply(
     """Writes the splats as a PLY file, atomically; `load_ply` gives them back to the bit.
 
     Args:
-        scene: In the frame the file is to have.
-        path: Of the file; replaced if there is one.
-        comments: Lines for its header; characters beyond ASCII become question marks.
-        extra: Further properties by their names, which other tools pass over. Each [splats]
+        scene: The splats, in the frame of the file.
+        path: The file; an existing one is replaced.
+        comments: Lines for the header; characters beyond ASCII become question marks.
+        extra: Further properties by name, which other tools ignore. Each [splats]
 
     Raises:
-        ValueError: A comment has more than one line, or a property is there twice, has no plain
-            name or not a number for each splat.
+        ValueError: A comment has more than one line, or a further property has a name that is taken
+            or not plain, or does not have one number for each splat.
         FileNotFoundError: The folder does not exist.
     """
     mode = next(mode for mode, filter in MODES.items() if filter == scene.filter)
@@ -63,9 +63,13 @@ def save_ply(
     names = ["x", "y", "z", "nx", "ny", "nz", *list(columns)[3:]]
     for name, values in (extra or {}).items():
         if not name.isidentifier() or not name.isascii() or name in names:
-            raise ValueError(f"A further property of a PLY file cannot be named {name!r}")
+            raise ValueError(
+                f"A further property of a PLY file is named {name!r}: take another name"
+            )
         if values.shape != (len(scene),):
-            raise ValueError(f"{name} is {list(values.shape)}, not one for each of {len(scene)}")
+            raise ValueError(
+                f"{name} has shape {list(values.shape)}, but {len(scene)} splats need [{len(scene)}]"
+            )
         columns[name] = values.detach().float().cpu().numpy()
         names.append(name)
     lines = [
@@ -77,7 +81,9 @@ def save_ply(
         "end_header",
     ]
     if any(len(line.splitlines()) != 1 for line in lines):
-        raise ValueError(f"A comment in a PLY file is one line, but {list(comments)} has more")
+        raise ValueError(
+            f"A comment of a PLY file must be one line, but one of {list(comments)} has more"
+        )
     with atomic(path) as partial, open(partial, "wb") as file:
         file.write("".join(line + "\n" for line in lines).encode("ascii", "replace"))
         for start, stop in _blocks(len(scene)):
@@ -91,13 +97,13 @@ def save_ply(
 def load_ply(path: Path) -> Splats:
     """The splats of a PLY file in the layout of 3DGS, in the frame of the file.
 
-    Columns are found by name and may be of any numeric type; others are ignored. The comments
-    `SplatRenderMode: mip` (Brush) and `antialiased 1` (Postshot) set the filter. Infinite opacity
-    and log scales of minus infinity are taken as what they mean; a splat with any other value that
-    is not finite, or without a rotation, is left out, and a warning says how many were.
+    Properties are found by name and may have any numeric type; unknown ones are ignored. The
+    comments `SplatRenderMode: mip` (Brush) and `antialiased 1` (Postshot) set the filter. Infinite
+    opacity logits and log scales of minus infinity are replaced (see `INFINITE`). A splat with any
+    other value that is not finite, or without a rotation, is left out; a warning counts them.
 
     Raises:
-        ValueError: The file is not a PLY, is cut off, is compressed, or holds no splats of
+        ValueError: The file is not a PLY, is cut off or compressed, or does not hold splats of
             degree 0 to 3.
         OSError: The file cannot be opened.
     """
@@ -105,10 +111,10 @@ def load_ply(path: Path) -> Splats:
 
 
 def load_trusted_ply(path: Path) -> tuple[Splats, Tensor | None]:
-    """The splats as `load_ply` has them, and how far each can be trusted, if the file tells.
+    """The splats as from `load_ply`, and their confidence, if the file has it.
 
-    It does in a property `confidence` of numbers from 0 to 1. Others of that name, such as those of
-    scanners, are passed over with a warning.
+    Confidence is a property `confidence` of numbers from 0 to 1. A property of that name with other
+    numbers, such as a scanner's, is ignored with a warning.
 
     Returns:
         The splats.
@@ -122,7 +128,7 @@ def load_trusted_ply(path: Path) -> tuple[Splats, Tensor | None]:
     if unfit:
         warnings.warn(
             f"{path}: {unfit} of {len(splats)} splats have a confidence that is not from 0 to 1, "
-            "so that of all is left out",
+            "so the confidence of all splats is left out",
             stacklevel=2,
         )
         return splats, None
@@ -130,7 +136,7 @@ def load_trusted_ply(path: Path) -> tuple[Splats, Tensor | None]:
 
 
 def _load(path: Path, further: Sequence[str]) -> tuple[Splats, dict[str, Tensor]]:
-    """The splats of a file, and those of the further properties that it has, for the same."""
+    """The splats of a file, and those of the named further properties that it has."""
     with open(path, "rb") as file:
         header = read_header(file, path)
         vertex = _vertices(header, path)
@@ -142,7 +148,7 @@ def _load(path: Path, further: Sequence[str]) -> tuple[Splats, dict[str, Tensor]
         extra = {name: np.empty(vertex.count, np.float32) for name in found}
         columns |= extra
         read = _text_block if header.encoding == "ascii" else _binary_block
-        # A double beyond the range of float becomes infinite here and is left out below.
+        # A double beyond the range of float32 becomes infinite here; its splat is left out below.
         with np.errstate(over="ignore", invalid="ignore"):
             for start, stop in _blocks(vertex.count):
                 block = read(file, header, vertex, stop - start, path)
@@ -162,7 +168,7 @@ def _load(path: Path, further: Sequence[str]) -> tuple[Splats, dict[str, Tensor]
 
 
 def _empty(count: int, rest: int) -> dict[str, np.ndarray]:
-    """Room for the parameters of `count` splats, by their name in `Splats`."""
+    """Empty arrays for the parameters of `count` splats, by their names in `Splats`."""
     shapes = {
         "means": (count, 3),
         "quaternions": (count, 4),
@@ -209,12 +215,12 @@ def _vertices(header: Header, path: Path) -> Element:
 
 
 def _rest_count(vertex: Element, path: Path) -> int:
-    """How many higher harmonics the splats have, over all channels, if nothing is missing."""
+    """The number of properties f_rest, once all properties of splats are known to be there."""
     names = {name for name in vertex.properties if name.startswith("f_rest_")}
     if len(names) not in REST_COUNTS:
         raise ValueError(
-            f"{path} has {len(names)} properties f_rest, but harmonics of degree 0 to 3 have "
-            f"{', '.join(map(str, REST_COUNTS))}: export it with degree 3 or less"
+            f"{path} has {len(names)} properties f_rest, but harmonics of degree 0, 1, 2 and 3 "
+            f"have {', '.join(map(str, REST_COUNTS))}: export it with degree 3 or less"
         )
     for name in _columns(_empty(0, len(names))):
         if name not in vertex.properties:
@@ -226,7 +232,7 @@ def _rest_count(vertex: Element, path: Path) -> int:
 
 
 def _seek(file: IO[bytes], header: Header, vertex: Element, path: Path) -> None:
-    """Goes to the first vertex, once the file has been found long enough for all of them."""
+    """Moves to the first vertex, once the file is known to be long enough for all vertices."""
     before = header.elements[: header.elements.index(vertex)]
     start = header.length
     size = os.fstat(file.fileno()).st_size
@@ -236,7 +242,7 @@ def _seek(file: IO[bytes], header: Header, vertex: Element, path: Path) -> None:
             for _ in islice(file, element.count):
                 pass
         start = file.tell()
-        row = 2 * len(vertex.properties)  # A digit and a separator are the least a value takes.
+        row = 2 * len(vertex.properties)  # A value takes at least a digit and a separator.
         needed = row * vertex.count - 1
     else:
         for element in before:
@@ -261,7 +267,7 @@ def _binary_block(
     record = vertex.record(header.encoding)
     content = file.read(count * record.itemsize)
     if len(content) != count * record.itemsize:
-        raise ValueError(f"{path} became shorter while it was read: try again")
+        raise ValueError(f"{path} became shorter while it was read: wait until it is written")
     return np.frombuffer(content, dtype=record)
 
 
@@ -275,22 +281,22 @@ def _text_block(
         raise ValueError(f"{path} has a row that is not numbers: {error}") from None
     if table.shape != (count, len(vertex.properties)):
         raise ValueError(
-            f"{path} should have {len(vertex.properties)} numbers in each of its {vertex.count} "
-            "rows, but has not: it was cut off, copy or export it again"
+            f"{path} has rows without {len(vertex.properties)} numbers, or fewer than "
+            f"{vertex.count} rows: it was cut off, copy or export it again"
         )
     return dict(zip(vertex.properties, table.T, strict=True))
 
 
 def _filter(comments: Sequence[str], path: Path) -> Filter:
-    """How the splats are to be drawn, as the header tells it."""
+    """The filter that the header's comments name."""
     for comment in comments:
         match comment.split():
             case ["SplatRenderMode:", mode] if mode in MODES:
                 return MODES[mode]
             case ["SplatRenderMode:", mode]:
                 warnings.warn(
-                    f"{path} is to be drawn in mode {mode[:20]!r}, which is not known here: "
-                    "it is drawn as default",
+                    f"{path} asks for the render mode {mode[:20]!r}, which is not known: it is drawn "
+                    "in the mode default",
                     stacklevel=4,
                 )
             case ["antialiased", "1"]:
@@ -299,7 +305,7 @@ def _filter(comments: Sequence[str], path: Path) -> Filter:
 
 
 def _finite(splats: Splats) -> Splats:
-    """The splats with finite numbers in the place of infinities that mean something."""
+    """The splats with finite numbers in place of the infinities that tools write on purpose."""
     logits = splats.opacity_logits.nan_to_num(nan=torch.nan, posinf=INFINITE, neginf=-INFINITE)
     scales = splats.log_scales.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=-INFINITE)
     return replace(splats, opacity_logits=logits, log_scales=scales)

@@ -1,4 +1,4 @@
-"""Scenes as safetensors files, the form in which a run folder keeps them."""
+"""Scenes as safetensors files, the format of run folders."""
 
 import warnings
 from pathlib import Path
@@ -13,7 +13,7 @@ from lumigraph.recon.splats.sound import finite
 from lumigraph.render import Splats
 
 VERSION = "1"
-"""Of the layout; a reader refuses the ones it does not know."""
+"""The version of the file's layout; `load_scene` refuses others."""
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "means": (3,),
@@ -22,7 +22,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "opacity_logits": (),
     "base": (3,),
 }
-"""What follows the number of splats in each shape; `rest` has [splats, 0, 3, 8 or 15, 3]."""
+"""The shape of each tensor after the number of splats; `rest` is [splats, 0, 3, 8 or 15, 3]."""
 
 
 def save_scene(scene: Splats, path: Path) -> None:
@@ -73,7 +73,7 @@ def load_scene(path: Path) -> Splats:
 
 
 def _filter(metadata: dict[str, str], path: Path) -> Filter:
-    """The filter of the scene, once its kind and version are known to be ours."""
+    """The filter of the scene, once the file's kind and version are known to be right."""
     if "lumigraph" not in metadata:
         raise ValueError(f"{path} was not written by lumigraph: convert it to a splat PLY")
     if metadata["lumigraph"] != VERSION:
@@ -101,7 +101,7 @@ def _check_shapes(slices: dict[str, Any], path: Path) -> None:
     if set(slices) != set(expected):
         raise ValueError(
             f"{path} should hold {', '.join(expected)}, but holds "
-            f"{', '.join(sorted(slices))[:200] or 'nothing'}"
+            f"{', '.join(sorted(slices))[:200] or 'nothing'}: restore a copy of it"
         )
     shapes = {name: tuple(s.get_shape()) for name, s in slices.items()}
     count = shapes["means"][0] if shapes["means"] else 0

@@ -1,4 +1,4 @@
-"""Proof that a file shows what the scene shows."""
+"""A check that a written file shows the same as its scene."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from lumigraph.recon.files.ply import load_ply
 from lumigraph.render import Camera, Splats, psnr, render_color
 
 BOUNDS_TOLERANCE = 1e-3
-"""Part of the scene's diagonal by which its box may change: formats round positions."""
+"""The bounding box may move by this part of the scene's diagonal: formats round positions."""
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How a file that was read back compares with the scene it was written from.
+    """The comparison of a file with the scene that it was written from.
 
     Attributes:
-        splats: In the file, as many as in the scene.
-        views: That were rendered from both.
-        psnr: The lowest over these views, in dB.
-        bounds_error: Largest move of a side of the box around all centres, as a part of the
-            scene's diagonal; 0 if the boxes are equal.
+        splats: Splats in the file, as many as in the scene.
+        views: Views that both were drawn in.
+        psnr: The lowest PSNR over these views, in dB.
+        bounds_error: The largest move of a side of the bounding box of all centres, as a part of
+            the scene's diagonal; 0 if the boxes are equal.
     """
 
     splats: int
@@ -41,22 +41,22 @@ def verify_export(
     load: Callable[[Path], Splats] = load_ply,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> ExportCheck:
-    """Reads the file back, renders it, and says how near it comes to the scene.
+    """Reads the file back, renders it, and compares it with the scene.
 
     Args:
-        scene: What was written, in the frame that `load` leads to.
-        path: Of the file.
+        scene: The scene that was written, in the frame of what `load` returns.
+        path: The file.
         cameras: At least one, in the same frame.
-        psnr_min: What each view must reach, in dB. 50 is beyond what eight bits show.
-        load: Reads the format of the file.
+        psnr_min: The PSNR that each view must reach, in dB; at 50 eight-bit pictures are equal.
+        load: Reads the file.
         background: The colour behind the scene.
 
     Raises:
-        ValueError: There are no cameras, or the file differs from the scene in count, bounds or
-            looks; the message has the figure.
+        ValueError: There are no cameras, or the file differs from the scene in the number of
+            splats, its bounds or its pictures; the message has the numbers.
     """
     if not cameras:
-        raise ValueError(f"{path} can be checked only from at least one camera, but none was given")
+        raise ValueError(f"{path} cannot be checked without a camera: give at least one camera")
     written = load(path).to(scene.means.device)
     if len(written) != len(scene):
         raise ValueError(
@@ -80,11 +80,11 @@ def verify_export(
 
 
 def _bounds_error(scene: Splats, written: Splats) -> float:
-    """Largest move of a side of the bounding box, as a part of the scene's diagonal."""
+    """The largest move of a side of the bounding box, as a part of the scene's diagonal."""
     if len(scene) == 0:
         return 0.0
     low, high = scene.means.double().cpu().aminmax(dim=0)
     low_now, high_now = written.means.double().cpu().aminmax(dim=0)
     moved = torch.maximum((low_now - low).abs().amax(), (high_now - high).abs().amax()).item()
-    # A scene of one splat has no diagonal: its size is one then.
+    # A scene of one splat has a diagonal of 0: 1 takes its place.
     return moved / ((high - low).norm().item() or 1.0)
