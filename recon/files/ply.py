@@ -68,7 +68,7 @@ def save_ply(
             )
         if values.shape != (len(scene),):
             raise ValueError(
-                f"{name} has shape {list(values.shape)}, but {len(scene)} splats need [{len(scene)}]"
+                f"{name} is {list(values.shape)}, but should be [{len(scene)}]: one for each splat"
             )
         columns[name] = values.detach().float().cpu().numpy()
         names.append(name)
@@ -295,8 +295,8 @@ def _filter(comments: Sequence[str], path: Path) -> Filter:
                 return MODES[mode]
             case ["SplatRenderMode:", mode]:
                 warnings.warn(
-                    f"{path} asks for the render mode {mode[:20]!r}, which is not known: it is drawn "
-                    "in the mode default",
+                    f"{path} asks for the render mode {mode[:20]!r}, which is not known: it is "
+                    "drawn in the mode default",
                     stacklevel=4,
                 )
             case ["antialiased", "1"]:

@@ -18,6 +18,10 @@ from lumigraph.render import Splats
 SPLIT_SHRINK = 1.6
 """Each half of a split splat is smaller than the whole by this factor (3DGS, section 5.2)."""
 
+PRUNE_START = 5
+"""Large splats are removed after a fifth of density control: the first splats are few and large.
+In "high" this is the step of the first opacity reset, as in 3DGS."""
+
 
 def control_density(fit: SplatFit, loss: float, generator: torch.Generator) -> str | None:
     """Refines splats and resets opacities at the steps that the plan names for it.
@@ -72,7 +76,7 @@ def refine(fit: SplatFit, generator: torch.Generator) -> None:
     plan, splats = fit.plan, fit.splats
     sizes = splats.log_scales.exp().amax(1)
     pruned = splats.opacity_logits.sigmoid() < plan.prune_opacity
-    if fit.step > plan.opacity_reset_interval:
+    if fit.step > plan.refine_stop // PRUNE_START:
         pruned |= sizes > plan.prune_scale
 
     pull = fit.pull.gradient / fit.pull.views.clamp_min(1)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lumigraph.kernels import Pull
-from lumigraph.recon import Plan, SplatFit
+from lumigraph.recon import PRESETS, Plan, SplatFit
 from lumigraph.recon.splats.density import (
+    PRUNE_START,
     control_density,
     refine,
     remove_unsound,
@@ -16,6 +17,7 @@ from lumigraph.recon.splats.density import (
     split,
 )
 from lumigraph.recon.splats.morton import morton_order
+from lumigraph.recon.splats.plan import stretched
 from lumigraph.recon.splats.start import splats_from_points
 from lumigraph.recon.splats.state import no_pull
 from lumigraph.render import Similarity, Splats
@@ -119,6 +121,27 @@ def test_reset_makes_all_splats_faint_but_none_fainter():
     reset_opacities(fit)
     expected = torch.tensor([-7.0, math.log(0.01 / 0.99), math.log(0.01 / 0.99)])
     torch.testing.assert_close(fit.splats.opacity_logits, expected)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("share", [1, 0.1])
+def test_every_preset_removes_splats_that_are_too_large_after_a_fifth_of_density_control(
+    preset, share
+):
+    plan = stretched(PRESETS[preset], round(PRESETS[preset].steps * share))
+    for step in range(plan.refine_interval, plan.refine_stop + 1, plan.refine_interval):
+        splats = some(5)
+        splats.log_scales[2, 1] = math.log(1.01 * plan.prune_scale)
+        splats.log_scales[:2] = math.log(0.99 * plan.prune_scale)
+        fit = fit_of(splats, plan, step=step)
+        refine(fit, torch.Generator())
+        assert len(fit.splats) == (4 if step > plan.refine_stop / 5 else 5)
+
+
+def test_large_splats_go_from_the_first_reset_on_in_the_published_schedule():
+    plan = PRESETS["high"]
+    assert plan.refine_stop // PRUNE_START == plan.opacity_reset_interval
+    assert plan.prune_scale == 0.1
 
 
 # Splats that are not sound ------------------------------------------------------------------------
