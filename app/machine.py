@@ -1,4 +1,4 @@
-"""What this process runs on, in plain numbers and words."""
+"""The machine that this process runs on: versions, processor, memory, and the device to use."""
 
 import os
 import platform
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lumigraph.kernels import _native
+from lumigraph.kernels.splats import cuda
 
 
 def versions() -> dict[str, str]:
@@ -53,3 +54,21 @@ def processor() -> str:
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chosen_device(wanted: str) -> tuple[str, str]:
+    """The device for "auto", "cpu" or "cuda", and a sentence that says why it is that one.
+
+    Raises ValueError if CUDA is asked for and does not work.
+    """
+    level = _native.active_level()
+    if wanted == "cpu":
+        return "cpu", f"On the CPU, as asked, with the {level} kernels"
+    if wanted not in ("auto", "cuda"):
+        raise ValueError(f"--device is {wanted!r}, not auto, cpu or cuda")
+    problem = cuda.probe()
+    if problem is None:
+        return "cuda", f"On {torch.cuda.get_device_name()} by gsplat (a path not verified yet)"
+    if wanted == "cuda":
+        raise ValueError(f"--device cuda does not work here: {problem}")
+    return "cpu", f"On the CPU with the {level} kernels: {problem}"

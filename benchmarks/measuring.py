@@ -25,7 +25,8 @@ from lumigraph.app.commands.bench import (
     generated_camera,
     generated_scene,
 )
-from lumigraph.app.run.cameras import capture_from
+from lumigraph.app.run.cameras import CamerasFile, capture_from
+from lumigraph.app.run.files import checked
 from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
 
@@ -187,7 +188,7 @@ def cameras_in(path: Path) -> list[Camera]:
     """
     data = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(data, dict) and "frames" in data:
-        capture = capture_from(data, path.parent)
+        capture = capture_from(checked(data, CamerasFile, str(path)), path.parent)
         return [frame.camera for frame in (*capture.test, *capture.train)]
     if not isinstance(data, dict) or not {"width", "height", "K", "world_to_camera"} <= set(data):
         raise ValueError(

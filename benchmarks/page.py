@@ -25,7 +25,7 @@ from playwright.sync_api import sync_playwright
 from visiting import FLAGS, address, browser_option, launched, opened, turned, window_for
 
 from lumigraph.app.commands.bench import generated_scene
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.viewer.controls import MODES
 from lumigraph.app.viewer.page import Page as Served
 from lumigraph.app.viewer.page import open_page
@@ -108,7 +108,7 @@ def _begin(asked: argparse.Namespace, desk: Desk) -> None:
     kind = "capture" if asked.train else "ply"
     sources = [source["id"] for source in desk.sources() if source["kind"] == kind]
     if asked.train:
-        desk.start(sources[-1] if asked.capture else "demo:full", Order(preset="standard"))
+        desk.start(sources[-1] if asked.capture else "demo:full", TrainOptions(preset="standard"))
     else:
         desk.show(sources[0])
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lumigraph.app.commands.demo import demo_capture
-from lumigraph.app.training.events import Event, Progress
+from lumigraph.app.training.events import Event, StepDone
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import Session, run_session
-from lumigraph.app.training.start import Order, start
+from lumigraph.app.training.start import start
 from lumigraph.app.viewer.jobs.worker import of_demo
 from lumigraph.app.viewer.page import open_page
 from lumigraph.app.viewer.state import Desk
@@ -44,7 +45,7 @@ def process(work: Callable[..., None], *given: Any) -> Iterator[tuple[int, Conne
         running.join()
 
 
-def train(pipe: Connection, scene: DemoSize, order: Order, steps: list[int]) -> None:
+def train(pipe: Connection, scene: DemoSize, order: TrainOptions, steps: list[int]) -> None:
     """What `train` does but for drawing, with marks at these steps; it stops after the last."""
     with tempfile.TemporaryDirectory() as name, redirect_stderr(io.StringIO()):
         session = start(demo_capture(scene), of_demo(order, scene), Path(name) / "run")
@@ -60,7 +61,7 @@ class _Marks:
 
     def put(self, event: Event) -> None:
         """Hears an event, in the thread that trains."""
-        if isinstance(event, Progress) and event.step in self.steps:
+        if isinstance(event, StepDone) and event.step in self.steps:
             self.pipe.send(_mark(event.step, event.splats, os.getpid(), None))
             if event.step == self.steps[-1]:
                 self.session.control.stop()
@@ -69,7 +70,7 @@ class _Marks:
         """Hears that no event will follow."""
 
 
-def serve(pipe: Connection, scene: DemoSize, order: Order) -> None:
+def serve(pipe: Connection, scene: DemoSize, order: TrainOptions) -> None:
     """Serves a page, says its address, and does what comes until the pipe closes.
 
     "start" begins the training; a number is answered by a mark when it has come to that step.

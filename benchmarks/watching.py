@@ -28,13 +28,13 @@ from playwright.sync_api import Playwright, ViewportSize, sync_playwright
 from processes import Mark, holdings, process, serve, train
 from visiting import DRAWN, address, browser_option, launched
 
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.datasets.demo import SIZES
 from lumigraph.recon import PRESETS
 
-ORDER = Order(preset="quick", seed=0)
+ORDER = TrainOptions(preset="quick", seed=0)
 
-LONG = Order(preset="quick", seed=0, changes={"steps": 10_000_000})
+LONG = TrainOptions(preset="quick", seed=0, changes={"steps": 10_000_000})
 """So stretched, the scene grows from step 500,000 on: at a thousand steps a second, the most there
 are, that is after all readings."""
 

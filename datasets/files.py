@@ -1,10 +1,21 @@
 """Files that are written completely or not at all, and names that are safe to show."""
 
 import os
+import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+PARTIAL = re.compile(r"\..+\.(\d+)\.\d+\.part")
+"""Names of the temporary files of `atomic`, with the process that writes them."""
+
+ABANDONED_SECONDS = 3600.0
+"""A temporary file is abandoned if nothing was written to it for this long and no process of this
+machine has its number: on a network drive, the process may run on another machine."""
 
 
 @contextmanager
@@ -15,6 +26,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: The folder of `path` does not exist.
+        OSError: The file could not be written; the message names it and the reason.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: make the folder {path.parent} first")
@@ -30,8 +42,26 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
         with suppress(OSError):  # Some network file systems cannot sync a folder.
             _sync(path.parent)  # The new name is on the disk only when its folder is.
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.filename not in (None, str(partial), partial):  # the data come from that file
+            reason = f"{error.filename}: {reason}"
+        raise OSError(f"{path} could not be written: {reason}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files of dead processes from the folder and the folders in it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path, writer = Path(place, name), PARTIAL.fullmatch(name)
+            if writer and not _is_alive(int(writer[1])):
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+                        path.unlink()
 
 
 def printable(text: str) -> str:
@@ -50,3 +80,14 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine has the number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True

@@ -1,20 +1,16 @@
-"""How fast this machine is: the short form of `benchmarks/`, on a scene made on the spot."""
+"""The command `bench`: how fast this machine is, on a generated scene."""
 
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress as Bar
 from torch import Tensor
 
-from lumigraph.app.console import notice
 from lumigraph.app.machine import cores, versions
 from lumigraph.datasets import Capture, Frame
 from lumigraph.kernels import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, _native
@@ -28,8 +24,8 @@ from lumigraph.render.render import project_splats
 Size = tuple[int, int]
 """Width and height of an image in pixels."""
 
-Progress = Callable[[int, int], None]
-"""Called with the visits that are done, and how many there will be."""
+Told = Callable[[int, int], None]
+"""Called with the number of visits that are done, and of all visits."""
 
 SPLATS = 100_000
 SIZES: tuple[Size, ...] = ((1280, 720), (640, 360))
@@ -85,7 +81,7 @@ def measured(
     splats: int = SPLATS,
     sizes: Sequence[Size] = SIZES,
     rounds: int = 5,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> Measured:
     """Renders and trains on a generated scene, and takes the times.
 
@@ -110,18 +106,6 @@ def measured(
         "load": {name: load_of(scene, camera) for name, camera in cameras.items()},
     }
     return Measured(times, facts, splats)
-
-
-@contextmanager
-def showing() -> Iterator[Progress]:
-    """Draws the progress on standard error: a bar on a terminal, else a sentence."""
-    console = Console(stderr=True)
-    notice("Measuring, which takes less than a minute")
-    quiet = not console.is_terminal
-    # No thread of the bar's own: it would draw while something else is timed.
-    with Bar(console=console, transient=True, disable=quiet, auto_refresh=False) as bar:
-        task = bar.add_task("Measuring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
 
 
 def bench_json(found: Measured) -> dict[str, Any]:
@@ -173,7 +157,7 @@ def interleaved(
     *,
     rounds: int = 5,
     runs: int = 3,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every run, by the subjects' names.
 

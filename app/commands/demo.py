@@ -1,9 +1,9 @@
-"""The built-in scene as `lumigraph demo` uses it: made once, then reconstructed."""
+"""The command `demo`: the built-in scene is made once, then reconstructed."""
 
 from pathlib import Path
 
 from lumigraph.app.console import notice
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.datasets.demo import DemoSize, demo_folder
 
 STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
@@ -20,11 +20,11 @@ def demo_capture(size: DemoSize) -> Path:
     return demo_folder(size, progress=told)
 
 
-def demo_order(
+def demo_options(
     size: DemoSize, *, steps: int | None = None, seed: int | None = None, device: str | None = None
-) -> Order:
-    """What the demo asks of a run."""
+) -> TrainOptions:
+    """The options that the demo trains with."""
     changes = {"steps": steps or STEPS[size]}
-    return Order(
+    return TrainOptions(
         preset="quick", seed=seed, downscale=1, device=device, changes=changes, name=f"demo_{size}"
     )

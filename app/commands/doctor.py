@@ -1,4 +1,4 @@
-"""What works on this machine and what does not, and which device is chosen and why."""
+"""The command `doctor`: what works on this machine and what does not."""
 
 import os
 import tempfile
@@ -8,30 +8,12 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.machine import cores, processor, version, versions
+from lumigraph.app.machine import chosen_device, cores, processor, version, versions
 from lumigraph.app.run.film import ffmpeg
 from lumigraph.datasets.cache import cache_folder
 from lumigraph.datasets.images import available_memory
 from lumigraph.kernels import _native
 from lumigraph.kernels.splats import cuda
-
-
-def chosen_device(wanted: str) -> tuple[str, str]:
-    """The device for "auto", "cpu" or "cuda", and a sentence that says why it is that one.
-
-    Raises ValueError if CUDA is asked for and does not work.
-    """
-    level = _native.active_level()
-    if wanted == "cpu":
-        return "cpu", f"On the CPU, as asked, with the {level} kernels"
-    if wanted not in ("auto", "cuda"):
-        raise ValueError(f"--device is {wanted!r}, not auto, cpu or cuda")
-    problem = cuda.probe()
-    if problem is None:
-        return "cuda", f"On {torch.cuda.get_device_name()} by gsplat (a path not verified yet)"
-    if wanted == "cuda":
-        raise ValueError(f"--device cuda does not work here: {problem}")
-    return "cpu", f"On the CPU with the {level} kernels: {problem}"
 
 
 def examine() -> dict[str, Any]:

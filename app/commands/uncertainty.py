@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from lumigraph.app.commands.demo import demo_capture
+from lumigraph.app.console import counting
 from lumigraph.app.run.curves import mean_curves
 from lumigraph.app.run.estimate import (
     ESTIMATE,
@@ -36,7 +37,6 @@ from lumigraph.app.run.intervals import (
 from lumigraph.app.run.uncertainty_maps import FOLDERS, assess_view, map_maker, mean_metrics
 from lumigraph.app.run.uncertainty_report import write_uncertainty_report
 from lumigraph.app.training.inputs import inputs_of
-from lumigraph.app.training.progress import counting
 from lumigraph.datasets import Capture, Frame
 from lumigraph.datasets.demo import SIZES, DemoSize
 from lumigraph.render import Camera, Splats

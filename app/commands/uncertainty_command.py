@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lumigraph.app.endings import interruptible, report
+from lumigraph.app.console import interruptible, report
 
 
 def uncertainty(

@@ -1,24 +1,64 @@
-"""cameras.json: every frame of a run with its camera, in the capture's frame."""
+"""cameras.json: every frame of a run with its camera, in the capture's frame; and its photo."""
 
+import re
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor
 
-from lumigraph.app.run.files import printable, shown
-from lumigraph.app.run.pictures import picture_name, read_picture
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.files import printable
+from lumigraph.datasets.images import decode_rgb, image_header
 from lumigraph.render import Camera, Similarity
 
 Split = Literal["train", "test", "calibration"]
 
 PHOTOS: dict[Split, str] = {"test": "eval/photos", "calibration": "calibration/photos"}
-"""Where in the run folder the photos of a split are; those that were learned from are not."""
+"""The folder of a split's photos in the run folder; training photos are not kept."""
 
 SIDE_LIMIT, PIXEL_LIMIT = 32_768, 256_000_000
-"""Of one image: beyond every camera on sale, and still little enough to hold in memory."""
+"""Of one image: more than any camera on sale has, and still little enough for memory."""
+
+
+Number = Annotated[float, Meta(ge=-1e30, le=1e30)]
+Positive = Annotated[float, Meta(ge=1e-30, le=1e30)]
+Focal = Annotated[float, Meta(ge=1e-6, le=1e30)]
+Side = Annotated[int, Meta(ge=1, le=SIDE_LIMIT)]
+Vector = tuple[Number, Number, Number]
+Row = tuple[Number, Number, Number, Number]
+
+
+class FrameEntry(Struct):
+    """A frame in cameras.json."""
+
+    name: str
+    split: Split
+    width: Side
+    height: Side
+    focal: tuple[Focal, Focal]
+    center: tuple[Number, Number]
+    near: Positive
+    world_to_camera: tuple[Row, Row, Row, Row]
+
+
+class SimilarityEntry(Struct):
+    """The way from the capture's frame to the fit's in cameras.json."""
+
+    origin: Vector
+    scale: Positive
+
+
+class CamerasFile(Struct):
+    """The content of cameras.json."""
+
+    frames: list[FrameEntry]
+    similarity: SimilarityEntry
+    capture: str = ""
+    up: Vector | None = None
+    background: Vector = (0.0, 0.0, 0.0)
 
 
 def cameras_json(capture: Capture) -> dict[str, Any]:
@@ -59,91 +99,80 @@ def camera_json(camera: Camera) -> dict[str, Any]:
     }
 
 
-def capture_from(data: Any, folder: Path) -> Capture:
-    """The capture that cameras.json tells of; ValueError names what in it is wrong."""
-    path = folder / "cameras.json"
-    if not isinstance(data, dict) or not isinstance(data.get("frames"), list):
-        raise ValueError(f'{path} should have a list under "frames": restore it from a copy')
+def capture_from(content: CamerasFile, folder: Path) -> Capture:
+    """The capture that cameras.json describes; ValueError names what in it is wrong."""
     frames: dict[Split, list[Frame]] = {"train": [], "test": [], "calibration": []}
     names = set()
-    for number, entry in enumerate(data["frames"]):
-        where = f"{path}, frame {number},"
-        if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str):
-            raise ValueError(f"{where} should have a name: restore it from a copy")
-        split = entry.get("split")
-        if split not in ("train", "test", "calibration") or name in names:
-            raise ValueError(f"{where} is listed twice or is in none of {', '.join(frames)}")
-        names.add(name)
-        place = PHOTOS.get(split)
-        picture = folder / place / picture_name(len(frames[split]), name) if place else None
-        camera = _camera_from(entry, where)
-        frames[split].append(Frame(name, camera, partial(_photo, picture, name, camera)))
-    similarity = data.get("similarity")
-    similarity = similarity if isinstance(similarity, dict) else {}
-    up = data.get("up")
-    red, green, blue = _numbers(data.get("background", [0, 0, 0]), 3, f"{path}, background,")
+    for number, entry in enumerate(content.frames):
+        where = f"{folder / 'cameras.json'}, frames[{number}],"
+        if entry.name in names:
+            raise ValueError(f"{where} has the name of an earlier frame: restore it from a copy")
+        names.add(entry.name)
+        place, camera = PHOTOS.get(entry.split), _camera_from(entry, where)
+        picture = picture_name(len(frames[entry.split]), entry.name)
+        path = folder / place / picture if place else None
+        photo = partial(_photo, path, entry.name, camera)
+        frames[entry.split].append(Frame(entry.name, camera, photo))
+    origin = torch.tensor(content.similarity.origin, dtype=torch.float64)
     return Capture(
-        name=str(data.get("capture", "")),
+        name=content.capture,
         train=tuple(frames["train"]),
         test=tuple(frames["test"]),
         points=torch.zeros(0, 3, dtype=torch.float64),
         colors=torch.zeros(0, 3, dtype=torch.uint8),
-        similarity=Similarity(
-            _vector(similarity.get("origin"), f"{path}, similarity,"),
-            _numbers([similarity.get("scale")], 1, f"{path}, similarity,", least=1e-30)[0],
-        ),
-        up=None if up is None else _vector(up, f"{path}, up,"),
-        background=(red, green, blue),
+        similarity=Similarity(origin, content.similarity.scale),
+        up=None if content.up is None else torch.tensor(content.up, dtype=torch.float64),
+        background=content.background,
         calibration=tuple(frames["calibration"]),
     )
 
 
-def _camera_from(entry: dict[str, Any], where: str) -> Camera:
-    """The camera an entry of cameras.json tells of, checked."""
-    sides = entry.get("width"), entry.get("height")
-    for side in sides:
-        if not isinstance(side, int) or isinstance(side, bool) or not 0 < side <= SIDE_LIMIT:
-            raise ValueError(f"{where} has a side of {shown(side)} pixels, not 1 to {SIDE_LIMIT}")
-    width, height = int(sides[0] or 0), int(sides[1] or 0)
-    if width * height > PIXEL_LIMIT:
-        raise ValueError(f"{where} has {width} x {height} pixels, more than {PIXEL_LIMIT}")
-    matrix = entry.get("world_to_camera")
-    if not isinstance(matrix, list) or len(matrix) != 4:
-        raise ValueError(f"{where} should have 4 rows under world_to_camera")
-    rows = torch.tensor([_numbers(row, 4, where) for row in matrix], dtype=torch.float64)
+def _camera_from(entry: FrameEntry, where: str) -> Camera:
+    """The camera of an entry; ValueError if it is too large, or its pose is not rigid."""
+    if entry.width * entry.height > PIXEL_LIMIT:
+        raise ValueError(
+            f"{where} has {entry.width} x {entry.height} pixels, more than {PIXEL_LIMIT}"
+        )
+    rows = torch.tensor(entry.world_to_camera, dtype=torch.float64)
     turn = rows[:3, :3]
     skew = (turn @ turn.T - torch.eye(3).double()).abs().max()
     rigid = skew < 1e-4 and torch.linalg.det(turn) > 0
     if not rigid or rows[3].tolist() != [0, 0, 0, 1]:
-        raise ValueError(f"{where} has a world_to_camera that is no rotation and shift")
-    focal = _numbers(entry.get("focal"), 2, where, least=1e-6)
-    center = _numbers(entry.get("center"), 2, where)
-    near = _numbers([entry.get("near")], 1, where, least=1e-30)[0]
-    return Camera(rows, (focal[0], focal[1]), (center[0], center[1]), width, height, near)
+        raise ValueError(
+            f"{where} has a world_to_camera that is no rotation and shift: restore it from a copy"
+        )
+    return Camera(rows, entry.focal, entry.center, entry.width, entry.height, entry.near)
 
 
-def _vector(value: Any, where: str) -> Tensor:
-    return torch.tensor(_numbers(value, 3, where), dtype=torch.float64)
+def picture_name(index: int, name: str) -> str:
+    """The file name for the picture of a frame: its number, and what is harmless of its name."""
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return f"{index:04d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem)[:60]}.png"
 
 
-def _numbers(value: Any, count: int, where: str, *, least: float = -1e30) -> list[float]:
-    """`value` as `count` finite numbers no smaller than `least`, or ValueError."""
-    if isinstance(value, list) and len(value) == count:
-        good = [
-            isinstance(v, int | float) and not isinstance(v, bool) and least <= v <= 1e30
-            for v in value
-        ]
-        if all(good):
-            return [float(v) for v in value]
-    kind = "numbers" if least < 0 else "positive numbers"
-    raise ValueError(f"{where} has {shown(value)} where {count} {kind} belong")
+def read_picture(path: Path, width: int, height: int) -> Tensor:
+    """The pixels of a picture in a run folder. uint8 [height, width, 3]
+
+    Raises ValueError if it cannot be decoded or has another size, which is checked before it is
+    decoded.
+    """
+    try:
+        found = image_header(path)[:2]
+        if found == (width, height):
+            return torch.from_numpy(decode_rgb(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}: restore the run folder from a copy") from None
+    raise ValueError(
+        f"{path} is {found[0]}x{found[1]} but its camera says {width}x{height}: restore the run "
+        "folder from a copy"
+    )
 
 
 def _photo(path: Path | None, name: str, camera: Camera) -> Tensor:
-    """The photo of a frame as the run kept it, if it did. uint8 [height, width, 3]"""
+    """The photo of a frame, if the run folder keeps it. uint8 [height, width, 3]"""
     if path is None or not path.exists():
         raise FileNotFoundError(
-            f"the photo {printable(name)} is not in the run folder (only those that were not "
-            "learned from are kept): give the capture with --data CAPTURE"
+            f"The photo {printable(name)} is not in the run folder, which keeps only the photos "
+            "that are not trained on: give the capture with --data CAPTURE"
         )
     return read_picture(path, camera.width, camera.height)

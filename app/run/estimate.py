@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lumigraph.app.run.files import explained, is_number, read_json, shown
+from lumigraph.app.run.files import is_number, read_json, shown
 from lumigraph.app.run.folder import Run
 from lumigraph.datasets.files import atomic
 from lumigraph.render import Splats
@@ -104,7 +104,7 @@ def stored_calibration(run: Run, scene: Splats) -> Calibration | None:
 def save_confidence(run: Run, scene: Splats, confidence: Tensor) -> None:
     """Writes the confidence of each splat of this scene. [splats]"""
     path = run.part(FOLDER) / CONFIDENCE
-    with explained(path), atomic(path) as partial:
+    with atomic(path) as partial:
         save_file({"confidence": confidence.cpu()}, partial, {"scene": scene_digest(scene)})
 
 

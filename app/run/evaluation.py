@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from lumigraph.app.run.cameras import picture_name
 from lumigraph.app.run.files import write_json
 from lumigraph.app.run.folder import Run
-from lumigraph.app.run.pictures import picture_name, write_picture
+from lumigraph.app.run.pictures import write_picture
 from lumigraph.datasets import Frame
 from lumigraph.render import Camera, Splats, psnr, quantize, render_color, ssim, to_bytes
 

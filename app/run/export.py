@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from lumigraph.app.run.files import explained
 from lumigraph.datasets.files import atomic
 from lumigraph.recon.files import ExportCheck, load_ply, save_ply, verify_export
 from lumigraph.render import Camera, Similarity, Splats
@@ -45,7 +44,7 @@ def write_ply(
     """
     there = similarity if frame == "capture" else Similarity.identity()
     chosen = cameras[:: max(1, len(cameras) // CHECK_VIEWS)][:CHECK_VIEWS]
-    with explained(path), atomic(path) as partial:
+    with atomic(path) as partial:
         save_ply(scene.moved(there.inverse()), partial, extra=extra)
         try:
             return verify_export(

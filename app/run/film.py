@@ -1,6 +1,5 @@
 """Sequences of pictures of a scene, and the film they make."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lumigraph.app.run.cameras import picture_name
 from lumigraph.app.run.files import write_bytes
-from lumigraph.app.run.folder import Run
-from lumigraph.app.run.pictures import depth_colors, picture_name, write_picture
+from lumigraph.app.run.pictures import depth_colors, write_picture
+from lumigraph.datasets import Capture
+from lumigraph.datasets.files import atomic
 from lumigraph.render import (
     Camera,
     Splats,
@@ -26,7 +27,8 @@ from lumigraph.render import (
     to_bytes,
 )
 
-Views = Literal["orbit", "path", "test", "train"]
+ViewSet = Literal["orbit", "path", "test", "train"]
+"""What `render` shows: a path of cameras made for it, or the cameras of the test or train split."""
 
 LENS_FOV_TANGENT = 0.5
 """Half the width of the picture over the distance, for scenes that come without cameras: 53
@@ -50,21 +52,20 @@ class Shots:
     names: Sequence[str]
 
 
-def views_of(run: Run, views: Views, count: int) -> Shots:
-    """The cameras that a sequence of the run's scene is seen by, in its frame.
+def views_of(capture: Capture, views: ViewSet, count: int) -> Shots:
+    """The cameras of a sequence over a capture, in its frame.
 
-    Raises ValueError if the run has no frames for it.
+    Raises ValueError if the capture has no frames for it.
     """
-    capture = run.views()
     if views in ("test", "train"):
         frames = capture.test if views == "test" else capture.train
         if not frames:
-            raise ValueError(f"{run.folder} has no {views} views: use --views orbit")
+            raise ValueError(f"The run has no {views} views: use --views orbit")
         names = [picture_name(i, frame.name) for i, frame in enumerate(frames)]
         return Shots([frame.camera for frame in frames], names)
     cameras = [frame.camera for frame in (*capture.train, *capture.test)]
     if not cameras:
-        raise ValueError(f"{run.folder} has no cameras to make a path from")
+        raise ValueError("The run has no cameras to make a path from")
     if views == "orbit":
         return _numbered(orbit(cameras, count, up=capture.up))
     train = [frame.camera for frame in capture.train]
@@ -72,11 +73,10 @@ def views_of(run: Run, views: Views, count: int) -> Shots:
 
 
 PLY_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
-"""In files of splats that come without cameras the y axis points down, as tools have it."""
+"""In PLY files of splats, which have no cameras, the y axis points down by convention."""
 
 BEFORE = 2.2 * torch.tensor([0.0, -0.4, -1.0], dtype=torch.float64)
-"""Where such a scene is looked at from, in its radii from its middle: in front and a bit above."""
-
+"""Where the camera of such a scene is, in scene radii from the middle: in front, a bit above."""
 
 NEAR = 1e-2
 """The near plane of a scene without cameras, in its radii."""
@@ -178,22 +178,21 @@ def make_film(program: str, folder: Path, film: Path, *, fps: float) -> None:
 
     Raises OSError with ffmpeg's own words if it fails.
     """
-    partial = film.with_name(f".{film.stem}.{os.getpid()}.part.mp4").resolve()
-    # The players at hand want even sides and colours at half resolution.
     command = [program, "-v", "error", "-y", "-framerate", str(fps), "-i", "%04d.png"]
+    # Most players need even sides, and colours at half resolution.
     command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
-    command += ["-movflags", "+faststart", str(partial)]
-    try:
+    command += ["-movflags", "+faststart", "-f", "mp4"]
+    with atomic(film) as partial:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [*command, str(partial.resolve())],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:
-            raise OSError(f"{film} could not be made: ffmpeg says {done.stderr.strip()[-300:]}")
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, film)
-    finally:
-        partial.unlink(missing_ok=True)
+            raise OSError(f"ffmpeg says {done.stderr.strip()[-300:]}")
 
 
 def _numbered(cameras: Sequence[Camera]) -> Shots:

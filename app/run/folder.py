@@ -26,14 +26,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lumigraph.app.console import warn
-from lumigraph.app.run.cameras import PHOTOS, cameras_json, capture_from, splits_of
-from lumigraph.app.run.files import is_count, is_number, printable, read_json, shown, write_json
+from lumigraph.app.run.cameras import (
+    PHOTOS,
+    CamerasFile,
+    cameras_json,
+    capture_from,
+    picture_name,
+    splits_of,
+)
+from lumigraph.app.run.files import checked, read_json, shown, write_json
 from lumigraph.app.run.frames import moved_capture
-from lumigraph.app.run.pictures import picture_name, write_picture
-from lumigraph.app.training.inputs import Selection
+from lumigraph.app.run.pictures import write_picture
+from lumigraph.app.run.record import FORMAT, LOG, VERSION, Photos, Record, RunState, Selection
 from lumigraph.datasets import Capture
 from lumigraph.recon.files import load_scene
 from lumigraph.render import Splats
@@ -41,18 +48,8 @@ from lumigraph.render import Splats
 if sys.platform != "win32":
     import fcntl
 
-FORMAT = "lumigraph run"
-VERSION = 2
-"""Of the layout. In version 1 the scene was in the capture's frame."""
-
-STATES = ("running", "stopped", "finished")
-State = Literal["running", "stopped", "finished"]
-
-OPTIONAL = ("splats", "steps_per_second", "peak_memory_mb")
-"""Counts that are there once they are known."""
-
 PARTS = ("checkpoints", "eval", "renders", "uncertainty", "calibration")
-FILES = ("cameras.json", "scene.safetensors", "scene.ply", "metrics.jsonl", "report.html")
+FILES = ("cameras.json", "scene.safetensors", "scene.ply", LOG, "report.html")
 
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -72,7 +69,7 @@ class Run:
     record: dict[str, Any]
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """Whether the reconstruction is running, was stopped, or is finished."""
         return self.record["state"]
 
@@ -99,17 +96,9 @@ class Run:
 
     def selection(self) -> Selection:
         """Which photos of the capture the run was started with; ValueError if it is malformed."""
-        asked = self.asked
-        downscale, every, test = (asked.get(k) for k in ("downscale", "test_every", "test"))
-        aside = asked.get("calibration", 0)
-        numbers = all(type(v) is int and 0 <= v <= 1_000_000 for v in (downscale, every, aside))
-        names = test is None or (isinstance(test, list) and all(isinstance(v, str) for v in test))
-        if not (numbers and names and downscale):
-            raise ValueError(
-                f"{self.folder / 'run.json'} does not say which photos were used, under "
-                '"downscale", "test_every", "test" and "calibration": restore it from a copy'
-            )
-        return Selection(downscale, test, every or 0, aside)
+        where = f'{self.folder / "run.json"}, "asked",'
+        photos = checked(self.asked, Photos, where)
+        return Selection(photos.downscale, photos.test, photos.test_every, photos.calibration)
 
     def scene(self) -> Splats:
         """The reconstructed scene, in the fit's frame: that of `views`."""
@@ -129,7 +118,7 @@ class Run:
 
         Asking a train frame for its photo raises FileNotFoundError: those stay in the capture.
         """
-        return capture_from(read_json(self.folder / "cameras.json"), self.folder)
+        return capture_from(read_json(self.folder / "cameras.json", CamerasFile), self.folder)
 
     def views(self) -> Capture:
         """The same with its cameras in the frame of the scene."""
@@ -243,7 +232,7 @@ def open_run(folder: Path) -> Run:
         raise ValueError(
             f"{path} is of version {version} and this Lumigraph reads up to {VERSION}: upgrade it"
         )
-    _check_record(record, path)
+    checked(record, Record, str(path))
     return Run(folder, record)
 
 
@@ -337,33 +326,3 @@ def _is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _check_record(record: dict[str, Any], path: Path) -> None:
-    """Raises ValueError unless the entries that commands rely on are what they should be."""
-    kinds = {"capture": str, "asked": dict, "plan": dict, "versions": dict, "inputs": dict}
-    for key, kind in kinds.items():
-        if not isinstance(record.get(key), kind):
-            noun = "text" if kind is str else "an object"
-            raise ValueError(f'{path} should have {noun} under "{key}": restore it from a copy')
-    state = record.get("state")
-    if not isinstance(state, str) or state not in STATES:
-        raise ValueError(f"{path} has state {shown(state)}, not one of {STATES}")
-    for key in ("step", "steps", "seconds", *(key for key in OPTIONAL if key in record)):
-        value = record.get(key, 0)
-        if not is_count(value) and not (value is None and key in OPTIONAL):
-            raise ValueError(f'{path} has {shown(value)} under "{key}", where a count belongs')
-    for key in ("timings", "metrics"):
-        _check_numbers(record.get(key, {}), f'{path}, "{key}",')
-
-
-def _check_numbers(value: Any, where: str) -> None:
-    """Raises ValueError unless it is an object of numbers; what is not known may be null."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {shown(value)}, not an object: restore it from a copy")
-    for name, number in value.items():
-        if number is not None and not is_number(number):
-            raise ValueError(
-                f"{where} has {shown(number)} as {printable(name)[:80]}, where a number belongs: "
-                "restore it from a copy"
-            )

@@ -1,22 +1,38 @@
-"""metrics.jsonl: loss, splats and, now and then, PSNR over the steps of a run."""
+"""metrics.jsonl: loss, splats and, at some steps, PSNR over the steps of a run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
 
-from lumigraph.app.run.files import finite, is_count, write_bytes
+import msgspec
+from msgspec import Meta
+
+from lumigraph.app.run.files import finite, write_bytes
+from lumigraph.app.run.record import Figure
 
 LINE_LIMIT = 10_000
-"""Characters: a longer line is not ours."""
+"""Characters: Lumigraph writes no longer line."""
+
+
+class Entry(TypedDict, total=False):
+    """A line of metrics.jsonl."""
+
+    step: Required[Annotated[int, Meta(ge=0, le=10**15)]]
+    loss: Figure
+    splats: Figure
+    degree: Figure
+    seconds: Figure
+    psnr: Figure
+    lm: dict[str, Any]
 
 
 @contextmanager
 def open_log(
     path: Path, trouble: Callable[[str], None]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends an entry; where the disk is full `trouble` hears of it once."""
+    """A function that appends an entry; the first one that fails is reported to `trouble`."""
     troubled = False
 
     def append(entry: dict[str, Any]) -> None:
@@ -25,25 +41,23 @@ def open_log(
             file.write(_line(entry))
         except OSError as error:
             if not troubled:
-                trouble(f"{path} could not be written, the training goes on: {error}")
+                trouble(f"{path} could not be written, the training continues: {error}")
             troubled = True
 
-    # Unbuffered, so that a line that does not fit on the disk is not tried again and again.
+    # Unbuffered: a line that does not fit on the disk must not be tried again and again.
     with open(path, "ab", buffering=0) as file:
         yield append
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries that can be read; the last may have been cut off by a crash. Empty if absent."""
-    entries = []
+    """The entries that can be read: a crash may have cut off the last. Empty without a file."""
+    entries: list[dict[str, Any]] = []
     if path.exists():
         with open(path, "rb") as file:
             for text in iter(lambda: file.readline(LINE_LIMIT), b""):
                 with suppress(ValueError, RecursionError):
-                    entry = json.loads(text)
-                    step = entry.get("step") if isinstance(entry, dict) else None
-                    if isinstance(step, int) and is_count(step):
-                        entries.append(entry)
+                    entry: Any = msgspec.convert(json.loads(text), Entry)
+                    entries.append(entry)
     return entries
 
 
@@ -51,9 +65,8 @@ def rewind_log(path: Path, step: int) -> float:
     """Drops the entries after `step`, and returns the training seconds noted at it, or 0."""
     entries = [entry for entry in read_log(path) if entry["step"] <= step]
     write_bytes(path, b"".join(_line(entry) for entry in entries))
-    seconds = [entry["seconds"] for entry in entries if is_count(entry.get("seconds"))]
-    return max(seconds, default=0.0)
+    return max((entry.get("seconds") or 0.0 for entry in entries), default=0.0)
 
 
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(finite(entry), allow_nan=False).encode() + b"\n"
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(finite(entry)).encode() + b"\n"

@@ -1,49 +1,22 @@
-"""Pictures as files: PNG in and out, depth and errors as colours."""
+"""Pictures: PNG files, and depth and errors as colours."""
 
 import io
-import re
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lumigraph.app.run.files import explained
-from lumigraph.datasets.images import decode_rgb, image_header, save_png
+from lumigraph.datasets.images import save_png
 
 # Anchors of a map from dark violet over teal to yellow, whose lightness rises evenly, so that it
 # reads the same in grey and to the colour-blind.
 _RAMP = ((68, 1, 84), (62, 74, 137), (38, 130, 142), (53, 183, 121), (181, 222, 43), (253, 231, 37))
 
 
-def picture_name(index: int, name: str) -> str:
-    """The file name for the picture of a frame: its number, and what is harmless of its name."""
-    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return f"{index:04d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem)[:60]}.png"
-
-
 def write_picture(path: Path, pixels: Tensor) -> None:
     """Writes uint8 pixels [height, width, 3] as a PNG, atomically; OSError names the file."""
-    with explained(path):
-        save_png(pixels.numpy(), path)
-
-
-def read_picture(path: Path, width: int, height: int) -> Tensor:
-    """The pixels of a picture in a run folder. uint8 [height, width, 3]
-
-    Raises ValueError if it cannot be decoded or has another size, which is checked before it is
-    decoded.
-    """
-    try:
-        found = image_header(path)[:2]
-        if found == (width, height):
-            return torch.from_numpy(decode_rgb(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{error}: restore the run folder from a copy") from None
-    raise ValueError(
-        f"{path} is {found[0]}x{found[1]} but its camera says {width}x{height}: restore the run "
-        "folder from a copy"
-    )
+    save_png(pixels.numpy(), path)
 
 
 def colored(values: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.run.files import is_number, printable, read_json, shown, write_bytes
+from lumigraph.app.run.cameras import picture_name, read_picture
+from lumigraph.app.run.files import is_number, read_json, shown, write_text
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.metrics import read_log
-from lumigraph.app.run.pictures import colored, picture_name, read_picture, thumbnail
+from lumigraph.app.run.pictures import colored, thumbnail
 from lumigraph.datasets import Frame
+from lumigraph.datasets.files import printable
 
 PICTURED, PICTURE_WIDTH = 24, 320
 """Views shown with pictures, of so many pixels: some 30 kB each, so the page can be mailed."""
@@ -53,7 +55,7 @@ td img { display: block; width: 100%; min-width: 9rem; border-radius: .3rem; }
 def write_report(run: Run) -> Path:
     """Writes report.html from what lies in the run folder, and returns its path."""
     path = run.folder / "report.html"
-    write_bytes(path, _page(run).encode("utf-8", "replace"))
+    write_text(path, _page(run))
     return path
 
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lumigraph.app.run.cameras import picture_name
 from lumigraph.app.run.curves import Curves, curves_of
 from lumigraph.app.run.intervals import Held, Intervals
-from lumigraph.app.run.pictures import colored, picture_name, write_picture
+from lumigraph.app.run.pictures import colored, write_picture
 from lumigraph.datasets import Frame
 from lumigraph.render import Camera, Splats, quantize, render_color, to_bytes
 from lumigraph.uncertainty import exact_color, sampled, view_metrics

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from lumigraph.app.run.files import printable, write_bytes
+from lumigraph.app.run.cameras import picture_name, read_picture
+from lumigraph.app.run.files import write_bytes
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.intervals import percent
-from lumigraph.app.run.pictures import colored, picture_name, read_picture
+from lumigraph.app.run.pictures import colored
 from lumigraph.app.run.plots import PLOT_STYLE, Axis, Line, Plot, figure
 from lumigraph.app.run.report import ERROR_SCALE, PICTURED, STYLE, image_tag, tile
 from lumigraph.datasets import Frame
+from lumigraph.datasets.files import printable
 
 NUMBERS = {
     "ause_mae_ratio": "AUSE over chance (MAE): 0 is best, 1 is chance",

@@ -12,7 +12,7 @@ from lumigraph.recon import SplatFit, Try, checked_changes
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepDone:
     """A training step is done."""
 
     step: int
@@ -76,7 +76,7 @@ class Ended:
     step: int
 
 
-Event = Progress | Probed | Changed | Saved | Scored | Trouble | Ended
+Event = StepDone | Probed | Changed | Saved | Scored | Trouble | Ended
 
 QUEUE_SIZE = 64
 """Events a listener may lag behind before it misses the oldest."""
@@ -156,13 +156,13 @@ class Channel:
             subscription.close()
 
 
-Look = Callable[[SplatFit], None]
+FitReader = Callable[[SplatFit], None]
 
 POLL_SECONDS = 0.05
 """Between two looks at the commands while a training holds."""
 
 
-class Control:
+class TrainingControl:
     """Commands for a session, given from any thread or signal handler, read between steps.
 
     Plain attributes and deques: a signal handler that took a lock would wait for ever for the very
@@ -175,7 +175,7 @@ class Control:
         self._pause = False
         self._checkpoint = False
         self._changes: deque[dict[str, Any]] = deque()
-        self._looks: deque[Look] = deque()
+        self._looks: deque[FitReader] = deque()
         self._threads: int | None = None
 
     def pause(self) -> None:
@@ -213,7 +213,7 @@ class Control:
             )
         self._threads = count
 
-    def look(self, look: Look) -> None:
+    def look(self, look: FitReader) -> None:
         """Has `look` called once with the fit, between two steps; it is to change nothing."""
         self._looks.append(look)
 
@@ -244,7 +244,7 @@ class Control:
         asked, self._threads = self._threads, None
         return asked
 
-    def take_looks(self) -> list[Look]:
+    def take_looks(self) -> list[FitReader]:
         """Who asked to look since the last call."""
         return [self._looks.popleft() for _ in range(len(self._looks))]
 

@@ -3,12 +3,14 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lumigraph.app.console import notice, warn
-from lumigraph.datasets import Capture, Frame, ImageCache, load_capture
+from lumigraph.app.run.record import Selection
+from lumigraph.datasets import Capture, Frame
+from lumigraph.recon import Preset
 
 SIDE_WANTED = 1600
 """Pixels along the longer side, at most, unless --downscale is given: what 3DGS itself trains on,
@@ -20,32 +22,45 @@ whole would take minutes, and edits that keep a file's size and both its ends do
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which photos of a capture are used, and how.
+class TrainOptions:
+    """What `train` is asked for; None leaves the choice to us.
 
     Attributes:
-        downscale: They are made so many times smaller; None leaves the choice to us.
-        test: The names of those to hold out, or a file with one a line.
-        test_every: One of so many is held out where neither `test` nor the capture says which; 0
-            holds out none.
-        calibration: So many are set aside from those to learn from, to calibrate intervals on.
+        preset: The plan to begin with.
+        seed: Of every random choice.
+        downscale: Each side of a photo is divided by this.
+        test: File with the names of the photos to hold out, one a line.
+        test_every: Every Nth photo is held out if neither that file nor the capture gives a list.
+        calibration: The number of training photos to set aside to calibrate intervals on.
+        device: "auto", "cpu" or "cuda".
+        minutes: The time the training should take; None takes the steps of the plan.
+        changes: Entries of the plan that differ from the preset.
+        name: Of the capture, in place of its folder's.
     """
 
+    preset: Preset | None = None
+    seed: int | None = None
     downscale: int | None = None
-    test: Sequence[str] | Path | None = None
-    test_every: int = 8
-    calibration: int = 0
+    test: Path | None = None
+    test_every: int | None = None
+    calibration: int | None = None
+    device: str | None = None
+    minutes: float | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
-    def load(self, path: Path, cache: ImageCache | None = None) -> Capture:
-        """The capture with this selection; `cache` as `load_capture` has it."""
-        return load_capture(
-            path,
-            downscale=self.downscale or 1,
-            test=self.test,
-            test_every=self.test_every,
-            calibration=self.calibration,
-            cache=cache,
-        )
+    @property
+    def selection(self) -> Selection:
+        """Which photos to use."""
+        every = 8 if self.test_every is None else self.test_every
+        return Selection(self.downscale, self.test, every, self.calibration or 0)
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        own = [f.name for f in fields(self)[:-2] if getattr(self, f.name) is not None]
+        changed = [name for name, value in self.changes.items() if value is not None]
+        return own + ["antialiased" if name == "filter" else name for name in changed]
 
 
 def open_capture(path: Path, selection: Selection) -> tuple[Capture, Selection]:

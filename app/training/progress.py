@@ -1,26 +1,24 @@
 """How far a session is, drawn on the terminal from its events."""
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.text import Text
 
-from lumigraph.app.training.events import Ended, Event, Saved, Scored, Subscription, Trouble
-from lumigraph.app.training.events import Progress as Step
+from lumigraph.app.console import duration, say, warn
+from lumigraph.app.training.events import (
+    Ended,
+    Event,
+    Saved,
+    Scored,
+    StepDone,
+    Subscription,
+    Trouble,
+)
+from lumigraph.datasets.files import printable
 from lumigraph.recon import Try
 
 REDRAW_SECONDS = 0.25
@@ -38,7 +36,7 @@ photos and fill caches. The time left is told once steps were measured after tho
 `LEFT_SECONDS`, or as many as they were."""
 
 
-class Pace:
+class StepRate:
     """How fast steps are taken lately, and how long those that are left will take.
 
     Attributes:
@@ -78,18 +76,6 @@ class _Left(ProgressColumn):
         return Text(duration(task.fields["left"]) + " left" if task.fields["left"] else "")
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 4.5 s, 45 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 class Drawing:
     """Draws the events of a subscription in a thread of its own, on standard error.
 
@@ -118,7 +104,7 @@ class Drawing:
             console=self._console,
             auto_refresh=False,
         )
-        pace = Pace()
+        pace = StepRate()
         with bar:
             training = bar.add_task("Training", total=None, facts="", left=None)
             scoring = bar.add_task("Evaluating", total=None, facts="", left=None, visible=False)
@@ -136,42 +122,19 @@ class Drawing:
         due = 0
         for event in self._events:
             match event:
-                case Step() if event.step >= due or event.step == event.steps:
+                case StepDone() if event.step >= due or event.step == event.steps:
                     due = event.step - event.step % (spacing := _spacing(event.steps)) + spacing
                     rate = event.step / event.seconds if event.seconds > 0 else 0.0
-                    _say(
+                    say(
                         f"step {event.step}/{event.steps}  loss {event.loss:.4f}  "
                         f"{event.splats} splats  {rate:.1f} steps/s"
                     )
                 case Trouble():
-                    _say(f"Warning: {event.message}")
+                    warn(event.message)
                 case _:
                     pass
-            if isinstance(event, Step) and event.tried and _is_told(event.tried):
-                _say(iteration_line(event.tried))
-
-
-@contextmanager
-def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Draws how much of some work is done, with the time left, on standard error.
-
-    What it gives is told what is being done, how much of it is done, and of how much. Where the
-    output is no terminal each kind of work is said once.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    quiet = not console.is_terminal
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as bar:
-
-        def told(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-                if quiet:
-                    _say(what)
-            bar.update(tasks[what], completed=done)
-
-        yield told
+            if isinstance(event, StepDone) and event.tried and _is_told(event.tried):
+                say(iteration_line(event.tried))
 
 
 def _is_told(tried: Try) -> bool:
@@ -193,14 +156,10 @@ def _spacing(steps: int) -> int:
     return max(1, steps // PLAIN_LINES)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace: Pace) -> None:
+def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace: StepRate) -> None:
     """Brings the bars up to an event."""
     match event:
-        case Step():
+        case StepDone():
             pace.add(event.step, event.steps, event.seconds)
             rate = pace.rate or 0.0
             facts = f"loss {event.loss:.4f}  {event.splats:,} splats  {rate:.1f} steps/s"
@@ -216,6 +175,7 @@ def _update(bar: Progress, training: TaskID, scoring: TaskID, event: Event, pace
             bar.refresh()
             bar.console.print(f"Checkpoint of step {event.step}", highlight=False, markup=False)
         case Trouble():
-            bar.console.print(f"Warning: {event.message}", style="yellow", markup=False)
-        case Ended():
+            text = Text(f"Warning: {printable(event.message)}", style="yellow")
+            bar.console.print(text, soft_wrap=True)
+        case _:
             pass

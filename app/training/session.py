@@ -1,8 +1,8 @@
-"""One reconstruction: pulls the fit, obeys commands, tells listeners, and writes the run folder.
+"""One training: pulls the fit, obeys commands, publishes events, and writes the run folder.
 
-This is the only place that pulls a fit. Everybody else (progress bar, viewer) listens to bounded
-queues that drop their oldest event, so a listener that hangs or dies changes nothing, and steers
-by a `Control`, which is read between steps. Events and commands are plain data, so that either
+This is the only place that pulls a fit. Progress bar and viewer listen to bounded queues that drop
+their oldest event, so a listener that hangs or dies changes nothing; they give commands by a
+`TrainingControl`, which is read between steps. Events and commands are plain data, so that either
 end may live in another process.
 """
 
@@ -13,29 +13,31 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
-from lumigraph.app.commands.doctor import chosen_device
-from lumigraph.app.machine import peak_memory_mb
+from lumigraph.app.machine import chosen_device, peak_memory_mb
 from lumigraph.app.run.evaluation import evaluate, probe
 from lumigraph.app.run.export import write_ply
-from lumigraph.app.run.files import explained, is_count, shown
-from lumigraph.app.run.folder import Run, State
+from lumigraph.app.run.files import shown
+from lumigraph.app.run.folder import Run
 from lumigraph.app.run.frames import moved_frames
 from lumigraph.app.run.metrics import open_log, rewind_log
+from lumigraph.app.run.record import LOG, RunState
 from lumigraph.app.run.report import write_report
 from lumigraph.app.training.events import (
     Changed,
     Channel,
-    Control,
     Ended,
     Probed,
-    Progress,
     Saved,
     Scored,
+    StepDone,
+    TrainingControl,
     Trouble,
 )
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.files import remove_abandoned
 from lumigraph.recon import (
     LIVE,
     SplatFit,
@@ -58,7 +60,6 @@ CHECKPOINTS_KEPT = 2
 RETRY_SECONDS = 10.0
 """Between two tries to write a result where the disk is full."""
 
-LOG = "metrics.jsonl"
 LOG_ENTRIES, PROBES, PROBE_STEPS, PROBE_VIEWS = 500, 20, 100, 4
 """Entries of metrics.jsonl over a whole run, about; how often PSNR is among them at most, after how
 many steps at least, and over how many views. It takes a percent or two of the time.
@@ -86,7 +87,7 @@ class Session:
     run: Run
     capture: Capture
     fit: SplatFit
-    control: Control = field(default_factory=Control)
+    control: TrainingControl = field(default_factory=TrainingControl)
     channel: Channel = field(default_factory=Channel)
     seconds: float = 0.0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -104,7 +105,7 @@ def run_session(session: Session) -> Run:
     A checkpoint that cannot be written on the way is told as `Trouble` and the training goes on;
     the older ones stay. Raises OSError if the result itself cannot be written.
     """
-    state: State = "finished"
+    state: RunState = "finished"
     started = time.monotonic()
     try:
         finished = _train(session)
@@ -143,8 +144,7 @@ def resume_session(run: Run, capture: Capture) -> Session:
             f"{run.folder} has no checkpoint to go on from: start again with --overwrite -o "
             f"{run.folder}"
         )
-    for part in run.folder.rglob(".*.part"):  # of writes that were cut off
-        part.unlink(missing_ok=True)
+    remove_abandoned(run.folder)
     device, problems = _device(run), []
     for path in reversed(paths):
         try:
@@ -247,8 +247,10 @@ def _plan_record(record: dict[str, Any], fit: SplatFit) -> dict[str, Any]:
     Changes after the checkpoint are undone, and of those at its very step only it knows which
     came before it.
     """
-    listed = record.get("changes")
-    changes = [entry for entry in listed if _is_change(entry)] if isinstance(listed, list) else []
+    listed, changes = record.get("changes"), []
+    for entry in listed if isinstance(listed, list) else []:
+        with suppress(ValueError):  # malformed: not of ours
+            changes.append(asdict(msgspec.convert(entry, Changed)))
     kept = [entry for entry in changes if entry["step"] < fit.step]
     for name in LIVE:
         now = getattr(fit.plan, name)
@@ -257,15 +259,6 @@ def _plan_record(record: dict[str, Any], fit: SplatFit) -> dict[str, Any]:
         if before != now:
             kept.append(asdict(Changed(fit.step, name, before, now)))
     return {"plan": plan_to_json(fit.plan), **({"changes": kept} if changes else {})}
-
-
-def _is_change(entry: Any) -> bool:
-    """Whether it is an entry that `_change` could have made."""
-    return (
-        isinstance(entry, dict)
-        and entry.get("name") in list(LIVE)
-        and all(is_count(entry.get(key)) for key in ("step", "before", "now"))
-    )
 
 
 def _show(session: Session) -> None:
@@ -279,7 +272,7 @@ def _show(session: Session) -> None:
 
 def _tell(session: Session, step: Step) -> None:
     numbers = (step.step, step.steps, step.loss, step.splats, step.degree, session.seconds)
-    session.channel.publish(Progress(*numbers, step.tried))
+    session.channel.publish(StepDone(*numbers, step.tried))
     if step.note:
         session.channel.publish(Trouble(step.note))
 
@@ -288,8 +281,7 @@ def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | Non
     """Writes the state of the fit, then drops the oldest ones; None if it could not be written."""
     path = session.run.part("checkpoints") / f"{session.fit.step:08d}.safetensors"
     try:
-        with explained(path):
-            save_checkpoint(session.fit, path)
+        save_checkpoint(session.fit, path)
         session.run = session.run.with_record(step=session.fit.step, seconds=session.seconds)
     except OSError as error:
         session.channel.publish(
@@ -302,7 +294,7 @@ def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | Non
     return path
 
 
-def _keep(session: Session, state: State) -> Run:
+def _keep(session: Session, state: RunState) -> Run:
     """Writes the last checkpoint and the scene, and says so in run.json; again if it must wait."""
     while True:
         try:
@@ -315,7 +307,7 @@ def _keep(session: Session, state: State) -> Run:
             time.sleep(RETRY_SECONDS)
 
 
-def _write_result(session: Session, state: State) -> Run:
+def _write_result(session: Session, state: RunState) -> Run:
     kept = 1 if state == "finished" else CHECKPOINTS_KEPT
     path = _checkpoint(session, kept=kept)
     if path is None and state == "stopped":
@@ -326,8 +318,7 @@ def _write_result(session: Session, state: State) -> Run:
     if lost := len(session.fit.splats) - len(scene):
         note = f"The scene leaves out splats with values that are not finite: {lost}"
         session.channel.publish(Trouble(note))
-    with explained(session.run.folder / "scene.safetensors"):
-        save_scene(scene, session.run.folder / "scene.safetensors")
+    save_scene(scene, session.run.folder / "scene.safetensors")
     _export(session, scene)
     rate = session.fit.step / session.seconds if session.seconds > 0 else None
     return session.run.with_record(

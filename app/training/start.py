@@ -1,26 +1,20 @@
-"""What `train` and `demo` do: from what was asked to a session, and through it."""
+"""A session from what was asked: a new run, or one that is resumed."""
 
-import os
-import shlex
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from statistics import median
 from typing import Any
 
 from torch import Tensor
 
-from lumigraph.app.commands.doctor import chosen_device
 from lumigraph.app.console import notice, warn
-from lumigraph.app.machine import versions
-from lumigraph.app.run.files import printable
+from lumigraph.app.machine import chosen_device, versions
 from lumigraph.app.run.folder import (
     Run,
     create_run,
@@ -30,75 +24,42 @@ from lumigraph.app.run.folder import (
     occupied,
     open_run,
 )
-from lumigraph.app.run.metrics import read_log
-from lumigraph.app.run.report import iterations
-from lumigraph.app.training.events import Control
-from lumigraph.app.training.inputs import Selection, inputs_of, open_capture
-from lumigraph.app.training.minutes import fitted_to
-from lumigraph.app.training.progress import Drawing, duration
-from lumigraph.app.training.session import LOG, Session, checkpoints, resume_session, run_session
+from lumigraph.app.run.record import Selection
+from lumigraph.app.training.inputs import TrainOptions, inputs_of, open_capture
+from lumigraph.app.training.session import Session, resume_session
 from lumigraph.datasets import Capture, Frame
-from lumigraph.recon import Preset, plan_from, plan_to_json, start_fit
-
-INTERRUPTED = "\nStopping after this step, and keeping what is done; once more to leave at once.\n"
-
+from lumigraph.recon import (
+    Plan,
+    Preset,
+    fit_splats,
+    plan_from,
+    plan_to_json,
+    start_fit,
+)
+from lumigraph.recon.splats.plan import stretched
 
 Heed = Callable[[], None]
 """Called between photos and steps while a session is made; what it raises ends that."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, what a machine sends before it shuts down, and what a lost connection sends."""
 
 SPACE_WANTED = 768 << 20
 """Bytes: 200,000 splats of 59 floats in the scene, the PLY and two checkpoints of three copies, and
 of six with Levenberg-Marquardt."""
 
+TRIAL = 30
+"""Steps of the trial: the first few are slower, as they fill caches."""
 
-@dataclass(frozen=True)
-class Order:
-    """What a run is asked to be; None leaves the choice to us.
+GROWTH: dict[Preset, float] = {"quick": 1.4, "standard": 2.5, "high": 2.7}
+"""A step of the whole fit takes about so many times one of the trial, whose splats have not grown
+yet and whose photos are at full size: `quick` 1.1 and 1.7 on the built-in scene and on phone
+photos, `standard` 2.0 and 3.3."""
 
-    Attributes:
-        preset: The plan to begin with.
-        seed: Of every random choice.
-        downscale: Photos are made so many times smaller.
-        test: File with the names of the photos to hold out, one a line.
-        test_every: One of so many is held out where neither that nor the capture says which.
-        calibration: So many are set aside from those to learn from, to calibrate intervals on.
-        device: "auto", "cpu" or "cuda".
-        minutes: The training is to take about so long; None takes the steps of the plan.
-        changes: Entries of the plan that differ from the preset.
-        name: Of the capture, in place of its folder's.
-    """
-
-    preset: Preset | None = None
-    seed: int | None = None
-    downscale: int | None = None
-    test: Path | None = None
-    test_every: int | None = None
-    calibration: int | None = None
-    device: str | None = None
-    minutes: float | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
-    name: str | None = None
-
-    @property
-    def selection(self) -> Selection:
-        """Which photos to use."""
-        every = 8 if self.test_every is None else self.test_every
-        return Selection(self.downscale, self.test, every, self.calibration or 0)
-
-    @property
-    def given(self) -> list[str]:
-        """The options by which something was asked for."""
-        own = [f.name for f in fields(self)[:-2] if getattr(self, f.name) is not None]
-        changed = [name for name, value in self.changes.items() if value is not None]
-        return own + ["antialiased" if name == "filter" else name for name in changed]
+LEAST, MOST = 300, 200_000
+"""Steps of a fit: fewer show nothing yet, and more do not make it better."""
 
 
 def start(
     path: Path,
-    order: Order,
+    options: TrainOptions,
     folder: Path | None,
     *,
     overwrite: bool = False,
@@ -117,21 +78,21 @@ def start(
             lock.enter_context(locked(folder))
             if is_taken(folder) and not overwrite:
                 raise FileExistsError(occupied(folder))
-        plan = plan_from(order.preset or "standard", **order.changes)
-        if order.minutes is not None and plan.optimizer != "adam":
+        plan = plan_from(options.preset or "standard", **options.changes)
+        if options.minutes is not None and plan.optimizer != "adam":
             raise ValueError(
                 "Minutes are counted in steps of Adam: give --steps for this optimizer"
             )
-        device, reason = chosen_device(order.device or "auto")
-        seed = order.seed or 0
+        device, reason = chosen_device(options.device or "auto")
+        seed = options.seed or 0
         began = time.monotonic()
         heed()
-        capture, selection = open_capture(path, order.selection)
-        capture = replace(capture, name=order.name or capture.name or "capture")
+        capture, selection = open_capture(path, options.selection)
+        capture = replace(capture, name=options.name or capture.name or "capture")
         heeding = _heeding(capture, heed)
         notice(reason)
-        if order.minutes is not None:
-            plan = fitted_to(plan, order.preset or "standard", heeding, order.minutes, device)
+        if options.minutes is not None:
+            plan = fitted_to(plan, options.preset or "standard", heeding, options.minutes, device)
         fit = start_fit(capture, plan, seed=seed, device=device)
         if folder is None:
             folder = next_folder(runs / capture.name)
@@ -141,7 +102,7 @@ def start(
         record = {
             "capture": capture.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "asked": _asked(order, seed, device, selection),
+            "asked": _asked(options, seed, device, selection),
             "plan": plan_to_json(plan),
             "step": 0,
             "steps": plan.steps,
@@ -154,7 +115,7 @@ def start(
         return Session(run, capture, fit, lock=lock.pop_all())
 
 
-def go_on(path: Path, order: Order, folder: Path, heed: Heed = lambda: None) -> Session:
+def resume(path: Path, options: TrainOptions, folder: Path, heed: Heed = lambda: None) -> Session:
     """A session that goes on, to the bit, where the run in `folder` was stopped.
 
     Warns if the machine or a program changed since, as it is not to the bit then.
@@ -165,22 +126,22 @@ def go_on(path: Path, order: Order, folder: Path, heed: Heed = lambda: None) -> 
     open_run(folder)  # nothing is locked where there is no run
     with ExitStack() as lock:
         lock.enter_context(locked(folder))
-        session = _gone_on(path, order, open_run(folder), heed)
+        session = _resumed(path, options, open_run(folder), heed)
         session.lock = lock.pop_all()
         return session
 
 
-def _gone_on(path: Path, order: Order, run: Run, heed: Heed) -> Session:
-    """What `go_on` returns, of a run that is locked."""
+def _resumed(path: Path, options: TrainOptions, run: Run, heed: Heed) -> Session:
+    """The session of `resume`, for a run that is locked already."""
     if run.state == "finished":
         raise ValueError(
             f"{run.folder} is finished at step {run.record.get('step')}: there is nothing to go "
             "on with"
         )
-    if order.given:
+    if options.given:
         raise ValueError(
             f"{run.folder} goes on with what it was started with, so leave out "
-            f"{', '.join('--' + name.replace('_', '-') for name in order.given)}; to train anew, "
+            f"{', '.join('--' + name.replace('_', '-') for name in options.given)}; to train anew, "
             "choose another folder with -o"
         )
     heed()
@@ -196,83 +157,25 @@ def _gone_on(path: Path, order: Order, run: Run, heed: Heed) -> Session:
     return session
 
 
-def conduct(session: Session, path: Path) -> tuple[Run, int]:
-    """Runs the session with its progress drawn, and returns the run and an exit code.
+def fitted_to(plan: Plan, preset: Preset, capture: Capture, minutes: float, device: str) -> Plan:
+    """The preset's plan stretched or shortened so that its fit takes about so many minutes here.
 
-    Any of `SIGNALS` ends it after the step it is in, with a checkpoint; a second one leaves at
-    once. `next_command` is how to go on.
+    A few steps are tried, and forgotten; the number of steps therefore differs from run to run,
+    and is written down with the run.
     """
-    session.patient = sys.stderr.isatty()
-    drawing = Drawing(session.channel.subscribe())
-    with stopping(session.control) as received:
-        try:
-            run = run_session(session)
-        except OSError as error:
-            if not checkpoints(session.run):
-                raise
-            command = resume_command(path, session.run.folder)
-            raise OSError(f"{error}. When that is mended, go on with: {command}") from error
-        finally:
-            drawing.finish()
-    return run, 128 + received[0] if received else 0
-
-
-def program() -> list[str]:
-    """The words that call Lumigraph again as it was called, in the same folder and shell."""
-    called = Path(sys.argv[0])
-    if called.name != "lumigraph" or not called.is_file():  # run by Python itself
-        return [sys.executable, "-Pm", "lumigraph.app.cli"]
-    found = shutil.which("lumigraph")
-    if found is not None and os.path.samefile(found, called):
-        return ["lumigraph"]
-    return [str(called.absolute())]
-
-
-def resume_command(path: Path, folder: Path) -> str:
-    """What to type to go on with a run."""
-    return shlex.join([*program(), "train", str(path), "--resume", str(folder)])
-
-
-def next_command(run: Run, path: Path) -> str | None:
-    """What to type next if the run was stopped before it was finished or evaluated."""
-    if run.state != "finished":
-        return resume_command(path, run.folder)
-    return None if "metrics" in run.record else shlex.join([*program(), "eval", str(run.folder)])
-
-
-def summary(run: Run, path: Path) -> dict[str, Any]:
-    """The result of a run as `--json` prints it."""
-    record = run.record
-    metrics = record.get("metrics") or {}
-    keys = ("state", "step", "steps", "splats", "seconds", "steps_per_second", "peak_memory_mb")
-    return {
-        "run": str(run.folder),
-        "psnr": metrics.get("psnr"),
-        "ssim": metrics.get("ssim"),
-        "images": metrics.get("images", 0),
-        **{key: record.get(key) for key in keys},
-        "timings": record.get("timings"),
-        "instruction_set": record["versions"].get("instruction_set"),
-        "iterations": iterations(read_log(run.folder / LOG)),
-        "next": next_command(run, path),
-    }
-
-
-def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
-    """The result of a run as a person reads it; what is not known is None."""
-    facts = summary(run, path)
-    psnr, ssim, rate = facts["psnr"], facts["ssim"], facts["steps_per_second"]
-    return [
-        ("PSNR", None if psnr is None else f"{psnr:.2f} dB in {facts['images']} test views"),
-        ("SSIM", None if ssim is None else f"{ssim:.4f}"),
-        ("splats", f"{facts['splats']:,}"),
-        ("training", f"{facts['step']:,} steps in {duration(facts['seconds'])}"),
-        ("speed", None if rate is None else f"{rate:.1f} steps per second"),
-        ("peak memory", f"{facts['peak_memory_mb']:,} MB"),
-        ("run", run.folder),
-        ("report", run.folder / "report.html"),
-        ("scene", scene if (scene := run.folder / "scene.ply").exists() else None),
-    ]
+    for frame in capture.train:  # their decoding is to be over before a step is timed
+        frame.image()
+    trial = replace(plan, coarse_steps=0, steps=max(plan.steps, TRIAL))
+    steps = fit_splats(capture, start_fit(capture, trial, device=device))
+    seconds = []
+    for _ in range(TRIAL):
+        began = time.perf_counter()
+        next(steps)
+        seconds.append(time.perf_counter() - began)
+    count = round(60 * minutes / (GROWTH[preset] * median(seconds[TRIAL // 3 :])))
+    count = min(MOST, max(LEAST, count))
+    notice(f"In {minutes:g} minutes about {count:,} steps can be taken here")
+    return stretched(plan, count)
 
 
 def _heeding(capture: Capture, heed: Heed) -> Capture:
@@ -301,18 +204,18 @@ def _clear_empty(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _asked(order: Order, seed: int, device: str, selection: Selection) -> dict[str, Any]:
+def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) -> dict[str, Any]:
     """What run.json says was asked, with our choices where it was left to us."""
     return {
-        "preset": order.preset or "standard",
+        "preset": options.preset or "standard",
         "seed": seed,
         "downscale": selection.downscale,
         "test": selection.test,
         "test_every": selection.test_every,
         "calibration": selection.calibration,
         "device": device,
-        **({} if order.minutes is None else {"minutes": order.minutes}),
-        **{name: value for name, value in order.changes.items() if value is not None},
+        **({} if options.minutes is None else {"minutes": options.minutes}),
+        **{name: value for name, value in options.changes.items() if value is not None},
     }
 
 
@@ -320,7 +223,7 @@ def _warn_of_changes(before: dict[str, Any]) -> None:
     """Warns if what decides about the last bits is not what the run began with."""
     now = versions()
     changes = [
-        f"{name.replace('_', ' ')} {printable(str(before.get(name)))[:80]} to {now[name]}"
+        f"{name.replace('_', ' ')} {str(before.get(name))[:80]} to {now[name]}"
         for name in ("lumigraph", "torch", "instruction_set", "processor")
         if before.get(name) != now[name]
     ]
@@ -341,31 +244,3 @@ def _check_space(folder: Path) -> None:
             f"Only {free >> 20} MB are free where the run will lie: a scene of 200,000 splats "
             f"takes {SPACE_WANTED >> 20} MB with its checkpoints"
         )
-
-
-@contextmanager
-def stopping(control: Control) -> Iterator[list[int]]:
-    """While inside, the first signal to end stops the session and the second the process.
-
-    Signals that are ignored stay so: `nohup` and shells that start background jobs want that.
-    """
-    received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    # None is a handler that Python knows nothing of and could not put back.
-    before = {n: h for n, h in handlers.items() if h not in (signal.SIG_IGN, None)}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        control.stop()
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        with suppress(OSError):  # the terminal may be the one that is gone
-            os.write(2, INTERRUPTED.encode())
-
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.viewer.controls import OPTIMIZERS, Control, desk_controls, page_controls
 from lumigraph.app.viewer.home import frusta_of, home_of
 from lumigraph.app.viewer.library import STAMP, UNSAVED
@@ -206,7 +206,7 @@ class Board:
         optimizer = form["optimizer"]
         self._desk.start(
             form["source"],
-            Order(
+            TrainOptions(
                 preset=form["preset"],
                 downscale=form["downscale"] or None,
                 minutes=(form["minutes"] or None) if optimizer == "adam" else None,

@@ -11,7 +11,7 @@ button, upload, progress.
 from collections.abc import Sequence
 from typing import Any
 
-from lumigraph.app.training.progress import duration
+from lumigraph.app.console import duration
 from lumigraph.app.viewer.legend import UNKNOWN
 from lumigraph.app.viewer.readouts import LIVE
 from lumigraph.recon import Optimizer

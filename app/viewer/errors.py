@@ -2,7 +2,7 @@
 
 import errno
 
-from lumigraph.app.run.files import printable
+from lumigraph.datasets.files import printable
 
 SENTENCE_LIMIT = 1000
 """Characters: paths are long, what a damaged file puts in a message may be longer."""

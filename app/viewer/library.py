@@ -14,9 +14,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from lumigraph.app.run.files import printable
 from lumigraph.app.run.folder import FORMAT
 from lumigraph.datasets.colmap import colmap_models
+from lumigraph.datasets.files import printable
 from lumigraph.datasets.transforms import transforms_files
 
 Kind = Literal["capture", "run", "ply", "unsaved run"]

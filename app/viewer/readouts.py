@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lumigraph.app.training.progress import duration
+from lumigraph.app.console import duration
 
 LIVE = ("loading", "training", "paused", "evaluating")
 """States of a training that goes on."""

@@ -15,7 +15,7 @@ from lumigraph.app.run.files import is_number
 from lumigraph.app.run.film import NEAR, PLY_UP, middle_of
 from lumigraph.app.run.folder import Run, open_run
 from lumigraph.app.run.metrics import read_log
-from lumigraph.app.training.session import LOG
+from lumigraph.app.run.record import LOG
 from lumigraph.app.viewer.library import is_inside
 from lumigraph.app.viewer.trust import Trust
 from lumigraph.datasets import Capture, Frame, ImageCache

@@ -15,10 +15,10 @@ from typing import Literal
 
 import typer
 
-from lumigraph.app.console import notice
+from lumigraph.app.console import SIGNALS, notice, resume_command
 from lumigraph.app.run.folder import Run, open_run
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import checkpoints
-from lumigraph.app.training.start import SIGNALS, Order, resume_command
 from lumigraph.app.viewer.jobs.job import OVER, Job
 from lumigraph.app.viewer.page import Page, open_page
 from lumigraph.app.viewer.server import ssh_line
@@ -92,7 +92,7 @@ class Watched:
 
 
 def train_viewed(
-    capture: Path, order: Order, runs: Path, resume: Path | None, serving: Serving
+    capture: Path, order: TrainOptions, runs: Path, resume: Path | None, serving: Serving
 ) -> Watched | None:
     """Trains with the page open, and goes on serving it until Ctrl-C ends both; the run then.
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lumigraph.app.run.files import printable
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.viewer.errors import sentence_of
 from lumigraph.app.viewer.jobs.job import Job
 from lumigraph.app.viewer.jobs.queue import Ears, NoteKind, Trainings
@@ -33,6 +32,7 @@ from lumigraph.app.viewer.origins import Origins, place_of
 from lumigraph.app.viewer.readouts import readouts
 from lumigraph.app.viewer.scene import Photos, Setting, Shown, open_setting
 from lumigraph.app.viewer.trust import Trust, trust_of
+from lumigraph.datasets.files import printable
 from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
 from lumigraph.render import Splats
 
@@ -165,13 +165,13 @@ class Desk:
 
     # Trainings.
 
-    def start(self, source_id: str, order: Order | None = None) -> str:
+    def start(self, source_id: str, order: TrainOptions | None = None) -> str:
         """Puts a new run of a capture in the queue, and returns the id of its job.
 
         Raises ValueError if there is no such capture, or the order cannot be.
         """
         source = self._source(source_id, "capture")
-        order = order or Order()
+        order = order or TrainOptions()
         try:
             plan = plan_from(order.preset or "standard", **order.changes)
             plan_from_json(plan_to_json(plan))

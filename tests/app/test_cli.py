@@ -16,11 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from lumigraph.app import cli
+from lumigraph.app.commands.train import stopping
+from lumigraph.app.console import program, resume_command
 from lumigraph.app.run.folder import open_run
-from lumigraph.app.training.events import Control
-from lumigraph.app.training.inputs import automatic_downscale, inputs_of
+from lumigraph.app.training.events import TrainingControl
+from lumigraph.app.training.inputs import TrainOptions, automatic_downscale, inputs_of
 from lumigraph.app.training.session import checkpoints, run_session
-from lumigraph.app.training.start import Order, go_on, program, resume_command, start, stopping
+from lumigraph.app.training.start import resume, start
 from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
 from lumigraph.render import Camera
@@ -255,7 +257,7 @@ def test_signals_that_are_ignored_stay_so(kept, capture, tmp_path):
     try:
         call("train", capture, "-o", tmp_path / "run", "--steps", 1)
         assert signal.getsignal(kept) is signal.SIG_IGN
-        with stopping(Control()) as received:
+        with stopping(TrainingControl()) as received:
             os.kill(os.getpid(), kept)
             assert not received
     finally:
@@ -263,7 +265,7 @@ def test_signals_that_are_ignored_stay_so(kept, capture, tmp_path):
 
 
 def test_the_first_signal_stops_the_session():
-    control = Control()
+    control = TrainingControl()
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests may run under nohup.
     try:
         with stopping(control) as received:
@@ -296,15 +298,15 @@ def test_a_run_goes_on_only_as_it_was_started(trained, capture):
 
 
 def test_views_set_aside_are_written_down_and_kept_on_resume(capture, tmp_path, capsys):
-    order = Order(device="cpu", calibration=3, changes={"steps": 2})
+    order = TrainOptions(device="cpu", calibration=3, changes={"steps": 2})
     session = start(capture, order, tmp_path / "run")
     session.control.stop()
     run = run_session(session)
     assert run.asked["calibration"] == run.record["inputs"]["calibration"] == 3
     aside = [frame.name for frame in run.capture().calibration]
     with pytest.raises(ValueError, match="so leave out --calibration; to train anew"):
-        go_on(capture, Order(calibration=4), run.folder)
-    session = go_on(capture, Order(), run.folder)
+        resume(capture, TrainOptions(calibration=4), run.folder)
+    session = resume(capture, TrainOptions(), run.folder)
     assert [frame.name for frame in session.capture.calibration] == aside
     assert run_session(session).state == "finished"
     assert len(open_run(run.folder).capture().calibration) == 3
@@ -386,15 +388,15 @@ def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, cha
 
 
 def test_what_is_not_to_the_bit_is_said(capture, tmp_path, capsys):
-    order = Order(device="cpu", changes={"steps": 2})
+    order = TrainOptions(device="cpu", changes={"steps": 2})
     session = start(capture, order, tmp_path / "run")
     session.control.stop()
     run = run_session(session)
     capsys.readouterr()
-    go_on(capture, Order(), run.folder)
+    resume(capture, TrainOptions(), run.folder)
     assert "to the bit" not in capsys.readouterr().err
     run.with_record(versions={**run.record["versions"], "torch": "2.0.0"})
-    go_on(capture, Order(), run.folder)
+    resume(capture, TrainOptions(), run.folder)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "to the bit" in line]
     assert "torch 2.0.0 to " in line
 

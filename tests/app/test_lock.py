@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from lumigraph.app.commands.looking import evaluate_run, export_run
+from lumigraph.app.commands.evaluate import evaluate_run
+from lumigraph.app.commands.export import export_run
 from lumigraph.app.run.folder import LOCK, is_taken, locked, open_run
 from lumigraph.app.training import session as sessions
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import run_session
-from lumigraph.app.training.start import Order, go_on, start
+from lumigraph.app.training.start import resume, start
 from lumigraph.app.viewer.jobs.process import Child
 from lumigraph.datasets.demo import make_demo
 
-ORDER = Order("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
+ORDER = TrainOptions("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
 ENDLESS = {"steps": 1_000_000, "splat_limit": 300, "refine_stop": 1}
 TRAINED = "is being trained by process {}: let that end or stop it first"
 
@@ -63,11 +65,11 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_who_comes_second_is_told_who_trains_and_changes_nothing(stopped, capture):
-    first = go_on(capture, Order(), stopped)
+    first = resume(capture, TrainOptions(), stopped)
     (stopped / "checkpoints" / ".torn.part").write_bytes(b"of the one that trains")
     before, sentence = content(stopped), TRAINED.format(os.getpid())
     for second in (
-        lambda: go_on(capture, Order(), stopped),
+        lambda: resume(capture, TrainOptions(), stopped),
         lambda: start(capture, ORDER, stopped),
         lambda: start(capture, ORDER, stopped, overwrite=True),
     ):
@@ -86,7 +88,7 @@ def test_who_comes_second_is_told_who_trains_and_changes_nothing(stopped, captur
 
 
 def test_readers_are_not_hindered(stopped, capture):
-    session = go_on(capture, Order(), stopped)
+    session = resume(capture, TrainOptions(), stopped)
     assert evaluate_run(open_run(stopped), split="test", data=None)["images"] > 0
     assert export_run(stopped, None)["splats"] > 0
     assert run_session(session).state == "finished"
@@ -100,12 +102,12 @@ def test_a_lock_dies_with_its_process_and_is_not_inherited(stopped, capture):
         try:
             assert holder.stdout.readline() == "locked\n"
             with pytest.raises(BlockingIOError, match=TRAINED.format(holder.pid)):
-                go_on(capture, Order(), stopped)
+                resume(capture, TrainOptions(), stopped)
         finally:
             holder.kill()
             holder.wait()
         assert (stopped / LOCK).read_text() == f"{holder.pid}\n", "the file stays"
-        assert run_session(go_on(capture, Order(), stopped)).state == "finished"
+        assert run_session(resume(capture, TrainOptions(), stopped)).state == "finished"
         holder.stdin.write("alive\n")
         holder.stdin.flush()
         assert holder.stdout.readline() == "alive\n", "what it had started lives on"
@@ -121,7 +123,7 @@ def test_a_training_of_the_page_locks_its_run(capture, tmp_path):
     for message in first.messages():
         if message["t"] == "saved":
             with pytest.raises(BlockingIOError, match=TRAINED.format(first.pid)):
-                go_on(capture, Order(), folder)
+                resume(capture, TrainOptions(), folder)
             second = Child({**order, "resume": str(folder)}, [])
             told = list(second.messages())
             assert second.wait() == 1
@@ -140,20 +142,20 @@ def test_a_run_that_ends_in_an_error_is_free_again(stopped, capture, monkeypatch
     def full(scene, path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    session = go_on(capture, Order(), stopped)
+    session = resume(capture, TrainOptions(), stopped)
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "save_scene", full)
         with pytest.raises(OSError, match="No space"):
             run_session(session)
     assert not (stopped / LOCK).exists(), "though the session is still there"
     with pytest.raises(ValueError, match="leave out --preset"):
-        go_on(capture, ORDER, stopped)
+        resume(capture, ORDER, stopped)
     assert not (stopped / LOCK).exists()
-    assert run_session(go_on(capture, Order(), stopped)).state == "finished"
+    assert run_session(resume(capture, TrainOptions(), stopped)).state == "finished"
 
 
 def test_a_session_that_is_dropped_frees_its_folder(stopped, capture):
-    session = go_on(capture, Order(), stopped)
+    session = resume(capture, TrainOptions(), stopped)
     del session
     assert not (stopped / LOCK).exists()
 

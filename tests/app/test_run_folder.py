@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumigraph.app.run.files import finite, printable
+from lumigraph.app.run.cameras import picture_name, read_picture
+from lumigraph.app.run.files import finite
 from lumigraph.app.run.film import claim
 from lumigraph.app.run.folder import Run, clear_run, create_run, next_folder, open_run
 from lumigraph.app.run.metrics import open_log, read_log, rewind_log
 from lumigraph.app.run.pictures import (
     colored,
     depth_colors,
-    picture_name,
-    read_picture,
     write_picture,
 )
+from lumigraph.app.run.record import Selection
 from lumigraph.app.run.report import write_report
-from lumigraph.app.training.inputs import Selection
 from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets.files import printable
 from lumigraph.render import Camera, Similarity, look_at
 
 RECORD = {

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.app.commands.looking import evaluate_run, export_run
+from lumigraph.app.commands.evaluate import evaluate_run
+from lumigraph.app.commands.export import export_run
 from lumigraph.app.machine import cores
 from lumigraph.app.run.evaluation import probe
 from lumigraph.app.run.folder import Run, create_run, open_run
@@ -23,13 +24,13 @@ from lumigraph.app.training import session as sessions
 from lumigraph.app.training.events import (
     Changed,
     Channel,
-    Control,
     Ended,
     Probed,
-    Progress,
     Saved,
     Scored,
+    StepDone,
     Subscription,
+    TrainingControl,
     Trouble,
 )
 from lumigraph.app.training.session import Session, checkpoints, resume_session, run_session
@@ -101,13 +102,13 @@ def after(channel: Channel, step: int, do: Callable[[], None]) -> None:
 
     class Doer(Subscription):
         def put(self, event):
-            if isinstance(event, Progress) and event.step == step:
+            if isinstance(event, StepDone) and event.step == step:
                 do()
 
     channel.attach(Doer())
 
 
-def stop_after(channel: Channel, control: Control, step: int) -> None:
+def stop_after(channel: Channel, control: TrainingControl, step: int) -> None:
     after(channel, step, control.stop)
 
 
@@ -298,7 +299,7 @@ def test_a_listener_that_dies_changes_nothing(plain, capture, tmp_path):
     thread.start()
     scene = finish(session)
     thread.join(timeout=10)
-    assert isinstance(seen[0], Progress)
+    assert isinstance(seen[0], StepDone)
     assert_equal(scene, plain[1])
 
 
@@ -481,7 +482,7 @@ def test_a_lower_limit_of_splats_ends_their_growth(plain, capture, tmp_path):
             after(session.channel, 6, partial(session.control.change, splat_limit=10))
         events = session.channel.subscribe(size=1000)
         finish(session)
-        counts[limit] = [event.splats for event in events if isinstance(event, Progress)]
+        counts[limit] = [event.splats for event in events if isinstance(event, StepDone)]
     assert counts[None][:6] == counts[10][:6]
     assert counts[None][8] > counts[None][5] > 150
     assert counts[10][11] <= counts[10][5]
@@ -516,7 +517,7 @@ def test_another_weight_of_structure_is_another_loss(capture, tmp_path):
     after(session.channel, 5, lambda: session.control.change(ssim_weight=1))
     finish(session)
     events = list(events)
-    losses = [event.loss for event in events if isinstance(event, Progress)]
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert min(losses[5:]) > max(losses[:5])
     assert [event for event in events if isinstance(event, Changed)] == [
         Changed(5, "ssim_weight", 0.2, 1.0)
@@ -539,7 +540,7 @@ def test_another_weight_of_structure_is_another_loss(capture, tmp_path):
     ],
 )
 def test_a_change_that_cannot_be_is_refused_before_it_reaches_the_fit(values, words):
-    control = Control()
+    control = TrainingControl()
     with pytest.raises(ValueError, match=words):
         control.change(**values)
     assert control.take_changes() == {}
@@ -547,7 +548,7 @@ def test_a_change_that_cannot_be_is_refused_before_it_reaches_the_fit(values, wo
 
 @pytest.mark.parametrize("count", [0, True, 1.5, None, 10**6])
 def test_threads_that_there_are_not_are_refused(count):
-    control = Control()
+    control = TrainingControl()
     with pytest.raises(ValueError, match=f"from 1 to {cores()}, the cores there are"):
         control.threads(count)
     assert control.take_threads() is None

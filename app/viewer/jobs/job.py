@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from lumigraph.app.run.files import is_number
 from lumigraph.app.run.metrics import read_log
-from lumigraph.app.training.progress import Pace
-from lumigraph.app.training.session import LOG
+from lumigraph.app.run.record import LOG
+from lumigraph.app.training.progress import StepRate
 
 State = Literal[
     "waiting",
@@ -85,7 +85,7 @@ class Job:
     losses: Curve = field(default_factory=Curve)
     scores: Curve = field(default_factory=Curve)
     pausing: bool = False
-    _pace: Pace = field(default_factory=Pace)
+    _pace: StepRate = field(default_factory=StepRate)
 
     def plain(self) -> dict[str, Any]:
         """What the list of jobs says of it."""
@@ -118,7 +118,8 @@ class Job:
                 self.plan, self.folder = message["plan"], message["folder"]
                 self.order = {**self.order, "capture": message["capture"]}
                 self.state = "paused" if self.pausing else "training"
-                self._pace = Pace(message.get("views", 0))  # each is decoded when it is first seen
+                # Each photo is decoded when it is first seen.
+                self._pace = StepRate(message.get("views", 0))
                 self.numbers |= {"step": message["step"], "steps": message["steps"]}
                 self._remember()
             case {"t": "progress"}:

@@ -21,12 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.commands.demo import demo_order
+from lumigraph.app.commands.demo import demo_options
 from lumigraph.app.run.files import finite
 from lumigraph.app.run.folder import clear_run
-from lumigraph.app.training.events import Control, Event, Progress
+from lumigraph.app.training.events import Event, StepDone, TrainingControl
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import Session, run_session
-from lumigraph.app.training.start import Order, go_on, start
+from lumigraph.app.training.start import resume, start
 from lumigraph.app.viewer.errors import sentence_of
 from lumigraph.app.viewer.jobs.shared_memory import Writer
 from lumigraph.app.viewer.origins import folder_at, size_of
@@ -55,7 +56,7 @@ class Outbox:
         """Starts its thread at once."""
         self._descriptor = descriptor
         self._messages: deque[dict[str, Any]] = deque(maxlen=QUEUE)
-        self._progress: Progress | None = None
+        self._progress: StepDone | None = None
         self._filled, self._urgent, self._finished = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
         self._thread.start()
@@ -68,7 +69,7 @@ class Outbox:
 
     def put(self, event: Event) -> None:
         """Sends an event; never waits."""
-        if isinstance(event, Progress):
+        if isinstance(event, StepDone):
             self._progress = event
             self._filled.set()
         else:
@@ -124,7 +125,7 @@ class Trainer:
 
     def __init__(self, order: dict[str, Any], outbox: Outbox) -> None:
         """Nothing is done yet."""
-        self.order, self.outbox, self.control = order, outbox, Control()
+        self.order, self.outbox, self.control = order, outbox, TrainingControl()
         self.writer = Writer(order["buffers"])
         self.session: Session | None = None
         self.leaving = False
@@ -176,7 +177,7 @@ class Trainer:
         if self.order["resume"] is not None:
             return self._gone_on(Path(self.order["resume"]))
         fields, place = self.order["order"], self.order["capture"]
-        order = Order(**{**fields, "test": fields.get("test") and Path(fields["test"])})
+        order = TrainOptions(**{**fields, "test": fields.get("test") and Path(fields["test"])})
         path = folder_at(place, self._made)
         if size := size_of(place):
             order = of_demo(order, size)
@@ -188,7 +189,7 @@ class Trainer:
         problems = []
         for place in (self.order["capture"], *self.order.get("others", ())):
             try:
-                session = go_on(folder_at(place, self._made), Order(), folder, self._heed)
+                session = resume(folder_at(place, self._made), TrainOptions(), folder, self._heed)
             except (ValueError, FileNotFoundError) as error:
                 problems.append(error)
                 continue
@@ -276,9 +277,9 @@ def read_lines(descriptor: int) -> Iterator[bytes]:
         yield from lines
 
 
-def of_demo(order: Order, size: DemoSize) -> Order:
+def of_demo(order: TrainOptions, size: DemoSize) -> TrainOptions:
     """The order with what the demo asks for where nothing else was asked."""
-    demo = demo_order(size)
+    demo = demo_options(size)
     changes = {name: value for name, value in order.changes.items() if value is not None}
     return replace(
         order,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lumigraph.app.commands.bench import generated_scene
-from lumigraph.app.training.start import Order
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.viewer.actions import Board
 from lumigraph.app.viewer.controls import desk_controls
 from lumigraph.app.viewer.jobs.job import Job
@@ -100,7 +100,7 @@ ACTIONS = {
     "resume": ("resume",),
     "stop": ("stop",),
     "checkpoint": ("checkpoint",),
-    "start": ("start", "demo:small", Order(preset="quick")),
+    "start": ("start", "demo:small", TrainOptions(preset="quick")),
     "cancel:7": ("cancel", "7"),
 }
 
@@ -137,12 +137,12 @@ def test_the_form_is_filled_and_then_ordered(told: Told, board: Board):
     board.do("start", True)
     board.do("open", True)
     board.do("go_on", True)
-    order = Order(preset="high", minutes=20, downscale=2)
+    order = TrainOptions(preset="high", minutes=20, downscale=2)
     assert told.calls == [("start", "other", order), ("show", "other"), ("go_on", "other")]
     board.do("minutes", 0)
     board.do("optimizer", "lm-published")
     board.do("start", True)
-    order = Order(preset="high", downscale=2, changes={"optimizer": "lm-published"})
+    order = TrainOptions(preset="high", downscale=2, changes={"optimizer": "lm-published"})
     assert told.calls[3:] == [("start", "other", order)]
 
 
@@ -254,7 +254,9 @@ def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
 ):
     shutil.copytree(pavilion, tmp_path / "mine" / "pavilion")
     changes = {"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1}
-    desk.start(desk.source_at(tmp_path / "mine" / "pavilion"), Order("quick", changes=changes))
+    desk.start(
+        desk.source_at(tmp_path / "mine" / "pavilion"), TrainOptions("quick", changes=changes)
+    )
     until(desk, lambda state: (state["current"] or {}).get("step"))
     real.do("stop", True)
     until(desk, lambda _: "is stopped" in str(notes(desk)))

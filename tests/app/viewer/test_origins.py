@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageOps
 
 from lumigraph.app.run.folder import open_run
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import run_session
-from lumigraph.app.training.start import Order, start
+from lumigraph.app.training.start import start
 from lumigraph.app.viewer.jobs.process import Child
 from lumigraph.app.viewer.library import find_sources
 from lumigraph.app.viewer.origins import Origins
@@ -32,7 +33,7 @@ def gardens(tmp_path_factory: pytest.TempPathFactory) -> Path:
             negative = ImageOps.invert(image.convert("RGB"))
         negative.save(path)
     changes = {"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1}
-    session = start(top / "b" / "garden", Order("quick", changes=changes), top / "run")
+    session = start(top / "b" / "garden", TrainOptions("quick", changes=changes), top / "run")
     session.control.stop()
     run_session(session)
     return top

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lumigraph.app.machine import cores
-from lumigraph.app.training.progress import Pace
+from lumigraph.app.training.progress import StepRate
 from lumigraph.app.viewer.jobs import queue as trainings
 from lumigraph.app.viewer.jobs.job import Job
 from lumigraph.app.viewer.jobs.queue import Ears, Trainings
@@ -151,7 +151,7 @@ def test_the_time_left_is_not_told_from_steps_that_decode_photos(views):
 
 
 def test_a_slow_training_that_becomes_slower_tells_by_its_last_seconds():
-    pace, seconds = Pace(), 0.0
+    pace, seconds = StepRate(), 0.0
     for step in range(1, 101):
         seconds += 1.0 if step < 50 else 2.0
         pace.add(step, 100, seconds)

@@ -19,10 +19,12 @@ import torch
 import typer
 import viser
 
-from lumigraph.app.endings import report_run
+from lumigraph.app.commands.train import report_run
+from lumigraph.app.console import resume_command
 from lumigraph.app.run.folder import open_run
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import checkpoints
-from lumigraph.app.training.start import Order, resume_command, start
+from lumigraph.app.training.start import start
 from lumigraph.app.viewer import page as pages
 from lumigraph.app.viewer import serve as viewing
 from lumigraph.app.viewer.page import Page, open_page
@@ -33,7 +35,7 @@ from lumigraph.recon.files import save_ply
 from lumigraph.render import Splats
 
 COMMAND = [sys.executable, "-Pc", "from lumigraph.app.cli import main; main()"]
-ENDLESS = Order("quick", changes={"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1})
+ENDLESS = TrainOptions("quick", changes={"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1})
 PATIENCE = 60
 """Seconds after which something that ought to happen is taken not to; nothing waits that long."""
 
@@ -194,7 +196,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
         until(desk, lambda: current(desk) == "training")
         desk.checkpoint()
         until(desk, lambda: run.exists() and checkpoints(open_run(run)))
-        desk.start(desk.source_at(capture), Order("quick", changes={"steps": 2}))
+        desk.start(desk.source_at(capture), TrainOptions("quick", changes={"steps": 2}))
         pid = desk._trainings.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
@@ -211,7 +213,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
 
     visited(stop)
     words = shlex.split(resume_command(capture, run))
-    gone_on = train_viewed(Path(words[-3]), Order(), tmp_path / "runs", Path(words[-1]), ANY)
+    gone_on = train_viewed(Path(words[-3]), TrainOptions(), tmp_path / "runs", Path(words[-1]), ANY)
     assert gone_on is not None
     assert (gone_on.run.folder, gone_on.run.state) == (run, "stopped")
     assert gone_on.code == 128 + signal.SIGTERM
@@ -262,7 +264,7 @@ def test_signals_that_are_ignored_stay_so(ply, tmp_path, visited):
 
 
 def test_loading_can_be_ended_at_any_photo_or_step_and_leaves_nothing(capture, tmp_path):
-    order, calls = Order("quick", minutes=0.1, changes={"splat_limit": 500}), 0
+    order, calls = TrainOptions("quick", minutes=0.1, changes={"splat_limit": 500}), 0
 
     def heed(last: int) -> None:
         nonlocal calls

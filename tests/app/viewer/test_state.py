@@ -14,9 +14,9 @@ import torch
 
 from lumigraph.app.run.estimate import save_confidence, scene_digest
 from lumigraph.app.run.folder import open_run
-from lumigraph.app.training.inputs import Selection
+from lumigraph.app.training.inputs import Selection, TrainOptions
 from lumigraph.app.training.session import checkpoints, run_session
-from lumigraph.app.training.start import Order, start
+from lumigraph.app.training.start import start
 from lumigraph.app.viewer.home import frusta_of
 from lumigraph.app.viewer.jobs.job import POINTS, Curve, Job
 from lumigraph.app.viewer.library import find_sources, source_at
@@ -30,7 +30,7 @@ from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Splats
 from lumigraph.uncertainty import Calibration
 
-ENDLESS = Order(
+ENDLESS = TrainOptions(
     "quick",
     changes={"steps": 1_000_000, "splat_limit": 500, "refine_stop": 1, "degree_interval": 5},
 )
@@ -166,9 +166,15 @@ def test_what_cannot_be_asked_for_is_refused_in_one_sentence(desk, folder):
         (lambda: desk.start(splats), "splats.ply is a ply, not a capture"),
         (lambda: desk.show(capture), "is a capture, not a run or a ply"),
         (lambda: desk.go_on(capture), "is a capture, not a run"),
-        (lambda: desk.start(capture, Order(changes={"steps": 0})), "ask for at least 1"),
-        (lambda: desk.start(capture, Order(changes={"steps": 1.5})), "steps of the plan is 1.5"),
-        (lambda: desk.start(capture, Order(changes={"speed": 5})), "no such setting: .*speed"),
+        (lambda: desk.start(capture, TrainOptions(changes={"steps": 0})), "ask for at least 1"),
+        (
+            lambda: desk.start(capture, TrainOptions(changes={"steps": 1.5})),
+            "steps of the plan is 1.5",
+        ),
+        (
+            lambda: desk.start(capture, TrainOptions(changes={"speed": 5})),
+            "no such setting: .*speed",
+        ),
         (lambda: desk.change(degree=5), "degree is 5"),
         (lambda: desk.change(degree=1), "Nothing is being trained now"),
         (desk.pause, "Nothing is being trained now"),
@@ -229,7 +235,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folde
     capture = id_of(desk, "pavilion")
     desk.start(id_of(desk, "broken"))
     desk.start(capture, ENDLESS)
-    last = desk.start(capture, Order("quick", changes={"steps": 30}))
+    last = desk.start(capture, TrainOptions("quick", changes={"steps": 30}))
     desk.cancel(desk.start(capture))
     assert job_states(desk.state())[-1] == "stopped"
 
@@ -445,7 +451,9 @@ def test_a_ply_tells_how_far_its_splats_can_be_trusted(desk, folder):
 def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_path):
     capture = folder / "captures" / "pavilion"
     changes = {"steps": 2, "splat_limit": 500, "refine_stop": 1}
-    session = start(capture, Order("quick", calibration=3, changes=changes), tmp_path / "run")
+    session = start(
+        capture, TrainOptions("quick", calibration=3, changes=changes), tmp_path / "run"
+    )
     run_session(session)
     whole = Selection(calibration=3).load(capture)
     setting = open_setting(tmp_path / "run", "run", "run", [tmp_path])

@@ -17,10 +17,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from lumigraph.app.commands.demo import demo_order
+from lumigraph.app.commands.demo import demo_options
 from lumigraph.app.run.folder import open_run
+from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import checkpoints, run_session
-from lumigraph.app.training.start import Order, start
+from lumigraph.app.training.start import start
 from lumigraph.app.viewer.errors import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.viewer.jobs import shared_memory as snapshots
 from lumigraph.app.viewer.jobs.process import Child
@@ -138,7 +139,7 @@ def test_shared_memory_has_no_name_and_goes_with_its_last_holder():
 
 
 def test_pauses_and_snapshots_change_nothing(capture, tmp_path, buffers):
-    plain = run_session(start(capture, Order("quick", changes=CHANGES), tmp_path / "plain"))
+    plain = run_session(start(capture, TrainOptions("quick", changes=CHANGES), tmp_path / "plain"))
 
     child = Child(order_for(capture, tmp_path / "runs", CHANGES), buffers.descriptors)
     child.do("pause")
@@ -304,10 +305,10 @@ def test_it_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
 
 
 def test_the_built_in_scene_is_made_as_the_demo_makes_it_but_for_what_was_asked():
-    assert of_demo(Order(), "tiny") == demo_order("tiny")
-    asked = Order("standard", seed=3, downscale=2, changes={"degree": 1, "steps": None})
+    assert of_demo(TrainOptions(), "tiny") == demo_options("tiny")
+    asked = TrainOptions("standard", seed=3, downscale=2, changes={"degree": 1, "steps": None})
     assert of_demo(asked, "full") == replace(asked, changes={"degree": 1}, name="demo_full")
-    assert of_demo(Order(changes={"steps": 7}), "small").changes == {"steps": 7}
+    assert of_demo(TrainOptions(changes={"steps": 7}), "small").changes == {"steps": 7}
 
 
 @pytest.mark.parametrize(

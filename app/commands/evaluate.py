@@ -1,0 +1,53 @@
+"""The command `eval`: how well a run's scene shows photos."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lumigraph.app.console import notice
+from lumigraph.app.run.evaluation import evaluate
+from lumigraph.app.run.folder import Run
+from lumigraph.app.run.report import write_report
+
+
+def evaluate_run(
+    run: Run, *, split: Literal["test", "train"] = "test", data: Path | None = None
+) -> dict[str, Any]:
+    """The metrics of a run's scene; writes its eval/ and report.html anew.
+
+    Args:
+        run: An open run.
+        split: The frames to compare with.
+        data: The capture that has the photos; None takes those in the run folder.
+
+    Raises:
+        ValueError: The capture has no photo for one of the frames of the run, or of another size.
+    """
+    views = run.views()
+    frames = getattr(views, split)
+    if data is not None:
+        capture = run.selection().load(data)
+        images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
+        missing = [frame.name for frame in frames if frame.name not in images]
+        if missing:
+            raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
+        frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
+    if not frames:
+        notice(f"{run.folder} has no {split} views: nothing to evaluate")
+    metrics = evaluate(run, run.scene(), frames, background=views.background, split=split)
+    if split == "test":
+        means = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+        write_report(run.with_record(metrics=means))
+    return metrics
+
+
+def evaluation_rows(run: Run, metrics: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The metrics as a person reads them."""
+    known = metrics["psnr"] is not None
+    return [
+        ("PSNR", f"{metrics['psnr']:.2f} dB" if known else "no views to evaluate"),
+        ("SSIM", f"{metrics['ssim']:.4f}" if known else None),
+        ("views", metrics["images"]),
+        ("splats", f"{metrics['splats']:,}"),
+        ("pictures and numbers", run.folder / "eval"),
+    ]
