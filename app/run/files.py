@@ -64,7 +64,8 @@ def checked(value: Any, kind: type[T] | Any, where: str, remedy: str = RESTORE) 
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, UnicodeError) as error:
-        raise ValueError(f"{where} is malformed: {printable(str(error))[:300]}. {remedy}") from None
+        reason = printable(str(error))[:300].replace(" - at `$.", " under `")
+        raise ValueError(f"{where} is malformed: {reason}. {remedy}") from None
 
 
 def finite(value: Any) -> Any:

@@ -153,7 +153,7 @@ def test_pictures_are_not_made_among_photos(trained, tmp_path):
     assert (done.returncode, "choose another folder" in done.stderr) == (1, True)
     (tmp_path / "orbit.mp4").write_bytes(b"a film")
     done = lumigraph("render", trained[0], "-o", tmp_path, "--frames", 2)
-    assert (done.returncode, "orbit.mp4 is there already" in done.stderr) == (1, True)
+    assert (done.returncode, "orbit.mp4 exists and" in done.stderr) == (1, True)
     assert (tmp_path / "test" / "0000_test_000.png").read_bytes() == b"a photo"
     assert (tmp_path / "orbit.mp4").read_bytes() == b"a film"
 

@@ -372,7 +372,7 @@ def test_a_result_waits_for_space_where_somebody_can_free_it(plain, capture, tmp
     def full(scene, path):
         tried.append(path)
         if len(tried) < 3:
-            raise OSError(28, "No space left on device", str(path))
+            raise OSError(f"{path} could not be written: No space left on device")
         real(scene, path)
 
     monkeypatch.setattr(sessions, "save_scene", full)
