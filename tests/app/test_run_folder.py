@@ -133,7 +133,9 @@ def test_a_run_from_before_views_were_set_aside_has_none(tmp_path):
 @pytest.mark.parametrize("count", [-1, "9", True, None, 1.0, 10**9])
 def test_a_number_of_views_set_aside_that_is_none_is_refused(run, count):
     run = run.with_record(asked={**SELECTED, "calibration": count})
-    with pytest.raises(ValueError, match=r'run\.json, "asked", is malformed: .* under `calibration`'):
+    with pytest.raises(
+        ValueError, match=r'run\.json, "asked", is malformed: .* under `calibration`'
+    ):
         run.selection()
 
 
@@ -267,7 +269,7 @@ def test_metrics_that_are_none_are_refused(run, text):
 )
 def test_a_hostile_camera_is_refused(run, key, value):
     edit(run.folder / "cameras.json", lambda data: data["frames"][2].update({key: value}))
-    with pytest.raises(ValueError, match=r"cameras\.json.* frames\[2\]|cameras\.json .* under `frames\[2\]"):
+    with pytest.raises(ValueError, match=r"cameras\.json.* (under `)?frames\[2\]"):
         run.capture()
 
 
