@@ -4,11 +4,12 @@
     .venv/bin/python benchmarks/uncertainty.py --demo full --views 8 16 0 --seeds 3 -o results
 
 Some of the training views, evenly spread, are learned from (0: all of them), and the drop rate is
-searched for on them. The held-out views then tell how the standard deviations of exact PH-Dropout
-and of sampled masks fit the errors: of the picture, as people see it, and as published of the mean
-over masks, which is darker where much is left out. On the built-in scene depth is compared too.
-Last, halves of all views that were not learned from calibrate intervals for the other halves.
-Each fit leaves a JSON file: started again, only those that are missing are made.
+searched for on them. On the test views the standard deviations of exact PH-Dropout and of sampled
+masks are compared with the errors: those of the picture that people see, and, as published, those
+of the mean over masks, which is darker where much is left out. AUSE is also divided by what chance
+scores on the same errors. On the built-in scene depth is compared, too. Last, random halves of all
+views that were not learned from calibrate intervals for the other halves.
+Each fit leaves a JSON file; started again, the benchmark makes only the files that are missing.
 """
 
 import argparse
@@ -35,7 +36,6 @@ from lumigraph.datasets.files import atomic
 from lumigraph.recon import fit_splats, plan_from, start_fit
 from lumigraph.render import Similarity, Splats, quantize, render, render_color
 from lumigraph.uncertainty import (
-    PUBLISHED_VIEWS,
     RateSearch,
     ause,
     ause_ratio,
@@ -52,13 +52,24 @@ from lumigraph.uncertainty import (
     views_needed,
 )
 
+PUBLISHED_VIEWS = {
+    8: (2, 16, 26, 55, 73, 75, 86, 93),
+    16: (2, 7, 13, 16, 26, 30, 53, 54, 55, 73, 75, 78, 86, 92, 93, 95),
+}
+"""Training views of the synthetic Blender scenes that PH-Dropout (arXiv 2410.05468) learns from,
+counted from 0 among the 100, for 8 and for 16 of them."""
+
 TRIALS = (10, 100)
+"""Numbers of sampled masks."""
+
 SPLITS = 20
+"""Random halves of the other views that calibrate for the rest."""
+
 LEVEL = 0.9
-"""Of views, and of the values of each."""
+"""The share of views to cover, and of the values in each."""
 
 COVERED = 0.5
-"""Depth is compared where at least so much of a pixel is covered and the truth has a surface."""
+"""Depth is compared where at least this share of a pixel is covered and the truth has a surface."""
 
 NUMBERS = {
     "ause_mae_ratio": "AUSE (MAE) / chance",
@@ -87,7 +98,7 @@ DEPTH_NUMBERS = {
 
 
 def main() -> None:
-    """Makes the fits that are missing, and prints what all say."""
+    """Makes the fits that are missing, and prints the tables."""
     asked = _arguments()
     asked.output.mkdir(parents=True, exist_ok=True)
     capture = None
@@ -118,8 +129,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--preset", default="quick", help="of the fit [quick]")
     parser.add_argument("--steps", type=int, help="[as the preset has it]")
-    parser.add_argument("--seeds", type=int, default=1, help="so many fits of each [1]")
-    parser.add_argument("--most", type=int, default=40, help="held-out views to score [40]")
+    parser.add_argument("--seeds", type=int, default=1, help="number of fits of each [1]")
+    parser.add_argument("--most", type=int, default=40, help="most test views to compare with [40]")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the records")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
@@ -138,7 +149,7 @@ def _capture(asked: argparse.Namespace) -> Capture:
 
 
 def _assessed(capture: Capture, count: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
-    """Fits some of the views, and says how well its uncertainty does."""
+    """Fits some of the views, and compares the uncertainty with the errors."""
     train = _chosen(capture.train, count, published=asked.published)
     changes = {} if asked.steps is None else {"steps": asked.steps}
     fit = start_fit(replace(capture, train=train), plan_from(asked.preset, **changes), seed=seed)
@@ -189,7 +200,7 @@ def _searches(
 
 
 def _chosen(frames: Sequence[Frame], count: int, *, published: bool = False) -> tuple[Frame, ...]:
-    """So many frames, evenly spread; all of them for 0, or if there are no more."""
+    """This number of frames, evenly spread; all of them for 0, or if there are no more."""
     if published and count in PUBLISHED_VIEWS:
         return tuple(frames[index] for index in PUBLISHED_VIEWS[count])
     if not 0 < count < len(frames):
@@ -209,7 +220,7 @@ def _scored(
     seed: int,
     background: tuple[float, float, float],
 ) -> dict[str, float]:
-    """Means over the views, and the seconds that a map took; no trials stands for all masks."""
+    """Means over the views, and the seconds that a map took; 0 trials stand for all masks."""
     generator = torch.Generator().manual_seed(seed)
     pictures, means, seconds = [], [], []
     for frame in frames:
@@ -263,7 +274,7 @@ def _coverage(
     seed: int,
     background: tuple[float, float, float],
 ) -> dict[str, Any] | None:
-    """The share of views covered, over splits in halves; None if there are too few for that."""
+    """The share of views covered, over random halves; None if there are too few views."""
     if len(frames) // 2 < views_needed(1 - LEVEL):
         return None
     scores = []
@@ -314,7 +325,7 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
 
 
 def _coverage_cells(found: Sequence[dict[str, Any]]) -> list[str]:
-    """How many views there were, and which share of them was covered."""
+    """The number of views, and the share of them that was covered: mean, least and most."""
     shares = [median(each[key] for each in found) for key in ("mean", "least", "most")]
     return [str(found[0]["views"]), *(f"{100 * share:.1f} %" for share in shares)]
 

@@ -1,4 +1,8 @@
-"""How far to trust a scene: PH-Dropout, exact and sampled, metrics of its maps, and intervals."""
+"""How far to trust a scene: PH-Dropout, metrics of its maps, and intervals that are calibrated.
+
+`dropout` makes the maps, `rate` searches for the drop rate, `metrics` and `sparsification` compare
+maps with errors, and `conformal` makes intervals.
+"""
 
 from lumigraph.uncertainty.conformal import (
     Calibration,
@@ -30,8 +34,6 @@ from lumigraph.uncertainty.metrics import (
     spearman,
     view_metrics,
 )
-from lumigraph.uncertainty.published import TRIALS as PUBLISHED_TRIALS
-from lumigraph.uncertainty.published import VIEWS as PUBLISHED_VIEWS
 from lumigraph.uncertainty.rate import MARGIN, PASSES, RateSearch, find_rate, published_rate
 from lumigraph.uncertainty.sparsification import (
     Curve,
@@ -47,8 +49,6 @@ from lumigraph.uncertainty.sparsification import (
 __all__ = [
     "MARGIN",
     "PASSES",
-    "PUBLISHED_TRIALS",
-    "PUBLISHED_VIEWS",
     "Calibration",
     "Curve",
     "RateSearch",

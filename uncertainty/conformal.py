@@ -1,18 +1,22 @@
-"""Intervals that hold what they promise, view by view: split conformal prediction.
+"""Intervals that cover a promised share of further views: split conformal prediction.
 
-A standard deviation read as a Gaussian's says little of how often the truth lies within. Views that
-the scene was neither trained nor is reported on tell by how much to stretch it: `view_score` each,
-`calibrate` on the scores, and mean +- q std then covers a further view, in at least 1 - beta of its
-values, with probability at least 1 - alpha. All that is assumed is that the views are exchangeable:
-set apart at random, say, or every so many along the path. The probability is over the draw of all
-of them; for one set of m calibration views it scatters by about sqrt(alpha (1 - alpha) / m).
+A standard deviation by itself does not say how often the truth lies within it. Calibration views,
+which the scene was not trained on, tell by how much to stretch it: take the `view_score` of each
+and `calibrate` on the scores. Then mean +- q std covers a further view with probability at least
+1 - alpha. A view is covered if at least 1 - beta of its values lie in their intervals; a value is
+one channel of one pixel.
 
     scores = [view_score(mean, std, photo, beta=0.1) for mean, std, photo in calibration_views]
     calibration = calibrate(scores, alpha=0.1, beta=0.1)
     low, high = interval(calibration, mean, std)
 
-The score is taken per view because the values of one view err together: a q from the pooled values
-of all covers the share of pixels but far fewer whole views than asked. (Vovk et al. 2005 for the
+The only assumption is that the further view and the calibration views are exchangeable: all were
+drawn at random from the same views and kept from training. Views of another kind, along another
+path for example, are not. The probability is over the draw of all these views; for one set of m
+calibration views it scatters by about sqrt(alpha (1 - alpha) / m).
+
+The score is taken per view because the errors of one view come together: a q from the pooled values
+of all views covers the asked share of values but far fewer whole views. (Vovk et al. 2005 for the
 rank; VSCP 2026 for the score of a view.)
 """
 
@@ -27,32 +31,32 @@ from torch import Tensor
 from lumigraph.uncertainty.ranking import flattened
 
 STD_FLOOR = 1e-4
-"""The least standard deviation that errors are divided by and intervals are made of.
+"""The least standard deviation: smaller ones are raised to it before anything else is done.
 
-Where no splat lies nothing can vary, and an error there would be infinitely many of its standard
-deviations. This is a fortieth of a step of eight bits in a photo whose values go to 1: too little
-to be seen in an interval, and no standard deviation that matters is that small.
+Where there is no splat nothing varies, and any error there would be infinitely many standard
+deviations. The floor is a fortieth of one step of an 8-bit photo with values from 0 to 1: too small
+to be seen in an interval.
 """
 
 ROUNDING = 1e-12
-"""Relative: 0.9 as a float times 10 values are 9 of them, whichever way the product rounds."""
+"""Relative rounding error that is forgiven: 0.9 times 10 values are 9, however it rounds."""
 
 LARGEST = 1e12
-"""Of a count or a score in a file: beyond everything that can come about."""
+"""Upper limit of a count or a score in a file, larger than any real one."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """By how much to stretch standard deviations, and what that was made to hold.
+    """The factor that turns standard deviations into intervals, and what these promise.
 
-    It belongs to the scene and to the way its standard deviations are made (the rate, exact or
-    sampled): others need their own. ValueError names the field that is out of range.
+    It is valid for one scene and for one way to make its standard deviations (the rate, and exact
+    or sampled). ValueError names the field that is out of range.
 
     Attributes:
-        alpha: The share of views that may be missed, in (0, 1).
-        beta: The share of a view's values that may lie outside before it is missed, in [0, 1).
+        alpha: The share of views that need not be covered, in (0, 1).
+        beta: The share of a covered view's values that may lie outside their intervals, in [0, 1).
         q: Half the width of an interval, in standard deviations.
-        views: How many views it was calibrated on; at least `views_needed(alpha)`.
+        views: The number of calibration views; at least `views_needed(alpha)`.
     """
 
     alpha: float
@@ -67,16 +71,16 @@ class Calibration:
         _check("views", self.views, least <= self.views < LARGEST, f"at least {least}")
 
     def plain(self) -> dict[str, Any]:
-        """It as plain data, for JSON; `from_plain` is the way back."""
+        """The fields as plain data for JSON; `from_plain` reads them."""
         return asdict(self)
 
     @classmethod
     def from_plain(cls, data: Any) -> Self:
-        """The calibration that plain data, of a file say, tells of; other entries do not matter.
+        """The calibration in plain data, from a file for example; other entries are ignored.
 
         Raises:
-            ValueError: It is no dict, or the field it names is missing, not a number or out of
-                range.
+            ValueError: The data is not a dict, or the named field is missing, not a number or out
+                of range.
         """
         if not isinstance(data, dict):
             raise ValueError(f"A calibration should be a JSON object, but is {_shown(data)}")
@@ -95,16 +99,16 @@ class Calibration:
 
 
 def view_score(mean: Tensor, std: Tensor, target: Tensor, *, beta: float) -> float:
-    """How far a view's intervals must be stretched to hold 1 - beta of its values.
+    """The least factor by which a view's intervals hold 1 - beta of its values.
 
-    R = the least r with |target - mean| <= r max(std, STD_FLOOR) in a share of at least 1 - beta of
-    all pixels and channels: a quantile that is one of the values, not one between two.
+    R = the least r with |target - mean| <= r max(std, STD_FLOOR) for a share of at least 1 - beta
+    of the values. This quantile is always one of the ratios, never between two of them.
 
     Args:
         mean: The prediction. [...]
         std: Its standard deviation, not negative, in the same unit. [...]
         target: The truth. [...]
-        beta: The share of values that may lie outside, in [0, 1).
+        beta: The share of values that may lie outside their intervals, in [0, 1).
 
     Raises:
         ValueError: The maps differ in shape, are empty or not finite, `std` is negative somewhere,
@@ -116,36 +120,39 @@ def view_score(mean: Tensor, std: Tensor, target: Tensor, *, beta: float) -> flo
 
 
 def views_needed(alpha: float) -> int:
-    """The least number of views that can be calibrated on for a level: ceil(1 / alpha) - 1."""
+    """The least number of calibration views for a level of 1 - alpha: ceil(1 / alpha) - 1."""
     _check("alpha", alpha, 1 / LARGEST < alpha < 1, "between 0 and 1")
     return max(math.ceil((1 - ROUNDING) / alpha) - 1, 1)
 
 
 def best_level(views: int) -> float:
-    """The highest 1 - alpha that so many calibration views allow: views / (views + 1)."""
+    """The highest level 1 - alpha for this number of calibration views: views / (views + 1)."""
     if views < 1:
-        raise ValueError(f"A calibration needs at least 1 view, but has {views}: set some apart")
+        raise ValueError(f"A calibration needs at least 1 view, but has {views}: set some aside")
     return views / (views + 1)
 
 
 def calibrate(scores: Sequence[float], *, alpha: float, beta: float) -> Calibration:
-    """The calibration from the scores of m views: q is their ceil((m + 1)(1 - alpha))-th smallest.
+    """The calibration from the scores of m views: q is the ceil((m + 1)(1 - alpha))-th smallest.
+
+    A further view is equally likely to take each of the m + 1 places among the scores, so it is
+    covered with probability ceil((m + 1)(1 - alpha)) / (m + 1) if no two scores are equal.
 
     Args:
-        scores: `view_score` of each view, with this `beta`. [m]
-        alpha: The share of further views that may be missed, in (0, 1).
-        beta: The share of a view's values that may lie outside, in [0, 1).
+        scores: `view_score` of each calibration view, with this `beta`. [m]
+        alpha: The share of further views that need not be covered, in (0, 1).
+        beta: The share of a view's values that may lie outside their intervals, in [0, 1).
 
     Raises:
-        ValueError: There are too few views for `alpha` (the message says what they allow), or a
-            number is out of range.
+        ValueError: There are too few views for `alpha` (the message names the highest level), or
+            a number is out of range.
     """
     needed, views = views_needed(alpha), len(scores)
     least = math.ceil(1000 * (1 - best_level(views)) * (1 - ROUNDING)) / 1000
     if views < needed:
         raise ValueError(
-            f"Covering {100 * (1 - alpha):.4g} % of all views takes at least {needed} calibration "
-            f"views, but there {'is' if views == 1 else 'are'} {views}: set more apart, or ask for "
+            f"Covering {100 * (1 - alpha):.4g} % of views takes at least {needed} calibration "
+            f"views, but there {'is' if views == 1 else 'are'} {views}: set more aside, or ask for "
             f"at most {100 * (1 - least):.3g} % (an alpha of {least:g})"
         )
     for score in scores:
@@ -155,9 +162,9 @@ def calibrate(scores: Sequence[float], *, alpha: float, beta: float) -> Calibrat
 
 
 def interval(calibration: Calibration, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper ends: mean -+ q max(std, STD_FLOOR). [...] and [...]
+    """Lower and upper ends of the intervals: mean -+ q max(std, STD_FLOOR). [...] and [...]
 
-    They are not cut to the range of colours, and differentiable to both maps.
+    They may go beyond the range of colours, and are differentiable to both maps.
 
     Args:
         calibration: Made from standard deviations of the same kind.
@@ -175,7 +182,7 @@ def interval(calibration: Calibration, mean: Tensor, std: Tensor) -> tuple[Tenso
 def covers(calibration: Calibration, mean: Tensor, std: Tensor, target: Tensor) -> bool:
     """Whether the intervals of a view hold at least 1 - beta of its values.
 
-    The same as `view_score(...) <= calibration.q`.
+    Equal to `view_score(...) <= calibration.q`.
 
     Args:
         calibration: Made from standard deviations of the same kind.
@@ -192,9 +199,9 @@ def covers(calibration: Calibration, mean: Tensor, std: Tensor, target: Tensor) 
 
 
 def share_inside(calibration: Calibration, mean: Tensor, std: Tensor, target: Tensor) -> float:
-    """The share of a view's values that its intervals hold, in [0, 1].
+    """The share of a view's values that lie in their intervals, in [0, 1].
 
-    At least 1 - beta exactly where `covers` says so; arguments and errors are as it has them.
+    It is at least 1 - beta exactly if `covers` is true; arguments and errors are those of `covers`.
     """
     ratios = _ratios(mean, std, target)
     return int((ratios <= calibration.q).sum()) / len(ratios)
@@ -203,25 +210,25 @@ def share_inside(calibration: Calibration, mean: Tensor, std: Tensor, target: Te
 def split_coverage(
     scores: Sequence[float], *, alpha: float, generator: torch.Generator, splits: int = 20
 ) -> Tensor:
-    """The share of views covered when a random half calibrates and the other half is covered.
+    """The share of views that are covered when a random half calibrates for the other half.
 
-    For experiments: with all splits drawn at random their mean should be 1 - alpha or a little
-    more. Of an odd number of views the larger part is covered.
+    For experiments: the mean over random splits should be 1 - alpha or a little more. Of an odd
+    number of views the smaller part calibrates.
 
     Args:
         scores: `view_score` of each view, all with one beta.
-        alpha: The share of views that may be missed, in (0, 1).
+        alpha: The share of views that need not be covered, in (0, 1).
         generator: Draws the splits; on the CPU.
-        splits: How many, at least 1.
+        splits: The number of splits, at least 1.
 
     Returns:
-        The share for each split, in [0, 1]. [splits]
+        The share of each split, in [0, 1]. [splits]
 
     Raises:
         ValueError: Half the views are too few for `alpha`, or a number is out of range.
     """
     if splits < 1:
-        raise ValueError(f"At least 1 split is needed, but {splits} were asked for")
+        raise ValueError(f"splits should be at least 1, but is {splits}")
     half = len(scores) // 2
     coverages = []
     for _ in range(splits):
@@ -238,7 +245,7 @@ def _ratios(mean: Tensor, std: Tensor, target: Tensor) -> Tensor:
 
 
 def _rank(share: float, count: int) -> int:
-    """How many of `count` make up at least this share of them."""
+    """The least whole number that is at least this share of `count`."""
     return max(math.ceil(share * count * (1 - ROUNDING)), 1)
 
 
@@ -252,5 +259,5 @@ def _check(name: str, value: float, fits: bool, expected: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut to a harmless length."""
+    """A value for a message, on one line and cut to 80 characters."""
     return "".join(c if c.isprintable() else "?" for c in repr(value)[:80])

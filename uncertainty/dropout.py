@@ -1,11 +1,11 @@
-"""PH-Dropout: how much a picture changes when parts of the scene are left out by chance.
+"""PH-Dropout: how much a picture changes when splats are left out by chance.
 
-A scene that many photos agree on is redundant: without one splat in fifty it looks the same. Where
-it does not, it rests on few splats that few photos have confirmed (PH-Dropout, arXiv 2410.05468).
-Nothing is trained for it.
+A scene that many photos agree on is redundant: without one splat in fifty it looks the same. A part
+that changes rests on few splats, which few photos have confirmed (PH-Dropout, arXiv 2410.05468).
+No training is needed. A mask is one random choice of the splats that are kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,20 +19,20 @@ Color = tuple[float, float, float]
 BLACK: Color = (0.0, 0.0, 0.0)
 
 SEEN = 1e-3
-"""Where less of a pixel than this is covered its depth would be noise: it is 0 there."""
+"""Where less of a pixel than this is covered, its depth would be noise and is set to 0."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Expectation and standard deviation of a picture over all masks, or over some.
+    """Expectation and standard deviation of a picture over all masks, or over a sample of them.
 
     Attributes:
-        mean: Colours. [height, width, 3]
-        std: Of each channel. [height, width, 3]
-        opacity: Expected; what is not background. [height, width]
-        opacity_std: [height, width]
-        depth: Expected along the axis, over what is seen; 0 where nothing is. [height, width]
-        depth_std: [height, width]
+        mean: Expected colours. [height, width, 3]
+        std: Standard deviation of each channel. [height, width, 3]
+        opacity: Expected opacity. [height, width]
+        opacity_std: Standard deviation of the opacity. [height, width]
+        depth: Expected depth along the camera's axis; 0 where nothing is seen. [height, width]
+        depth_std: Standard deviation of the depth. [height, width]
     """
 
     mean: Tensor
@@ -47,17 +47,17 @@ def check_rate(rate: float) -> None:
     """Raises ValueError unless the rate is in [0, 1)."""
     if not 0 <= rate < 1:
         raise ValueError(
-            f"A drop rate is at least 0 and less than 1, but this is {rate}: it is the share of "
-            "the splats that is left out"
+            f"A drop rate is at least 0 and less than 1, but this is {rate}: give the share of the "
+            "splats to leave out"
         )
 
 
 def thin(scene: Splats, rate: float, generator: torch.Generator) -> Splats:
-    """The scene without a share `rate` of its splats, each left out by itself.
+    """The scene without a share `rate` of its splats, each left out independently.
 
-    Opacities are not scaled up for it (PH-Dropout's own choice). From one state of the generator a
-    higher rate leaves out what a lower one does, and more: rates can be compared with the same
-    masks. It draws on the CPU, so that a scene is thinned alike on all devices.
+    Opacities are not scaled up in return (PH-Dropout's own choice). From one state of the generator
+    a higher rate leaves out all that a lower one does, and more, so rates can be compared with
+    nested masks. The numbers are drawn on the CPU, so all devices leave out the same splats.
     """
     check_rate(rate)
     kept = torch.rand(len(scene), generator=generator) >= rate
@@ -72,18 +72,16 @@ def sampled(
     trials: int,
     generator: torch.Generator,
     background: Color = BLACK,
-    thin: Callable[[Splats, float, torch.Generator], Splats] = thin,
 ) -> Spread:
-    """PH-Dropout as published: the mean of `trials` thinned pictures and what they vary by.
+    """PH-Dropout as published: mean and standard deviation of `trials` thinned pictures.
 
-    The standard deviation is the unbiased one. It needs of a scene only that it can be rendered
-    and thinned.
+    The standard deviation is the root of the unbiased variance.
 
-    Raises ValueError for a rate that is none, and for fewer than two trials.
+    Raises ValueError if the rate is out of range, or for fewer than two trials.
     """
     check_rate(rate)
     if trials < 2:
-        raise ValueError(f"A standard deviation takes at least 2 trials, but these are {trials}")
+        raise ValueError(f"A standard deviation takes at least 2 trials, but trials is {trials}")
     mean = squares = None
     for trial in range(1, trials + 1):
         seen = render(thin(scene, rate, generator), camera, background=background)
@@ -107,17 +105,17 @@ def exact(
     background: Color = BLACK,
     shares: Tensor | None = None,
 ) -> Spread:
-    """What `sampled` tends to with more and more trials, in closed form and one pass.
+    """The limit of `sampled` for more and more trials, in closed form and in one pass.
 
-    Colours and opacity are exact. Depth is a quotient D / A of two sums, whose variance is that of
-    D - (E[D] / E[A]) A over E[A]^2 (the delta method); the expectation is E[D] / E[A].
+    Colours and opacity are exact. Depth is a quotient D / A of two sums: its expectation is taken
+    as E[D] / E[A], and its variance as that of D - (E[D] / E[A]) A over E[A]^2 (delta method).
 
     Args:
-        scene: Of splats.
-        camera: It is seen by.
-        rate: Share of the splats that is left out.
-        background: Behind them.
-        shares: If given, each splat's part of the colours' variance is added to it, summed over
+        scene: The splats.
+        camera: The camera.
+        rate: The share of the splats that is left out.
+        background: The colour behind the splats.
+        shares: If given, each splat's share of the colours' variance is added to it, summed over
             pixels and channels. float32 [splats]
     """
     check_rate(rate)
@@ -153,15 +151,15 @@ def exact_color(
     shares: Tensor | None = None,
     stop: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of `exact`, of the colours alone: the fastest way to them.
+    """Mean and standard deviation of the colours as `exact` has them, without depth: faster.
 
     Args:
-        scene: Of splats.
-        camera: It is seen by.
-        rate: Share of the splats that is left out.
-        background: Behind them.
-        shares: As `exact` has it.
-        stop: As `render_color` has it.
+        scene: The splats.
+        camera: The camera.
+        rate: The share of the splats that is left out.
+        background: The colour behind the splats.
+        shares: As in `exact`.
+        stop: As in `render_color`.
 
     Returns:
         Both [height, width, 3], without gradients.
@@ -183,26 +181,25 @@ def exact_color(
 def confidence(
     scene: Splats, cameras: Sequence[Camera], rate: float, *, background: Color = BLACK
 ) -> Tensor:
-    """How far each splat can be trusted, from 0 to 1, by what its absence changes in the views.
+    """How far each splat can be trusted, from 0 to 1, by how much its absence changes the views.
 
-    v is a splat's part of the variance in all views, over the root of the light that it sends into
-    them: by the part alone what is large would be trusted least, and by the part of a unit of light
-    what is faint. Confidence is 1 / (1 + v / median v): a splat of one half is as certain as the
-    scene's middle one, and one that no view sees has 0. What floats before the cameras has the
-    lowest.
+    v is a splat's share of the variance in all views, over the root of the light that it sends into
+    them. (By the share alone large splats would be trusted least, and by the share per unit of
+    light faint ones.) The confidence is 1 / (1 + v / median v): 0.5 is usual in the scene, and a
+    splat that no view sees has 0. Splats that float before the cameras have the lowest.
 
     Args:
-        scene: Of splats.
-        cameras: Of the photos that it was trained with.
-        rate: Share of the splats that is left out; not 0.
-        background: Behind them.
+        scene: The splats.
+        cameras: The cameras of the training photos.
+        rate: The share of the splats that is left out; not 0.
+        background: The colour behind the splats.
 
     Returns:
         float32 [splats]
     """
     check_rate(rate)
     if rate == 0:
-        raise ValueError("At a drop rate of 0 nothing varies: confidence needs a rate above it")
+        raise ValueError("At a drop rate of 0 nothing varies: give a rate above 0")
     shares = torch.zeros(len(scene), dtype=torch.float32, device=scene.means.device)
     light = torch.zeros_like(shares)
     for camera in cameras:
@@ -217,7 +214,7 @@ def confidence(
 
 
 def light_of(scene: Splats, camera: Camera) -> Tensor:
-    """What each splat covers of the picture, in pixels: its blending weights, summed. [splats]"""
+    """The sum of each splat's blending weights over the picture, in pixels. [splats]"""
     with torch.no_grad():
         footprints, _ = project_splats(scene, camera)
     ones = torch.ones(len(scene), 1, device=scene.means.device, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The search for a drop rate: as much as the training views allow."""
+"""The search for a drop rate: the largest at which the training views still look as they should."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from lumigraph.render import Splats, render_color, ssim
 from lumigraph.uncertainty.dropout import BLACK, Color, exact_color, thin
 
 MARGIN = 0.05
-"""How much of the training views' SSIM may be lost, the published default."""
+"""The share of the training views' SSIM that may be lost; the published default."""
 
 STEP = 0.01
-"""Of the published search."""
+"""The step of the published search."""
 
 PASSES = 8
-"""Over the training views, the first without dropping."""
+"""How often the search renders the training views, first without dropping."""
 
 Criterion = Literal["masks", "mean"]
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """A rate that was found, and how.
+    """The result of a search.
 
     Attributes:
-        rate: Share of the splats that is left out.
-        margin: That was asked for.
+        rate: The drop rate.
+        margin: The margin that was asked for.
         base: Mean SSIM over the training views with all splats.
         trail: Each rate that was tried, with its mean SSIM.
     """
@@ -51,21 +51,21 @@ def find_rate(
 ) -> RateSearch:
     """The largest rate at which the training views keep their SSIM within `margin`, by bisection.
 
-    Seven halvings of the root of the rate, as small rates matter most. With "masks" each view has
-    one mask throughout, of which higher rates leave out more; with "mean" the exact mean picture
-    is compared, which is another criterion: it is smoother than any thinned picture.
+    The root of the rate is halved seven times, because small rates matter most. With "masks" one
+    thinned picture of each view is compared, with masks that are nested from rate to rate. With
+    "mean" the exact mean picture is compared, which is smoother than any thinned picture.
 
     Args:
         scene: In the frame of the cameras.
-        frames: It was trained with.
+        frames: The training views with their photos.
         margin: The share of the SSIM that may be lost, in (0, 1).
         criterion: What is compared with the photos.
-        seed: Of the masks.
-        background: Behind the splats.
-        told: Called with the number of passes done after each, of `PASSES`.
+        seed: Seed of the masks.
+        background: The colour behind the splats.
+        told: Called after each of the `PASSES` with the number of passes done.
 
-    Raises ValueError if there are no frames, or if not even the lowest rate keeps within the
-    margin, as where the scene is under-fitted.
+    Raises ValueError if there are no frames, or if even the lowest rate loses more than the
+    margin because the scene is under-fitted.
     """
     _check(frames, margin)
 
@@ -74,7 +74,7 @@ def find_rate(
 
     base = score(0.0)
     told(1)
-    low, high = 0.0, 1.0  # of the root: admissible, and not
+    low, high = 0.0, 1.0  # roots of a rate that is within the margin, and of one that is not
     trail = []
     for done in range(2, PASSES + 1):
         middle = (low + high) / 2
@@ -95,10 +95,10 @@ def published_rate(
     generator: torch.Generator,
     background: Color = BLACK,
 ) -> RateSearch:
-    """The search as published: up in steps of 0.01, with fresh masks, until the margin is lost.
+    """The search as published: up in steps of 0.01, with fresh masks, until the margin is passed.
 
-    It returns the first rate that loses it, as the authors' program does, where their text says
-    the last that keeps it. A rate of 1 is never tried: 0.99 is returned then.
+    It returns the first rate beyond the margin, as the authors' program does; their text says the
+    last rate within it. A rate of 1 is never tried: 0.99 is the highest result.
     """
     _check(frames, margin)
 
@@ -150,7 +150,8 @@ def _check(frames: Sequence[Frame], margin: float) -> None:
         raise ValueError("There are no training views to find a drop rate with: give a rate")
     if not 0 < margin < 1:
         raise ValueError(
-            f"The margin is the share of the SSIM that may be lost, between 0 and 1, not {margin}"
+            "The margin is the share of the SSIM that may be lost, between 0 and 1, not "
+            f"{margin}: give 0.05, for example"
         )
 
 

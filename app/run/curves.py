@@ -1,7 +1,7 @@
-"""The curves of a view's map: what is left when the most uncertain goes, and what deviations hold.
+"""The curves of an uncertainty map: sparsification, risk and coverage, reliability.
 
-Each is a tensor of three rows: where it is, its values there, and those of the best map there
-could be. [3, points]
+Each curve is a tensor of three rows: positions, values there, and the values of an ideal map.
+[3, points]
 """
 
 import math
@@ -14,13 +14,13 @@ from torch import Tensor
 from lumigraph.uncertainty import Curve, interval_coverage, risk_coverage, sparsification
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Shares of a normal distribution; the last ones tell of its tail, where maps are wrong most."""
+"""Shares of a normal distribution at which reliability is measured; the last two show its tail."""
 
 Curves = dict[str, Tensor]
 
 
 def curves_of(picture: Tensor, std: Tensor, photo: Tensor) -> Curves:
-    """The curves of one view, by their names. All maps [...], in one unit."""
+    """The curves of one view, by name. All maps have one shape and one unit. [...]"""
     error = (picture - photo).abs()
     return {
         "sparsification_mae": _rows(sparsification(error, std, measure="mae")),
@@ -46,7 +46,7 @@ def _rows(curve: Curve) -> Tensor:
 
 
 def _reliability(picture: Tensor, std: Tensor, photo: Tensor) -> Tensor:
-    """The share of values within the interval that would hold `LEVELS` were errors normal."""
+    """The share of values within +- z std, for the z that would hold `LEVELS` of normal errors."""
     levels = torch.tensor(LEVELS, dtype=torch.float64)
     stretches = (math.sqrt(2) * torch.special.erfinv(levels)).tolist()
     inside = [interval_coverage(picture, std, photo, z) for z in stretches]

@@ -1,4 +1,4 @@
-"""Intervals at view level: what they promise, the cases at the edge, and what files may say."""
+"""Intervals per view: what they promise, the cases at the edge, and checks of files."""
 
 import json
 import math
@@ -22,7 +22,7 @@ TEN = Calibration(alpha=0.1, beta=0.1, q=2.5, views=9)
 
 
 def view(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean, standard deviation and truth of a view that is as a whole easy or hard. [6, 7, 3]"""
+    """Mean, standard deviation and truth of a view of random difficulty. [6, 7, 3] each"""
     mean = torch.rand(6, 7, 3, generator=generator)
     std = 0.02 + 0.1 * torch.rand(6, 7, 3, generator=generator)
     hardness = torch.randn(1, generator=generator).exp()
@@ -109,7 +109,7 @@ def test_the_best_level_is_allowed_and_none_above_it():
     assert best_level(9) == 0.9
     for m in range(1, 300):
         assert calibrate(list(range(1, m + 1)), alpha=1 - best_level(m), beta=0).q == m
-        with pytest.raises(ValueError, match="set more apart"):
+        with pytest.raises(ValueError, match="set more aside"):
             calibrate([1.0] * m, alpha=(1 - best_level(m)) * 0.999, beta=0)
 
 
@@ -120,7 +120,7 @@ def test_too_few_views_say_which_level_they_allow():
         calibrate([1.0], alpha=0.1, beta=0.1)
     with pytest.raises(ValueError, match="at least 1 view, but has 0"):
         calibrate([], alpha=0.1, beta=0.1)
-    for m in range(1, 200):  # whoever does as told gets no second error
+    for m in range(1, 200):  # following the advice gives no second error
         with pytest.raises(ValueError, match="an alpha of") as caught:
             calibrate([1.0] * m, alpha=0.001, beta=0)
         told = float(str(caught.value).split("an alpha of ")[1].rstrip(")"))
@@ -231,7 +231,7 @@ def test_splits_that_cannot_be_made():
         split_coverage([1.0] * 17, alpha=0.1, generator=generator)
     with pytest.raises(ValueError, match="at least 1 view"):
         split_coverage([1.0], alpha=0.1, generator=generator)
-    with pytest.raises(ValueError, match="At least 1 split"):
+    with pytest.raises(ValueError, match="splits should be at least 1"):
         split_coverage([1.0] * 20, alpha=0.1, generator=generator, splits=0)
 
 
@@ -245,7 +245,7 @@ def test_a_calibration_survives_json():
 
 
 @pytest.mark.parametrize("data", [None, [], "x" * 10_000, 3, True])
-def test_what_is_no_calibration(data):
+def test_data_that_is_no_calibration(data):
     with pytest.raises(ValueError, match="should be a JSON object") as caught:
         Calibration.from_plain(data)
     assert len(str(caught.value)) < 200
@@ -272,7 +272,7 @@ def test_each_field_of_a_file_is_checked(field, values):
         Calibration.from_plain(absent)
 
 
-def test_entries_that_nobody_asked_for_do_not_matter():
+def test_unknown_entries_are_ignored():
     assert Calibration.from_plain({**TEN.plain(), "note": "x"}) == TEN
 
 

@@ -1,4 +1,4 @@
-"""PH-Dropout: what is left out, what the exact moments say of it, and the search for a rate."""
+"""PH-Dropout: thinning, exact and sampled moments, confidence, and the search for a rate."""
 
 import math
 from dataclasses import replace
@@ -70,7 +70,7 @@ def test_a_higher_rate_leaves_out_the_same_and_more():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan, math.inf])
-def test_a_rate_that_is_none(rate: float):
+def test_rates_out_of_range(rate: float):
     scene = scene_of(5)
     for use in (
         lambda: thin(scene, rate, seeded()),
@@ -84,7 +84,7 @@ def test_a_rate_that_is_none(rate: float):
 
 
 def test_a_spread_takes_two_trials():
-    with pytest.raises(ValueError, match="at least 2 trials, but these are 1"):
+    with pytest.raises(ValueError, match="at least 2 trials, but trials is 1"):
         sampled(scene_of(5), CAMERA, 0.1, trials=1, generator=seeded())
 
 
@@ -122,7 +122,7 @@ def test_the_depth_varies_as_the_delta_method_says():
     torch.testing.assert_close(many.depth[solid], sure.depth[solid], rtol=0.01, atol=0)
     ratio = many.depth_std[solid].norm() / sure.depth_std[solid].norm()
     assert ratio == pytest.approx(1, abs=0.1)
-    # What is not seen has neither depth nor doubt about it.
+    # Where nothing is seen, depth and its standard deviation are 0.
     far = exact(scene[:0], CAMERA, 0.1)
     assert far.depth.abs().max() == far.depth_std.max() == 0
 
@@ -168,7 +168,7 @@ def with_more(scene: Splats, means: list[list[float]]) -> Splats:
     return replace(scene, **{n: torch.cat([v, more[n]]) for n, v in scene.tensors.items()})
 
 
-def test_what_floats_is_trusted_least_and_what_nobody_sees_not_at_all():
+def test_floaters_are_trusted_least_and_unseen_splats_not_at_all():
     scene = with_more(wall(4), [[0.0, 0.0, 2.0], [0.3, 0.2, 2.5], [0.0, 0.0, -3.0]])
     cameras = [shifted(CAMERA, x) for x in (-0.4, 0.0, 0.4)]
     trusted = confidence(scene, cameras, 0.05)
@@ -183,7 +183,7 @@ def test_what_floats_is_trusted_least_and_what_nobody_sees_not_at_all():
 
 
 def test_confidence_needs_dropping():
-    with pytest.raises(ValueError, match="needs a rate above"):
+    with pytest.raises(ValueError, match="give a rate above 0"):
         confidence(scene_of(5), [CAMERA], 0.0)
     assert confidence(scene_of(5), [], 0.1).max() == 0
 
