@@ -225,7 +225,10 @@ def alphas(
     """What each splat stops of the light at offsets from its centre. [pixels, splats]"""
     dx, dy = offsets.unbind(-1)
     xx, xy, yy = conics.unbind(-1)
-    alpha = opacities * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+    form = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
+    # Rounding can make the form of a long needle positive, which it is nowhere. That is taken away
+    # as a constant, for it says nothing of the form's derivative.
+    alpha = opacities * torch.exp(form - form.detach().clamp_min(0))
     return torch.where(alpha >= alpha_min, alpha.clamp_max(alpha_max), 0)
 
 

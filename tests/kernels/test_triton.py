@@ -452,6 +452,35 @@ def test_products_on_the_screen_are_those_of_the_reference(name: str):
     assert other[0].any() == (name not in ("none", "unseen"))
 
 
+def test_rounding_makes_no_needle_amplify_light():
+    """They are 100,000 pixels long and far beside the image: float32 cannot hold their forms."""
+    source, count = chance(1), 40
+    angles = 6 * torch.rand(count, generator=source)
+    along = torch.stack([angles.cos(), angles.sin()], 1)
+    across = torch.stack([-along[:, 1], along[:, 0]], 1)
+    conics = across[:, :, None] * across[:, None]
+    xx, xy, yy = conics[:, 0, 0], conics[:, 0, 1], conics[:, 1, 1]
+    middles = torch.rand(count, 2, generator=source) * torch.tensor([WIDTH, HEIGHT])
+    means = middles + 1e5 * (0.2 + torch.rand(count, 1, generator=source)) * along
+    opacities, depths = 0.3 + 0.6 * torch.rand(2, count, generator=source)
+    conics, extents = torch.stack([xx, xy, yy], 1), torch.full((count, 2), 3e5)
+    footprints = Footprints(means, conics, opacities, depths, extents)
+    features = features_of(count)
+    for index in range(count):
+        one = Footprints(*(x[index : index + 1] for x in placed(triton_blend, footprints)))
+        shown = features[:1].to(DEVICE)
+        raster = triton_blend.rasterize(one, shown, width=WIDTH, height=HEIGHT)
+        assert (1 - raster.transmittance).amax() <= opacities[index] + 1e-6
+    found = derived(triton_blend, footprints, features)
+    assert ((found["transmittance"] > 0) & (found["transmittance"] <= 1)).all()
+    found |= derived_moments(triton_moments, footprints, features, 0.3)
+    products = screened(triton_curvature, footprints, features)
+    changes = pushed(triton_blend, footprints, features, directions(footprints, features))
+    for tensor in (*found.values(), *products, *changes):
+        assert torch.isfinite(tensor).all()
+        assert tensor.any()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 5), (5, 40)])
 def test_products_on_a_screen_of_any_size(size: tuple[int, int]):
     footprints, colors = scatter(9, size), features_of(9)

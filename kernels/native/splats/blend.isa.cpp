@@ -26,6 +26,7 @@ inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t coun
             for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] = Floats{};
         }
     const Floats finished = fill(TRANSMITTANCE_MIN);
+    const float highest = highest_exponent(t);
     const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
 
     uint32_t used = count;
@@ -35,6 +36,7 @@ inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t coun
         if (!met) continue;
         const Record &r = t.record[entries[n].record];
         const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
+        const Floats bound = bound_of(r, highest);
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
             const Rows rows = rows_at(r, first_dy + float(v * ROWS));
@@ -42,11 +44,11 @@ inline uint32_t blend_blocks(const Blend &b, const Entry *entries, uint32_t coun
             for (int k = 0; k < HELD; ++k) {
                 if (HELD > 1 && !(met >> k & 1)) continue;
                 const Floats dx = first_dx + float(k * BLOCK);
-                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Floats exponent =
+                    smaller(bound, (dx * r.xx + rows.xy_dy) * dx + rows.constant);
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
-                const Floats alpha = smaller(exp2_fast(exponent), fill(ALPHA_MAX));
-                const Floats weight = keep(hit, alpha * left[k][v]);
+                const Floats weight = keep(hit, exp2_fast(exponent) * left[k][v]);
                 for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] += weight * r.features[c];
                 const Floats after = left[k][v] - weight;
                 if (MEDIAN) {
@@ -145,12 +147,12 @@ void read_pixels(const BlendGradient &b, int x0, int y0, TilePixels<CHANNELS> &p
 }
 
 template <int CHANNELS, bool ABSOLUTE>
-inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0,
+inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0, float highest,
                                TilePixels<CHANNELS> &p, float *slot) {
     // Sums over the tile, in the slot's order. First moments of q = alpha d loss / d alpha: q times
     // 1, dx, dx^2, dy, dx dy and dy^2. Then the channels, then the absolute gradients.
     Floats sums[SLOT] = {};
-    const Floats finished = fill(TRANSMITTANCE_MIN);
+    const Floats finished = fill(TRANSMITTANCE_MIN), bound = bound_of(r, highest);
     const Floats tile_dx = lane_x() + (float(x0) - r.x), tile_dy = lane_y() + (float(y0) - r.y);
     constexpr float LN2 = 0.69314718f;
     for (int row = 0; row < BLOCKS; ++row, blocks >>= BLOCKS) {
@@ -166,13 +168,12 @@ inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0,
                 const int block = row * BLOCKS + column;
                 const Floats dx = tile_dx + float(column * BLOCK);
                 const Floats half = dx * r.xx + rows.xy_dy;
-                const Floats exponent = half * dx + rows.constant;
+                const Floats exponent = smaller(bound, half * dx + rows.constant);
                 const Floats left = load(&p.left[block][at]);
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
                 if (!any(hit)) continue;
-                const Floats unclamped = exp2_fast(exponent);
-                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats alpha = keep(hit, exp2_fast(exponent));
                 const Floats weight = alpha * left;
                 Floats product{};
                 for (int c = 0; c < CHANNELS; ++c) {
@@ -185,8 +186,8 @@ inline void blend_one_backward(const Record &r, uint32_t blocks, int x0, int y0,
                 store(&p.behind[block][at], behind);
                 store(&p.left[block][at], left - weight);
                 // q is alpha (left product - behind / (1 - alpha)), and before - behind is alpha
-                // left product. Clamped alphas do not move with their splat.
-                const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
+                // left product. The largest alphas do not move with their splat.
+                const Mask moves = first_only(hit, at_least(exponent, fill(highest)));
                 const Floats q = keep(moves, before - behind * reciprocal(1.0f - alpha));
                 const Floats qx = q * dx, qy = q * dy;
                 sums[0] += q;
@@ -216,6 +217,7 @@ void backward_all(const BlendGradient &b) {
         const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
         const Entry *entries = t.entries + t.begin[tile];
         const uint32_t count = t.begin[tile + 1] - t.begin[tile], used = t.used[tile];
+        const float highest = highest_exponent(t);
         TilePixels<CHANNELS> pixels;
         if (used) read_pixels<CHANNELS>(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n) {
@@ -223,7 +225,7 @@ void backward_all(const BlendGradient &b) {
             fetch_slot<SLOT>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
             blend_one_backward<CHANNELS, ABSOLUTE>(t.record[entry.record], entry.blocks, t.left + x,
-                                                   t.top + y, pixels,
+                                                   t.top + y, highest, pixels,
                                                    b.slots + int64_t(entry.slot) * SLOT);
         }
         // The rest lie behind finished pixels.

@@ -35,6 +35,19 @@ inline Floats lane_y() {
 // A number for each pixel of a tile, block by block.
 using TileFloats = float[BLOCKS * BLOCKS][BLOCK * BLOCK];
 
+// The exponent of which exp2_fast makes the largest alpha, to rounding.
+inline float highest_exponent(const Tiles &t) {
+    const Floats wanted = fill(t.alpha_max), exponent = log2_fast(wanted);
+    return (exponent + log2_fast(wanted / exp2_fast(exponent)))[0];
+}
+
+// The largest exponent of one splat, whose alpha is at most its opacity and the largest of all.
+// Rounding can make the quadratic form of a long needle positive, which it is nowhere; it keeps
+// its derivative there.
+inline Floats bound_of(const Record &r, float highest) {
+    return fill(r.log_opacity < highest ? r.log_opacity : highest);
+}
+
 // log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
 struct Rows {
     Floats xy_dy, constant;

@@ -108,13 +108,13 @@ inline void store_sums(const TileSums &sums, float *slot) {
 }
 
 template <bool IS_MIXED>
-inline void curve_one(const Record &r, const Turn *turn, uint32_t blocks, int y0,
+inline void curve_one(const Record &r, const Turn *turn, uint32_t blocks, int y0, float highest,
                       BlockPixels *pixels, float *slot) {
     static_assert(BLOCK == 4);
     TileSums sums{};
     RowSums sums_of[BLOCKS * VECTORS];
     int count = 0;
-    const Floats finished = fill(TRANSMITTANCE_MIN);
+    const Floats finished = fill(TRANSMITTANCE_MIN), bound = bound_of(r, highest);
     const Floats tile_dy = lane_y() + (float(y0) - r.y);
     const float lean = r.xy / (2 * r.xx);
     for (int row = 0; blocks; ++row, blocks >>= BLOCKS) {
@@ -130,13 +130,13 @@ inline void curve_one(const Record &r, const Turn *turn, uint32_t blocks, int y0
                 const int column = __builtin_ctz(bits), at = v * LANES;
                 BlockPixels &p = pixels[row * BLOCKS + column];
                 const Floats dx = load(p.x + at) - r.x;
-                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Floats exponent =
+                    smaller(bound, (dx * r.xx + rows.xy_dy) * dx + rows.constant);
                 const Floats left = load(p.left + at);
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
                 if (!any(hit)) continue;
-                const Floats unclamped = exp2_fast(exponent);
-                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats alpha = keep(hit, exp2_fast(exponent));
                 const Floats light = alpha * left, square = light * light;
                 const Floats odds = alpha * reciprocal(1.0f - alpha);
                 store(p.left + at, left - light);
@@ -150,9 +150,9 @@ inline void curve_one(const Record &r, const Turn *turn, uint32_t blocks, int y0
                     if (!IS_MIXED) continue;
                     for (int k = 0; k < 2; ++k) turned[k] += pull * turn->by[k][c];
                 }
-                // The derivative of a colour by ln(alpha) is `apart` times this. Clamped alphas do
-                // not move with their splat.
-                const Mask moves = first_only(hit, above(unclamped, fill(ALPHA_MAX)));
+                // The derivative of a colour by ln(alpha) is `apart` times this. The largest alphas
+                // do not move with their splat.
+                const Mask moves = first_only(hit, at_least(exponent, fill(highest)));
                 const Floats slope = keep(moves, odds * left), x = dx + shift;
                 squares *= slope * slope;
                 const Floats by_x = squares * x, by_xx = by_x * x, by_xxx = by_xx * x;
@@ -186,6 +186,7 @@ void curve_all(const Curvature &b) {
         const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
         const Entry *entries = t.entries + t.begin[tile];
         const uint32_t count = t.begin[tile + 1] - t.begin[tile], used = t.used[tile];
+        const float highest = highest_exponent(t);
         BlockPixels pixels[BLOCKS * BLOCKS];
         if (used) read_pixels(b, x, y, pixels);
         for (uint32_t n = 0; n < used; ++n) {
@@ -194,7 +195,7 @@ void curve_all(const Curvature &b) {
             fetch_slot<NUMBERS>(b.slots, entries[n + SOON]);
             const Entry &entry = entries[n];
             curve_one<IS_MIXED>(t.record[entry.record], IS_MIXED ? b.turns + entry.record : nullptr,
-                                entry.blocks, t.top + y, pixels,
+                                entry.blocks, t.top + y, highest, pixels,
                                 b.slots + int64_t(entry.slot) * NUMBERS);
         }
         // The rest lie behind finished pixels.

@@ -116,7 +116,8 @@ struct Tiles {
     Entry *entries;         // AHEAD more may be read, for nothing
     uint32_t *used;         // [tiles], entries that reached an unfinished pixel
     int threads;
-    Stop *stop;  // looked at before each tile is blended; or null
+    float alpha_max;  // what a splat stops of the light at most
+    Stop *stop;       // looked at before each tile is blended; or null
 };
 
 // What `collect` finds of a chunk of splats: at most CHUNK of each.

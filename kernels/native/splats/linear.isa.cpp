@@ -152,6 +152,7 @@ inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t 
             for (int c = 0; c < 3; ++c) sums[c][k][v] = Floats{};
         }
     const Floats finished = fill(TRANSMITTANCE_MIN);
+    const float highest = highest_exponent(t);
     const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
 
     for (uint32_t n = 0, seen = 0; n < count; ++n) {
@@ -162,6 +163,7 @@ inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t 
         const Record &r = t.record[entries[n].record];
         const Tangent &d = b.tangents[entries[n].record];
         const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
+        const Floats bound = bound_of(r, highest);
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
             const Floats dy = first_dy + float(v * ROWS);
@@ -172,14 +174,14 @@ inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t 
             for (int k = 0; k < HELD; ++k) {
                 if (HELD > 1 && !(met >> k & 1)) continue;
                 const Floats dx = first_dx + float(k * BLOCK);
-                const Floats exponent = (dx * r.xx + rows.xy_dy) * dx + rows.constant;
+                const Floats exponent =
+                    smaller(bound, (dx * r.xx + rows.xy_dy) * dx + rows.constant);
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
-                const Floats unclamped = exp2_fast(exponent);
-                const Floats alpha = keep(hit, smaller(unclamped, fill(ALPHA_MAX)));
+                const Floats alpha = keep(hit, exp2_fast(exponent));
                 const Floats weight = alpha * left[k][v];
-                // Clamped alphas do not move with their splat.
-                const Floats moved = keep(first_only(hit, above(unclamped, fill(ALPHA_MAX))),
+                // The largest alphas do not move with their splat.
+                const Floats moved = keep(first_only(hit, at_least(exponent, fill(highest))),
                                           (dx * d.form[2] + slope) * dx + constant);
                 const Floats by = alpha * change[k][v] + weight * moved;
                 for (int c = 0; c < 3; ++c)

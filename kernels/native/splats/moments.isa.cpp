@@ -84,6 +84,7 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
     uint32_t *const places = tape.entries;
     float *const alphas = tape.alphas, *const fronts = tape.fronts;
     const Floats finished = fill(TRANSMITTANCE_MIN);
+    const float highest = highest_exponent(t);
     const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
     Floats left[HELD][VECTORS], front[HELD][VECTORS];
     uint32_t items[HELD] = {};
@@ -102,6 +103,7 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
         if (!met) continue;
         const Record &r = records[entries[n].record];
         const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
+        const Floats bound = bound_of(r, highest);
         Rows rows[VECTORS];
         for (int v = 0; v < VECTORS; ++v) rows[v] = rows_at(r, first_dy + float(v * ROWS));
 #pragma GCC unroll 4
@@ -112,10 +114,11 @@ inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, 
             bool counts = false;
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) {
-                const Floats exponent = (dx * r.xx + rows[v].xy_dy) * dx + rows[v].constant;
+                const Floats exponent =
+                    smaller(bound, (dx * r.xx + rows[v].xy_dy) * dx + rows[v].constant);
                 const Mask hit =
                     both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
-                const Floats alpha = keep(hit, smaller(exp2_fast(exponent), fill(ALPHA_MAX)));
+                const Floats alpha = keep(hit, exp2_fast(exponent));
                 store(alphas + item * PIXELS + v * LANES, alpha);
                 if (SHARES) {
                     store(fronts + item * PIXELS + v * LANES, front[k][v]);
@@ -292,7 +295,7 @@ inline Pull<CHANNELS> pull_of(const MomentsGradient &g, const Strip &s, Floats l
 // moments from it on, and becomes that by those behind it.
 template <int CHANNELS>
 inline void step_backward(const Odds &odds, const Record &r, const State<CHANNELS> &state,
-                          const float *note, Floats alpha, Floats dx, Floats dy,
+                          Floats bound, const float *note, Floats alpha, Floats dx, Floats dy,
                           Pull<CHANNELS> &pull, float *slot) {
     const Step step = step_of(odds, alpha);
     Floats sums[SLOT] = {};
@@ -307,8 +310,8 @@ inline void step_backward(const Odds &odds, const Record &r, const State<CHANNEL
         pull.mean[c] -= by_d;
         pull.variance[c] *= step.factor;
     }
-    // Clamped alphas do not move with their splat.
-    const Floats q = keep(above(fill(ALPHA_MAX), alpha), slope * alpha);
+    // The largest alphas do not move with their splat.
+    const Floats q = keep(above(bound, alpha), slope * alpha);
     const Floats qx = q * dx, qy = q * dy;
     sums[0] = q;
     sums[1] = qx;
@@ -328,12 +331,15 @@ void strip_backward(const MomentsGradient &g, const Strip &s, Floats left, const
     sweep_and_note<CHANNELS>(m, s, tape, state);
     Pull<CHANNELS> pull = pull_of<CHANNELS>(g, s, left);
     const Odds odds = odds_of(m);
+    // Those that are held at the largest one, which they are to rounding.
+    const Floats bound = fill(m.tiles->alpha_max * (1.0f - 1e-6f));
     for (uint32_t i = 0; i < s.items; ++i) {
         const Entry &entry = s.entry(i);
         const Record &r = m.tiles->record[entry.record];
         const Floats dx = lane_x() + (float(m.tiles->left + s.x) - r.x);
         const Floats dy = lane_y() + (float(m.tiles->top + s.y) - r.y);
-        step_backward<CHANNELS>(odds, r, state, tape.behind + size_t(i) * 2 * CHANNELS * PIXELS,
+        step_backward<CHANNELS>(odds, r, state, bound,
+                                tape.behind + size_t(i) * 2 * CHANNELS * PIXELS,
                                 load(s.alphas + size_t(i) * PIXELS), dx, dy, pull,
                                 g.slots + int64_t(entry.slot) * SLOT);
     }

@@ -94,6 +94,7 @@ TileLists::TileLists(const FootprintRows &f, int width, int height, int threads)
     tiles_.width = width;
     tiles_.height = height;
     tiles_.threads = threads;
+    tiles_.alpha_max = ALPHA_MAX;
     prepare([&f](int64_t from, int64_t to, const Collected &out) {
         int count = 0;
         for (int64_t n = from; n < to; ++n) {
@@ -111,6 +112,7 @@ TileLists::TileLists(const Project &p, const Harmonics &h, Stop *stop)
     tiles_.width = p.view.width;
     tiles_.height = p.view.height;
     tiles_.threads = p.threads;
+    tiles_.alpha_max = ALPHA_MAX;
     prepare([&](int64_t from, int64_t to, const Collected &out) {
         return kernels().collect(p, h, from, to, out);
     });

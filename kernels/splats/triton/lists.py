@@ -168,7 +168,9 @@ def form_of(record, x, y):
 @triton.jit
 def gaussian_at(dx, dy, xx, xy, yy):
     """A splat's alpha at offsets from its centre, before any bound, if its opacity were one."""
-    return tl.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
+    form = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
+    # Rounding can make the form of a long needle positive, which it is nowhere.
+    return tl.exp(tl.minimum(form, 0.0))
 
 
 @triton.jit
