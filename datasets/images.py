@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -62,9 +62,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator["Image.Image"]:
 
     Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
     with open(path, "rb") if data is None else io.BytesIO(data) as file:
-        if (size := file.seek(0, os.SEEK_END)) > FILE_LIMIT:
-            raise ValueError(f"{path} has {size} bytes, expected an image of at most {FILE_LIMIT}")
-        file.seek(0)
+        if data is None:
+            _check_bytes(file, path)
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image)
@@ -86,6 +85,12 @@ def opened(path: Path, data: bytes | None = None) -> Iterator["Image.Image"]:
             ) from error
 
 
+def _check_bytes(file: IO[bytes], path: Path) -> None:
+    """Raises ValueError if the file is larger than any image that is accepted."""
+    if (size := os.fstat(file.fileno()).st_size) > FILE_LIMIT:
+        raise ValueError(f"{path} has {size} bytes, expected an image of at most {FILE_LIMIT}")
+
+
 def _check_size(image: "Image.Image") -> None:
     """Raises DecompressionBombError if decoding the image would take too much memory."""
     from PIL import Image
@@ -97,6 +102,13 @@ def _check_size(image: "Image.Image") -> None:
         or tags.get(322, 1) * tags.get(323, 1) > TILE_LIMIT
     ):
         raise Image.DecompressionBombError
+
+
+def image_bytes(path: Path) -> bytes:
+    """The content of an image file, of at most `FILE_LIMIT` bytes."""
+    with open(path, "rb") as file:
+        _check_bytes(file, path)
+        return file.read()
 
 
 def image_header(path: Path) -> tuple[int, int, bool]:

@@ -1,19 +1,27 @@
-"""Photos developed: undistorted and made smaller once, then read from a cache on disk."""
+"""Developed photos: undistorted and made smaller once, then read from a cache on disk.
+
+The cache is keyed by the content of the file, so that no entry is read for another photo, whatever
+happens to names and times. What a photo needs no developing for is not kept.
+"""
 
 import hashlib
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
-from lumigraph.datasets.cache import cache_folder
+from lumigraph.datasets.cache import cache_folder, prune
 from lumigraph.datasets.images import (
     ImageCache,
     decode_mask,
     decode_rgb,
     exif_turned,
+    image_bytes,
     image_header,
     save_png,
     saved_png,
@@ -24,6 +32,10 @@ from lumigraph.datasets.lens import Lens, colmap, is_pinhole, pinhole_of, rescal
 
 METHOD = 1
 """Part of every key of the disk cache: raise it whenever developing changes a pixel."""
+
+PRUNED_AT = "0"
+"""The cache is pruned when an entry with this first digit is written. Digits are random, so this
+happens once in 16 entries, and listing the folder costs little beside developing 16 photos."""
 
 
 @dataclass(frozen=True)
@@ -101,33 +113,42 @@ def disk_cache() -> Path:
 def _developed(photo: Photo, kind: str) -> np.ndarray:
     """The pixels, from disk if they were made before."""
     if photo.downscale == 1 and is_pinhole(photo.lens):
-        return _decoded(photo, kind)  # Nothing to do that would be worth remembering.
-    path = disk_cache() / f"{_key(photo, kind)}.png"
+        return _decoded(photo, kind)  # Reading an entry would take as long.
+    data = image_bytes(_source(photo, kind))
+    path = disk_cache() / f"{_key(photo, kind, data)}.png"
     shape = (photo.pinhole.height, photo.pinhole.width)
     made = saved_png(path, (*shape, 3) if kind == "photo" else shape)
     if made is not None:
+        with suppress(OSError):  # The entry may be pruned just now, or be another user's.
+            os.utime(path)
         return made
-    pixels = _decoded(photo, kind)
+    pixels = _decoded(photo, kind, data)
     if not is_pinhole(photo.lens):
         pixels = undistort(pixels, photo.lens)
     pixels = shrunk(pixels, photo.downscale)
+    _keep(pixels, path)
+    return pixels
+
+
+def _keep(pixels: np.ndarray, path: Path) -> None:
+    """Writes an entry of the disk cache, and sometimes prunes the cache."""
     try:
         save_png(pixels, path)
     except OSError as error:
         raise OSError(
             f"{path} cannot be written ({error}): set LUMIGRAPH_CACHE to a folder that can"
         ) from error
-    return pixels
+    if path.name.startswith(PRUNED_AT):
+        prune(path.parent)
 
 
-def _decoded(photo: Photo, kind: str) -> np.ndarray:
+def _decoded(photo: Photo, kind: str, data: bytes | None = None) -> np.ndarray:
     """The pixels of the file itself, at the size that the lens says."""
-    size = (photo.lens.width, photo.lens.height)
+    path, size = _source(photo, kind), (photo.lens.width, photo.lens.height)
     if kind == "photo":
-        pixels, path = decode_rgb(photo.path, photo.turned), photo.path
+        pixels = decode_rgb(path, photo.turned, data)
     else:
-        path = photo.mask or photo.path
-        pixels = _fitted(decode_mask(path, photo.turned), photo.lens)
+        pixels = _fitted(decode_mask(path, photo.turned, data), photo.lens)
     if pixels.shape[1::-1] != size:
         raise ValueError(
             f"{path} is {pixels.shape[1]}x{pixels.shape[0]}, expected {size[0]}x{size[1]}: "
@@ -144,13 +165,18 @@ def _fitted(mask: np.ndarray, lens: Lens) -> np.ndarray:
     return stretched(mask, lens.width, lens.height)
 
 
-def _key(photo: Photo, kind: str) -> str:
-    """A name that no other pixels can have."""
-    file = (photo.mask if kind == "mask" else None) or photo.path
-    facts = file.stat()
-    parts = (METHOD, colmap().__version__, kind, str(file.resolve()), facts.st_size)
-    parts += (facts.st_mtime_ns, photo.lens, photo.downscale, photo.turned)
-    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+def _source(photo: Photo, kind: str) -> Path:
+    """The file that the pixels come from."""
+    return (photo.mask if kind == "mask" else None) or photo.path
+
+
+def _key(photo: Photo, kind: str, data: bytes) -> str:
+    """A name that stands for everything the developed pixels depend on."""
+    parts = (METHOD, PIL.__version__, colmap().__version__, kind)
+    parts += (photo.lens, photo.downscale, photo.turned)
+    digest = hashlib.sha256(repr(parts).encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _same_shape(width: int, height: int, lens: Lens) -> bool:

@@ -4,18 +4,24 @@ import io
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
+import sys
 import threading
+import time
 import zlib
+from ast import literal_eval
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
 
-from lumigraph.datasets import ImageCache, available_memory, files, images, photos
+from lumigraph.datasets import ImageCache, available_memory, cache, files, images, photos
+from lumigraph.datasets.cache import prune
 from lumigraph.datasets.images import (
     decode_mask,
     decode_rgb,
@@ -85,6 +91,117 @@ def test_a_changed_photo_lens_or_size_is_made_anew(file):
     last = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
     assert (last.int() + first.int() - 255).abs().max() <= 1
     assert len(list(disk_cache().iterdir())) == 4
+
+
+def test_a_photo_that_is_replaced_within_its_times_is_made_anew(file):
+    """The cache gave the old pixels if size and time of the new file were the same."""
+    facts = file.stat()
+    first = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+    data = bytearray(file.read_bytes())
+    Image.fromarray(255 - noise()).save(file, compress_level=0)
+    other = file.read_bytes()
+    size = max(len(data), len(other))
+    for content in (other, data):  # Bytes behind a PNG's end are ignored.
+        file.write_bytes(bytes(content).ljust(size, b"\0"))
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        pixels = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+        expected = first if content is data else 255 - first
+        assert (pixels.int() - expected.int()).abs().max() <= 1
+
+
+def test_copies_of_a_photo_share_an_entry(file, tmp_path):
+    first = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
+    copy = tmp_path / "copy" / "b.png"
+    copy.parent.mkdir()
+    shutil.copy(file, copy)
+    assert torch.equal(load_photo(ImageCache(), photo_from(copy, OPENCV)[0]), first)
+    assert len(list(disk_cache().iterdir())) == 1
+
+
+def test_a_mask_of_a_photos_bytes_is_an_entry_of_its_own(file):
+    photo = Photo(file, OPENCV, mask=file)
+    assert load_photo(ImageCache(), photo).ndim == 3
+    assert photos.load_mask(ImageCache(), photo).ndim == 2
+    assert len(list(disk_cache().iterdir())) == 2
+
+
+def entry(folder: Path, name: str, size: int, age: float) -> Path:
+    """A file that was last used so many seconds ago."""
+    path = folder / name
+    path.write_bytes(bytes(size))
+    used = time.time() - age
+    os.utime(path, (used, used))
+    return path
+
+
+def test_the_least_recently_used_entries_are_pruned(tmp_path):
+    for age in range(10):
+        entry(tmp_path, f"{age}.png", 100, 1000 * age)
+    prune(tmp_path, 1000)
+    assert len(list(tmp_path.iterdir())) == 10
+    os.utime(tmp_path / "9.png")
+    prune(tmp_path, 450)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png", "9.png"]
+    prune(tmp_path / "absent", 0)
+
+
+def test_files_that_are_being_written_are_not_pruned(tmp_path):
+    entry(tmp_path, ".a.png.1.2.part", 100, 60)
+    entry(tmp_path, ".b.png.1.2.part", 100, cache.DAY + 60)
+    entry(tmp_path, "c.png", 100, 0)
+    prune(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.png.1.2.part"]
+
+
+def test_the_cache_leaves_half_of_the_free_disk(tmp_path, monkeypatch):
+    for age in range(10):
+        entry(tmp_path, f"{age}.png", 100, 1000 * age)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200))
+    prune(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_an_entry_that_is_read_is_used(file):
+    photo, _ = photo_from(file, OPENCV)
+    load_photo(ImageCache(), photo)
+    (made,) = disk_cache().iterdir()
+    os.utime(made, (1000, 1000))
+    load_photo(ImageCache(), photo)
+    assert time.time() - made.stat().st_mtime < 1000
+
+
+DEVELOPING = """
+import sys
+from pathlib import Path
+from lumigraph.datasets import ImageCache, cache, photos
+from lumigraph.datasets.lens import Lens
+photos.PRUNED_AT = ""
+photos.prune = lambda folder: cache.prune(folder, 12_000)
+lens = Lens("OPENCV", 40, 30, (30.0, 31, 20, 15, 0.1, -0.02, 0.001, 0.002))
+sums = set()
+for turn in range(3):
+    for path in sorted(Path(sys.argv[1]).glob("*.png")):
+        pixels = photos.load_photo(ImageCache(0), photos.photo_from(path, lens)[0])
+        sums.add((path.name, int(pixels.sum())))
+print(sorted(sums))
+"""
+
+
+def test_several_processes_share_a_cache_that_is_always_full(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    command = [sys.executable, "-Pc", DEVELOPING, folder]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert said[0] == said[1]
+    assert len(literal_eval(said[0].decode())) == 6
+    left = list(disk_cache().iterdir())
+    assert not [path for path in left if path.suffix == ".part"]
+    assert sum(path.stat().st_size for path in left) <= 12_000
 
 
 def test_a_damaged_entry_on_disk_is_made_anew(file):
