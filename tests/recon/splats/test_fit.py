@@ -29,8 +29,8 @@ PLAN = Plan(
     opacity_reset_interval=45,
     splat_limit=400,
 )
-LASTING = dataclasses.replace(PLAN, steps=150, opacity_reset_interval=1000)
-"""Without a reset, which a fit of so few steps would not recover from."""
+LASTING = dataclasses.replace(PLAN, steps=150, opacity_reset_interval=1000, prune_scale=1.0)
+"""Without resets and with large splats: a fit of 150 steps would not recover from their loss."""
 
 
 METHODS = {
