@@ -1,4 +1,4 @@
-"""Checkpoints: going on from one changes nothing, and damaged ones are refused."""
+"""Checkpoints: a resumed fit gives the same scene, and damaged files are refused."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ METHODS = {
     "finished by lm": {"optimizer": "lm", "switch": 30, "refine_stop": 30},
     "finished by 3DGS-LM": {"optimizer": "lm-published", "switch": 52},
 }
-"""What a plan can ask for, each by itself."""
+"""Changes to the plan, one for each method of the fit."""
 
 
 def finished(capture: Capture, fit: SplatFit, steps: int | None = None) -> SplatFit:
@@ -54,14 +54,14 @@ def assert_same(a: SplatFit, b: SplatFit) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 19, 20, 45])
-def test_going_on_from_a_checkpoint_changes_nothing(capture, tmp_path, steps):
+def test_a_fit_resumed_from_a_checkpoint_gives_the_same_scene(capture, tmp_path, steps):
     whole = finished(capture, start_fit(capture, PLAN))
     save_checkpoint(finished(capture, start_fit(capture, PLAN), steps), tmp_path / "fit")
     assert_same(whole, finished(capture, load_checkpoint(tmp_path / "fit")))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_goes_on_to_the_bit_for_any_number_of_threads(capture, tmp_path, method):
+def test_every_method_resumes_to_the_bit_for_any_number_of_threads(capture, tmp_path, method):
     plan = dataclasses.replace(PLAN, **METHODS[method])
     threads = torch.get_num_threads()
     try:
@@ -78,7 +78,7 @@ def test_every_method_goes_on_to_the_bit_for_any_number_of_threads(capture, tmp_
 
 
 @pytest.mark.parametrize("steps", [52, 53, 55])
-def test_levenberg_marquardt_goes_on_to_the_bit(capture, tmp_path, steps):
+def test_3dgs_lm_resumes_to_the_bit(capture, tmp_path, steps):
     plan = dataclasses.replace(PLAN, steps=57, **METHODS["finished by 3DGS-LM"])
     whole = finished(capture, start_fit(capture, plan))
     save_checkpoint(finished(capture, start_fit(capture, plan), steps), tmp_path / "fit")
@@ -91,7 +91,7 @@ def test_levenberg_marquardt_goes_on_to_the_bit(capture, tmp_path, steps):
 
 
 @pytest.mark.parametrize("damping", [1.0, 4.0])
-def test_lm_goes_on_to_the_bit_amid_an_iteration(capture, tmp_path, monkeypatch, damping):
+def test_lm_resumes_to_the_bit_within_an_iteration(capture, tmp_path, monkeypatch, damping):
     monkeypatch.setattr(lm, "ITERATION", 8)
     monkeypatch.setattr(lm, "REFRESH", 3)
     plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])

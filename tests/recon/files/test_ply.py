@@ -1,4 +1,4 @@
-"""Splat files in PLY: layout, round trips, and what hostile files get."""
+"""Splats in PLY files: layout, round trips, and errors for damaged files."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def assert_same(one: Splats, other: Splats) -> None:
 
 
 def table_of(names: list[str], count: int = 3) -> np.ndarray:
-    """Rows in which the k-th column of the layout holds k + row / 8."""
+    """Rows with k + row / 8 in the k-th column of the layout."""
     columns = [LAYOUT.index(name) if name in LAYOUT else 99 for name in names]
     return np.array(columns)[None, :] + np.arange(count)[:, None] / 8
 
@@ -133,7 +133,7 @@ def test_tags_of_other_programs(tmp_path, comment, filter):
     assert load_ply(path).filter == filter
 
 
-def test_unknown_mode_is_told(tmp_path):
+def test_an_unknown_mode_is_reported(tmp_path):
     before = "comment SplatRenderMode: 2dgs"
     path = write_ply(tmp_path / "a.ply", LAYOUT, table_of(LAYOUT), before=before)
     with pytest.warns(UserWarning, match="2dgs"):
@@ -291,7 +291,7 @@ def test_huge_tables_before_the_splats(tmp_path):
         load_ply(path)
 
 
-def test_text_that_is_no_numbers(tmp_path):
+def test_text_in_place_of_numbers_is_refused(tmp_path):
     table = table_of(LAYOUT).astype(object)
     table[1, 5] = "five"
     path = write_ply(tmp_path / "a.ply", LAYOUT, table, encoding="ascii")
@@ -310,7 +310,7 @@ def test_writing_leaves_the_old_file_when_it_fails(tmp_path):
     assert os.listdir(tmp_path) == ["a.ply"]
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_wrong_comments_and_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one line"):
         save_ply(splats_of(1), tmp_path / "a.ply", comments=["a\nelement vertex 9"])
     with pytest.raises(FileNotFoundError, match="make the folder"):
@@ -386,7 +386,7 @@ def test_confidence_comes_back_with_its_splats(tmp_path: Path):
     assert confidence is not None
     assert torch.equal(confidence, trusted)
     assert torch.equal(again.means, scene.means)
-    # Of splats that cannot be drawn it is left out with them.
+    # The confidence of a splat that is left out is left out, too.
     scene.means[3] = torch.nan
     save_ply(scene, tmp_path / "a.ply", extra={"confidence": trusted})
     with pytest.warns(UserWarning, match="1 of 40 splats have values that are not finite"):
@@ -398,7 +398,9 @@ def test_confidence_comes_back_with_its_splats(tmp_path: Path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.01])
-def test_what_is_no_confidence_is_left_out_and_its_splats_are_not(tmp_path: Path, value: float):
+def test_a_confidence_out_of_range_is_left_out_and_its_splats_are_kept(
+    tmp_path: Path, value: float
+):
     scene, numbers = splats_of(5), torch.full((5,), 0.5)
     numbers[2] = value
     save_ply(scene, tmp_path / "a.ply", extra={"confidence": numbers})

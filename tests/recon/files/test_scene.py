@@ -1,4 +1,4 @@
-"""Scenes in safetensors: round trips, and what damaged or foreign files get."""
+"""Scenes in safetensors files: round trips, and errors for damaged or foreign files."""
 
 import os
 
@@ -46,7 +46,7 @@ def test_scenes_of_other_layouts_in_memory_are_written(tmp_path):
     assert torch.equal(load_scene(tmp_path / "a.safetensors").means, wide[:, ::2])
 
 
-def test_a_scene_can_be_read_by_whoever_can_read_other_files(tmp_path):
+def test_a_scene_file_has_the_permissions_of_other_files(tmp_path):
     save_scene(Splats(**tensors_of(5), filter="classic"), tmp_path / "a.safetensors")
     (tmp_path / "usual").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
@@ -74,7 +74,7 @@ def test_a_loaded_scene_outlives_its_file(tmp_path):
         ({"base": torch.full((7, 3), torch.nan)}, "base has values that are not finite"),
     ],
 )
-def test_tensors_that_make_no_scene(tmp_path, changes, message):
+def test_wrong_tensors_are_refused(tmp_path, changes, message):
     tensors = {name: t for name, t in {**tensors_of(7), **changes}.items() if t is not None}
     save_file(tensors, tmp_path / "bad.safetensors", METADATA)
     with pytest.raises(ValueError, match=message) as error:
@@ -99,7 +99,7 @@ def test_metadata_of_other_programs_and_versions(tmp_path, changes, message):
         load_scene(tmp_path / "bad.safetensors")
 
 
-def test_damaged_files(tmp_path):
+def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "bad.safetensors"
     save_scene(Splats(**tensors_of(7), filter="classic"), path)
     content = path.read_bytes()
@@ -110,7 +110,7 @@ def test_damaged_files(tmp_path):
             load_scene(path)
 
 
-def test_absent_files(tmp_path):
+def test_absent_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not there"):
         load_scene(tmp_path / "absent.safetensors")
     with pytest.raises(FileNotFoundError, match="make the folder"):

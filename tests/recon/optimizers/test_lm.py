@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt photo by photo: its curvature, its judgement, and scenes that resist it."""
+"""Levenberg-Marquardt photo by photo: its curvature, its damping, and difficult scenes."""
 
 import copy
 import math
@@ -23,14 +23,14 @@ RATES = Rates(2e-3, 2e-3, 5e-3, 2e-2, 5e-3, 5e-4)
 
 
 def camera(angle: float, *, width: int = 32, height: int = 24, far: float = 4.0) -> View:
-    """A camera on a ring, that looks at the origin."""
+    """A camera on a ring that looks at the origin."""
     position = torch.tensor([far * math.cos(angle), 0.8, far * math.sin(angle)]).double()
     matrix = look_at(position, torch.zeros(3).double(), torch.tensor([0.0, -1.0, 0.0]).double())
     return Camera(matrix, (width * 1.1, width * 1.1), (width / 2, height / 2), width, height).view
 
 
 def cloud(count: int = 60, *, size: float = 0.25, seed: int = 0) -> Parameters:
-    """Splats about the origin, of harmonics of degree 1."""
+    """Splats about the origin, with harmonics of degree 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
@@ -52,7 +52,7 @@ def disturbed(scene: Parameters, by: float = 0.1, seed: int = 1) -> Parameters:
 
 
 def photos(scene: Parameters, count: int = 6) -> list[Target]:
-    """Of a scene, from a ring of cameras."""
+    """Photos of a scene from a ring of cameras."""
     targets = []
     for k in range(count):
         view = camera(2 * math.pi * k / count)
@@ -75,7 +75,7 @@ def taken(
     steps: int,
     rates: Rates = RATES,
 ) -> tuple[list[float], list[Try]]:
-    """So many steps, the photos by turns: their losses, and the iterations."""
+    """Takes steps, the photos by turns; returns the losses and the iterations."""
     losses, tries = [], []
     for _ in range(steps):
         number = state.step + 1
@@ -87,7 +87,7 @@ def taken(
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iterations of few steps, so that there are several."""
+    """Short iterations, so that a test has several of them."""
     monkeypatch.setattr(lm, "ITERATION", 20)
     monkeypatch.setattr(lm, "REFRESH", 5)
 
@@ -128,7 +128,7 @@ def test_weights_are_the_second_derivatives_of_the_loss(contrast, channels):
     torch.testing.assert_close(absolute, expected, rtol=1e-4, atol=0)
 
 
-def test_short_steps_do_what_their_linear_picture_foretold():
+def test_the_linear_model_predicts_short_steps():
     scene = cloud()
     targets = photos(disturbed(scene))
     descent = descent_of(scene)
@@ -138,7 +138,7 @@ def test_short_steps_do_what_their_linear_picture_foretold():
     assert state.damping == 1.0
 
 
-def test_losses_fall_and_iterations_are_told():
+def test_losses_fall_and_iterations_are_reported():
     scene = cloud()
     targets = photos(disturbed(scene))
     descent = descent_of(scene)
@@ -153,7 +153,7 @@ def test_losses_fall_and_iterations_are_told():
     assert (state.losses, state.foretold) == (0, 0)
 
 
-def test_a_short_last_iteration_is_told_too():
+def test_a_short_last_iteration_is_reported_too():
     scene = cloud()
     targets = photos(disturbed(scene))
     descent = descent_of(scene)
@@ -196,13 +196,13 @@ def test_it_is_the_same_on_every_backend(monkeypatch: pytest.MonkeyPatch):
         assert (x - y).abs().max() < 0.02 * max(1.0, float(y.abs().max()))
 
 
-def test_steps_that_do_not_do_what_was_foretold_are_damped():
+def test_steps_that_differ_from_the_prediction_are_damped():
     scene = cloud()
     targets = photos(disturbed(scene, 0.02))
     descent = descent_of(scene)
     state = descent.start(targets)
     for numbers in state.curvature:
-        numbers.zero_()  # as if nothing bent the pictures
+        numbers.zero_()  # as if the pictures had no curvature
     descent.step(state, targets[0], Rates(*(20 * rate for rate in RATES)), 1)
     state.fall, state.foretold, state.cost = -1.0, 10.0, math.inf
     _, tried = descent.step(state, targets[1], RATES, 2, last=True)
@@ -249,7 +249,7 @@ def test_a_scene_that_is_lost_goes_back_to_the_best(harm):
 
 
 def resisting(kind: str) -> tuple[Parameters, list[Target]]:
-    """A scene and photos that there is no simple way down for."""
+    """A scene and photos without a simple way to a lower loss."""
     scene = cloud()
     targets = photos(disturbed(scene))
     if kind == "a camera that sees nothing":

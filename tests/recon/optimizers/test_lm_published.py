@@ -1,4 +1,4 @@
-"""The published Levenberg-Marquardt: its algebra, that it descends, and scenes that resist it."""
+"""The published Levenberg-Marquardt: its algebra, that costs fall, and difficult scenes."""
 
 import copy
 import dataclasses
@@ -32,11 +32,11 @@ from lumigraph.render.paths import look_at
 
 BACKGROUND = (0.1, 0.3, 0.2)
 LONG = Published(images=3, batches=2, radius=10.0, radius_min=1e-4, radius_max=1e4)
-"""Steps long enough to see them in small pictures, whose sums over pixels are small too."""
+"""A radius for small pictures: their sums over pixels are small, so steps would be short."""
 
 
 def camera(angle: float, *, width: int = 32, height: int = 24, far: float = 4.0) -> View:
-    """A camera on a ring, that looks at the origin."""
+    """A camera on a ring that looks at the origin."""
     position = torch.tensor([far * math.cos(angle), 0.8, far * math.sin(angle)]).double()
     up = torch.tensor([0.0, -1.0, 0.0]).double()
     matrix = look_at(position, torch.zeros(3).double(), up)
@@ -70,7 +70,7 @@ def disturbed(scene: Parameters, by: float = 0.1, seed: int = 1) -> Parameters:
 
 
 def photos(scene: Parameters, count: int = 6, filter: Filter = "classic") -> list[Shot]:
-    """Of a scene, from a ring of cameras."""
+    """Photos of a scene from a ring of cameras."""
     views = [camera(2 * math.pi * k / count) for k in range(count)]
     return [(view, photo_of(scene, view, filter)) for view in views]
 
@@ -81,14 +81,14 @@ def photo_of(scene: Parameters, view: View, filter: Filter = "classic") -> Tenso
 
 
 def cost(scene: Parameters, shots: list[Shot]) -> float:
-    """Over all photos."""
+    """The cost over all photos."""
     images = [cpu.paint(scene, view=view, degree=1, background=BACKGROUND)[0] for view, _ in shots]
     pairs = zip(images, shots, strict=True)
     return sum(published_cost(image, as_colors(photo, image)) for image, (_, photo) in pairs)
 
 
 def unspoken(text: str) -> None:
-    raise AssertionError(f"nothing was to be told: {text}")
+    raise AssertionError(f"no note was expected: {text}")
 
 
 def taken(
@@ -99,7 +99,7 @@ def taken(
     state: LmState | None = None,
     **options: Any,
 ) -> list[Try]:
-    """The iterations, of which each leaves a scene of finite numbers, or of those it had."""
+    """Takes iterations; each one keeps finite numbers finite and never raises the cost."""
     state = start_lm(settings) if state is None else state
     options = {"degree": 1, "background": BACKGROUND, "told": unspoken, **options}
     tries = []
@@ -169,7 +169,7 @@ def test_few_products_go_most_of_the_way_and_are_counted():
     scene = cloud()
     batch = batch_of(scene, photos(disturbed(scene), 3))
     x, products = solve(batch, batch.diagonal(), 1e-3, Published())
-    # As damped as this the system is almost diagonal: the tolerance is met before all are spent.
+    # With this much damping the system is almost diagonal: few products reach the tolerance.
     assert 1 < products <= 9
     right, damping = flat(batch.right()), flat(batch.diagonal()).clamp(1, 1e6) / 1e-3
     rest = right - flat(batch.product(x)) - damping * flat(x)
@@ -237,7 +237,7 @@ def test_the_step_is_shortened_as_long_as_the_cost_falls():
     assert search(lambda by: (by - 0.5) ** 2) == pytest.approx(0.7**2)
     assert search(lambda by: 3.0) == 1
     assert search(lambda by: by) <= 1e-10
-    # Where a step leads to no number, it is shortened until there is one.
+    # A step to a cost of nan is shortened until the cost is finite.
     assert search(lambda by: math.nan if by > 0.2 else (by - 0.12) ** 2) == pytest.approx(0.7**6)
     assert search(lambda by: math.inf) <= 1e-10
 
@@ -255,7 +255,7 @@ def test_the_radius_follows_the_gain():
     assert after(10, 0.5) == (1, 2, False)
     assert after(10, 0.01)[0] == pytest.approx(1 / (1 + 0.98**3))
     assert after(10, 1.0, radius=9) == (10, 2, False)
-    # The cost fell, but nothing like this was foretold.
+    # The cost fell although the model predicted a rise.
     assert after(10, -1.0, factor=4) == (0.25, 4, False)
     assert after(-10, -1.0) == (0.5, 4, False)
     assert after(-10, 1.0, factor=4) == (0.25, 8, False)
@@ -265,7 +265,7 @@ def test_the_radius_follows_the_gain():
     assert after(1e-5, 1.0)[2]
 
 
-# It descends -----------------------------------------------------------------------------------
+# Costs fall ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("filter", ["classic", "antialiased"])
@@ -308,7 +308,7 @@ def test_degrees_not_in_use_are_left_alone():
     assert torch.equal(scene.rest, before)
 
 
-# What resists it -------------------------------------------------------------------------------
+# Difficult scenes ------------------------------------------------------------------------------
 
 
 def test_views_that_see_nothing_move_nothing():
@@ -320,7 +320,7 @@ def test_views_that_see_nothing_move_nothing():
     assert not any(each.accepted for each in tries)
     assert all(each.length == 0 and math.isnan(each.gain) for each in tries)
     assert all(torch.equal(a, b) for a, b in zip(scene, before, strict=True))
-    # It gives up, and not before the damping has risen as far as it may.
+    # It ends after the damping has risen to its bound.
     assert len(tries) < 20
     assert tries[-1].damping > 100 * tries[0].damping
 
@@ -345,7 +345,7 @@ def test_a_wrong_pose_breaks_no_number():
 
 
 def odd() -> Parameters:
-    """Splats that are seen by none, transparent, opaque, needles, discs, and beyond all measure."""
+    """Splats out of view, transparent, opaque, needles, discs, and of extreme sizes."""
     scene = clone(cloud(40))
     scene.means[0] = torch.tensor([0.0, 500.0, 0.0])
     scene.means[1, 0] = 1e6
@@ -371,13 +371,13 @@ def test_odd_splats_give_finite_steps(filter: Filter, radius: float):
     settings = dataclasses.replace(LONG, radius=radius, radius_max=1e6)
     assert taken(scene, shots, 6, settings, filter=filter)
     for new, old in zip(scene, before, strict=True):
-        # What nobody sees stays, and so does what is no number.
+        # Splats out of view do not change, and neither do values that are not finite.
         for unseen in (0, 2, 3):
             assert torch.equal(new[unseen].nan_to_num(7), old[unseen].nan_to_num(7))
 
 
 def test_two_equal_splats_are_no_obstacle():
-    """Nothing tells their parameters apart: the normal equations are singular."""
+    """Their parameters are interchangeable: the normal equations are singular."""
     one = cloud(30)
     twice = Parameters(*(torch.cat([x, x]) for x in one))
     shots, scene = photos(twice), disturbed(one)
@@ -391,7 +391,7 @@ def test_two_equal_splats_are_no_obstacle():
 
 def test_steps_that_fail_raise_the_damping_and_leave_the_scene():
     truth = cloud()
-    # As a photo sees the truth, yet rounded: there is nowhere to go but away.
+    # The scene is the one in the photos, but for rounding: steps can hardly lower the cost.
     shots, scene = photos(truth), clone(truth)
     settings = dataclasses.replace(LONG, radius=1e4, search_least=0.9, gain_min=0.5)
     before = cost(scene, shots)
@@ -470,7 +470,7 @@ def test_going_on_from_a_copy_is_the_same_to_the_bit():
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
 
 
-def test_batches_shrink_to_the_memory_there_is_and_it_is_said_once():
+def test_batches_shrink_to_the_memory_bound_and_one_note_says_so():
     truth = cloud()
     shots, said = photos(truth), []
     view = batch_of(truth, shots[:1]).bytes
@@ -507,7 +507,7 @@ def test_no_more_is_held_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch):
     shots, alive, most = photos(truth, 8), [0], [0]
 
     class Counted:
-        """A part of a batch, that counts how many there are."""
+        """A part of a batch that counts its instances."""
 
         def __init__(self, linear: Any) -> None:
             self.linear = linear
@@ -588,7 +588,7 @@ def test_wrong_arguments_are_named():
         ("ssim_scale", -1.0),
     ],
 )
-def test_settings_that_cannot_be_are_refused(name: str, value: Any):
+def test_wrong_settings_are_refused(name: str, value: Any):
     with pytest.raises(ValueError, match=name):
         dataclasses.replace(Published(), **{name: value})
 

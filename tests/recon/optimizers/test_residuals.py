@@ -1,4 +1,4 @@
-"""Residuals of pictures: closed forms, exact derivatives, and pictures that try to break them."""
+"""Residuals of pictures: closed forms, exact derivatives, and difficult pictures."""
 
 import math
 
@@ -23,7 +23,7 @@ SIZES = [(9, 12), (1, 1), (3, 17), (14, 5)]
 
 
 def picture(height: int, width: int, seed: int) -> Tensor:
-    """Values in [0, 1] that are smooth here and rough there. float64 [height, width, 3]"""
+    """Values in [0, 1], smooth in one half and rough in the other. float64 [height, width, 3]"""
     generator = torch.Generator().manual_seed(seed)
     rough = torch.rand(height, width, 3, dtype=torch.float64, generator=generator)
     ramp = torch.linspace(0, 1, height * width, dtype=torch.float64).view(height, width, 1)
@@ -60,7 +60,7 @@ def written_out(image: Tensor, photo: Tensor) -> Tensor:
 
 
 def jacobian(image: Tensor, photo: Tensor) -> Tensor:
-    """The map's derivative, a row for each of its numbers."""
+    """The Jacobian of the SSIM map, a row for each of its values."""
     found = torch.autograd.functional.jacobian(lambda x: written_out(x, photo), image)
     assert isinstance(found, Tensor)
     return found.reshape(image.numel(), image.numel())
@@ -97,7 +97,7 @@ def test_equal_pictures_are_at_the_top_of_the_map():
 
 
 def residuals(image: Tensor, photo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """r1, w1, r2, w2 with their roots, as the code of 3DGS-LM has them."""
+    """r1, w1, r2 and w2 with their roots, as in the code of 3DGS-LM."""
     error = image - photo
     c, s = HUBER, SSIM_SCALE
     squared = error.abs() <= c
@@ -121,7 +121,7 @@ def test_products_of_roots_are_those_of_the_closed_forms(height: int, width: int
 
 
 def test_w_is_the_derivative_of_r_by_the_colour_at_the_centre():
-    """The window's other colours stay: each pixel of r2 is moved by itself."""
+    """Each pixel is changed alone; the other colours of the window stay."""
     image, photo, step = picture(6, 7, 22), picture(6, 7, 23), 1e-6
     r1, w1, r2, w2 = residuals(image, photo)
     assert (r1 > 0).all()
@@ -158,7 +158,7 @@ def test_the_centre_alone_is_a_small_part_of_the_gradient():
     torch.testing.assert_close(centre[inside], peak * whole[inside], rtol=0.1, atol=0)
 
 
-# What tries to break them ----------------------------------------------------------------------
+# Difficult pictures ----------------------------------------------------------------------------
 
 
 def flat(value: float) -> Tensor:
@@ -181,7 +181,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_no_picture_gives_anything_but_numbers(name: str):
+def test_every_picture_gives_finite_numbers(name: str):
     image, photo = HARD[name]
     terms, near = published(image, photo), ssim_by_pixel(image, photo)
     for tensor in (*terms[1:], *near):
@@ -195,7 +195,7 @@ def test_no_picture_gives_anything_but_numbers(name: str):
 
 
 @pytest.mark.parametrize("name", ["both black", "both white", "equal", "equal and flat"])
-def test_equal_pictures_cost_nothing_and_ask_for_nothing(name: str):
+def test_equal_pictures_have_no_cost_and_no_gradient(name: str):
     terms = published(*HARD[name])
     assert terms.cost == 0
     assert not terms.right.any()
@@ -204,7 +204,7 @@ def test_equal_pictures_cost_nothing_and_ask_for_nothing(name: str):
 
 @pytest.mark.parametrize("noise", [1e-5, 1e-3, 1e-2])
 @pytest.mark.parametrize("brightness", [0.0, 0.1, 0.5, 1.0])
-def test_almost_equal_pictures_are_told_apart_in_32_bits(brightness: float, noise: float):
+def test_almost_equal_pictures_are_separated_in_32_bits(brightness: float, noise: float):
     photo = torch.full((13, 21, 3), brightness)
     image = photo + noise * numbers(13, 21, 3, seed=31).float()
     exact, rounded = published(image.double(), photo.double()), published(image, photo)

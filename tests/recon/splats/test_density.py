@@ -49,7 +49,7 @@ def fit_of(splats: Splats, plan: Plan = PLAN, step: int = 30) -> SplatFit:
     )
 
 
-def test_what_belongs_to_a_splat_moves_with_it_along_the_curve():
+def test_the_state_of_a_splat_moves_with_it_along_the_curve():
     splats = some(50)
     fit = fit_of(splats, Plan(steps=100, grow_gradient=40.0), step=60)
     fit.first = {name: value + 1 for name, value in splats.tensors.items()}
@@ -79,12 +79,14 @@ def test_refine_clones_the_small_splits_the_large_and_prunes_the_faint():
     fit.pull.views[:] = 1
     refine(fit, torch.Generator().manual_seed(0))
     after = fit.splats
-    assert len(after) == 3 - 1 + 1 + 2  # kept, less the split one, a clone, two halves
+    assert (
+        len(after) == 3 - 1 + 1 + 2
+    )  # three kept, less the split one, plus a clone and two halves
     cloned, other = ((after.means == splats.means[k]).all(1) for k in (0, 2))
     halves = ~(cloned | other)
     assert [int(rows.sum()) for rows in (cloned, other, halves)] == [2, 1, 2]
     torch.testing.assert_close(after.log_scales[halves], splats.log_scales[[1, 1]] - math.log(1.6))
-    # Those that were there keep their moments, what was added has none.
+    # Kept splats keep their moments, added splats have moments of zero.
     assert (fit.first["means"][other] == 1).all()
     assert sorted(fit.first["means"][cloned].sum(1).tolist()) == [0, 3]
     assert not fit.first["means"][halves].any()
@@ -138,7 +140,7 @@ def test_every_preset_removes_splats_that_are_too_large_after_a_fifth_of_density
         assert len(fit.splats) == (4 if step > plan.refine_stop / 5 else 5)
 
 
-def test_large_splats_go_from_the_first_reset_on_in_the_published_schedule():
+def test_the_published_schedule_removes_large_splats_after_its_first_reset():
     plan = PRESETS["high"]
     assert plan.refine_stop // PRUNE_START == plan.opacity_reset_interval
     assert plan.prune_scale == 0.1
@@ -149,7 +151,7 @@ def test_large_splats_go_from_the_first_reset_on_in_the_published_schedule():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", some(1).tensors)
-def test_splats_that_are_not_finite_go_and_the_others_keep_all_that_is_theirs(name, value):
+def test_splats_that_are_not_finite_are_removed_and_the_others_keep_their_state(name, value):
     splats = dataclasses.replace(some(20), rest=torch.rand(20, 3, 3))
     expected = splats[torch.arange(20) != 7]
     fit = fit_of(splats)
@@ -165,12 +167,12 @@ def test_splats_that_are_not_finite_go_and_the_others_keep_all_that_is_theirs(na
         kept = torch.arange(20) != 7
         moments = tensor.clone()
         if key == name:
-            moments[7] = 0  # the eighth splat that is left: moments that are not finite are cleared
+            moments[7] = 0  # Moments that are not finite are cleared.
         assert torch.equal(fit.first[key], moments[order]), kept
     assert len(fit.last) == len(fit.pull.views) == 19
 
 
-def test_splats_without_a_rotation_go_as_well():
+def test_splats_without_a_rotation_are_removed():
     splats = some(5)
     splats.quaternions[0] = 0
     splats.quaternions[1] = 1e30
@@ -180,7 +182,7 @@ def test_splats_without_a_rotation_go_as_well():
     assert remove_unsound(fit) is None
 
 
-def test_a_loss_that_is_not_finite_is_looked_into_at_once():
+def test_splats_are_checked_at_once_if_a_loss_is_not_finite():
     for step, loss, count in ((31, 0.1, 5), (31, math.nan, 4), (95, math.inf, 4), (100, 0.1, 4)):
         splats = some(5)
         splats.base[2] = math.nan
@@ -190,7 +192,7 @@ def test_a_loss_that_is_not_finite_is_looked_into_at_once():
         assert bool(note) == (count == 4)
 
 
-def test_a_scene_of_which_nothing_is_sound_becomes_empty():
+def test_a_scene_without_sound_splats_becomes_empty():
     splats = some(5)
     splats.means[:] = math.nan
     fit = fit_of(splats)
@@ -206,7 +208,7 @@ def test_opacities_are_reset_beside_a_splat_that_is_not_finite():
     torch.testing.assert_close(fit.splats.opacity_logits, torch.tensor([math.log(0.01 / 0.99)]))
 
 
-def test_the_scene_leaves_out_what_is_not_sound():
+def test_the_scene_leaves_out_splats_that_are_not_sound():
     splats = dataclasses.replace(some(4), rest=torch.zeros(4, 3, 3))
     splats.rest[1, 2, 0] = math.inf
     fit = fit_of(splats)

@@ -1,4 +1,4 @@
-"""Fits: they learn, they repeat to the bit, and density control keeps its laws."""
+"""Fits: they learn, repeat to the bit, and survive splats that are not finite."""
 
 import dataclasses
 import math
@@ -40,7 +40,7 @@ METHODS = {
     "finished by lm": {"optimizer": "lm", "switch": 30, "refine_stop": 30},
     "finished by 3DGS-LM": {"optimizer": "lm-published", "switch": 52},
 }
-"""What a plan can ask for, each by itself."""
+"""Changes to the plan, one for each method of the fit."""
 
 
 def finished(capture: Capture, fit: SplatFit, steps: int | None = None) -> SplatFit:
@@ -92,7 +92,7 @@ def test_another_seed_gives_another_scene(capture):
 def test_every_method_learns(capture, method):
     plan = dataclasses.replace(LASTING, **METHODS[method])
     losses = [step.loss for step in fit_splats(capture, start_fit(capture, plan))]
-    # The last steps see photos at full size, whatever the first ones saw.
+    # The last steps see photos at full size in every method.
     assert sum(losses[-7:]) < 0.7 * sum(losses[:7])
 
 
@@ -110,7 +110,7 @@ def test_neighbours_in_space_are_neighbours_in_memory_from_the_start(capture):
     assert torch.equal(morton_order(means), torch.arange(len(means)))
 
 
-def test_every_step_is_told(capture):
+def test_every_step_is_reported(capture):
     fit = start_fit(capture, PLAN)
     steps = list(fit_splats(capture, fit))
     assert [step.step for step in steps] == list(range(1, 61))
@@ -234,7 +234,7 @@ def test_a_splat_that_is_not_finite_does_not_ruin_a_fit(capture, tmp_path, metho
     if kind != "all of them":
         assert len(fit.splats) > 0.7 * count
         assert all(math.isfinite(step.loss) for step in steps[-2:])
-    # "lm" goes back to its best scene where the last one is not finite, and reports that.
+    # "lm" reports instead that it went back to its best scene.
     back = steps[-1].tried is not None and not steps[-1].tried.accepted
     if kind != "a moment" and not (method == "finished by lm" and back):
         assert any("not finite" in (step.note or "") for step in steps)

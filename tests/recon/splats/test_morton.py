@@ -8,18 +8,18 @@ import torch
 from lumigraph.recon.splats.morton import BITS, morton_order
 
 
-def test_a_morton_curve_visits_each_half_cell_after_the_other():
+def test_a_morton_curve_visits_one_eighth_of_the_cube_after_the_other():
     axis = torch.arange(4.0)
     grid = torch.cartesian_prod(axis, axis, axis)
     order = morton_order(grid)
     assert sorted(order.tolist()) == list(range(64))
     eighths = (grid[order].view(8, 8, 3) >= 2).all(1) | (grid[order].view(8, 8, 3) < 2).all(1)
-    assert eighths.all()  # No eighth of the cube is left before all of it was seen.
+    assert eighths.all()  # The curve visits all cells of an eighth of the cube before it leaves.
     expected = [[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert grid[order][:5].tolist() == expected
 
 
-def test_a_morton_order_tells_apart_what_float32_does_and_keeps_the_order_of_equals():
+def test_a_morton_order_separates_what_float32_separates_and_keeps_the_order_of_equals():
     x = torch.tensor([1.0, 0.0, 2.0**-BITS * 3, 0.0])
     assert morton_order(torch.stack([x, x * 0, x * 0], 1)).tolist() == [1, 3, 2, 0]
     assert morton_order(torch.ones(3, 3)).tolist() == [0, 1, 2]
@@ -33,7 +33,7 @@ def test_points_that_are_not_finite_come_last_and_the_others_keep_their_order(va
     assert expected != list(range(100))
     points = torch.cat([points[:40], torch.rand(3, 3), points[40:]])
     points[40, 0], points[41, 1], points[42] = value, value, value
-    if math.isfinite(value):  # Too far from its own opposite for a difference in float32.
+    if math.isfinite(value):  # The difference of 3e38 and -3e38 leaves float32.
         points[42, 2] = -value
     order = morton_order(points).tolist()
     assert sorted(order) == list(range(103))

@@ -1,4 +1,4 @@
-"""Plans: they stretch, return from JSON, refuse nonsense, and are documented."""
+"""Plans: they stretch, come back from JSON, refuse wrong values, and are documented."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ def test_plans_stretch_and_return_from_json():
         plan_from_json({**plan_to_json(plan), "filter": "wild"})
 
 
-def test_what_a_plan_never_does_stays_so_when_it_is_stretched():
+def test_entries_of_zero_stay_zero_when_a_plan_is_stretched():
     assert stretched(Plan(steps=1000), 10).coarse_steps == 0
     assert stretched(Plan(steps=1000, coarse_steps=500), 10).coarse_steps == 5
     assert stretched(Plan(steps=1000, coarse_steps=5), 10).coarse_steps == 1
@@ -59,14 +59,14 @@ def test_what_a_plan_never_does_stays_so_when_it_is_stretched():
         {"filter": "wild"},
     ],
 )
-def test_numbers_that_no_fit_can_have_are_named(change):
+def test_values_out_of_range_are_named(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} of the plan is"):
         Plan(steps=10, **change)
 
 
 @pytest.mark.parametrize("entry", plan_to_json(PRESETS["quick"]))
 @pytest.mark.parametrize("value", [True, None, "1", -1, math.nan, math.inf, [1]])
-def test_no_entry_takes_what_is_not_of_its_type(entry, value):
+def test_no_entry_takes_a_value_of_another_type(entry, value):
     with pytest.raises(ValueError, match=rf"^{entry} of the plan is .*: take (a|one of) "):
         plan_from_json(plan_to_json(PRESETS["quick"]) | {entry: value})
 
@@ -125,7 +125,7 @@ def test_every_value_of_the_plan_is_in_the_documented_table():
 
 
 def _number(cell: str) -> object:
-    """A cell of the table as a value of the plan."""
+    """A cell of the table as an entry of the plan."""
     if not re.fullmatch(r"[-\d.,e]+", cell):
         return cell
     value = float(cell.replace(",", ""))

@@ -1,4 +1,4 @@
-"""Sizes of photos: when each is used, and that cameras and photos stay in step."""
+"""Sizes of photos: the step at which each begins, and cameras that match their photos."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ SIDE = 128
 
 
 def waves(period: float) -> Tensor:
-    """A photo of waves in both directions, so many pixels long, on grey."""
+    """A grey photo with waves in both directions. period: in pixels"""
     across = torch.arange(SIDE) * (2 * math.pi / period)
     grey = 128 + 60 * (across.sin() + across.sin()[:, None])
     return grey.clamp(0, 255).to(torch.uint8)[..., None].repeat(1, 1, 3)
@@ -67,7 +67,7 @@ def noise() -> Tensor:
 
 
 def test_the_share_of_white_noise_is_that_of_its_frequencies():
-    # A photo n times smaller keeps 1 / n^2 of flat spectra: half the side a quarter, at step 0.
+    # A photo n times smaller keeps 1 / n^2 of a flat spectrum: a quarter at half the side, step 0.
     levels = size_levels(capture_of(noise()), PLAN)
     assert levels[0].tolist() == [0, pytest.approx(2, rel=0.2)]
     for step, downscale in levels.tolist()[1:]:

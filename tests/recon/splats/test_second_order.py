@@ -30,7 +30,7 @@ def finished(capture: Capture, fit: SplatFit, steps: int | None = None) -> Splat
     return fit
 
 
-def test_iterations_of_levenberg_marquardt_are_told_and_lower_the_cost(capture):
+def test_iterations_of_3dgs_lm_are_reported_and_lower_the_cost(capture):
     plan = dataclasses.replace(PLAN, steps=56, **METHODS["finished by 3DGS-LM"])
     steps = list(fit_splats(capture, start_fit(capture, plan)))
     tried = [step.tried for step in steps if step.tried]
@@ -41,18 +41,18 @@ def test_iterations_of_levenberg_marquardt_are_told_and_lower_the_cost(capture):
     assert all(math.isfinite(step.loss) for step in steps)
 
 
-def test_levenberg_marquardt_that_has_no_more_to_gain_ends_the_fit(capture):
+def test_3dgs_lm_that_can_gain_no_more_ends_the_fit(capture):
     plan = dataclasses.replace(PLAN, steps=60, **METHODS["finished by 3DGS-LM"])
     fit = finished(capture, start_fit(capture, plan), 53)
     assert isinstance(fit.lm, LmState)
-    fit.lm.radius, fit.lm.factor = 1e-4, 1e9  # of a search whose next failure is its last
+    fit.lm.radius, fit.lm.factor = 1e-4, 1e9  # The next failure ends the search.
     fit.splats.means.fill_(math.nan)
     steps = list(fit_splats(capture, fit))
     assert len(steps) == 1
     assert fit.step == 60
 
 
-def test_another_loss_makes_the_curvature_anew(capture):
+def test_another_loss_starts_the_curvature_again(capture):
     plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
     fit = finished(capture, start_fit(capture, plan), 40)
     change_plan(fit, ssim_weight=0.2)
@@ -64,7 +64,7 @@ def test_another_loss_makes_the_curvature_anew(capture):
     assert steps[-1].tried.accepted
 
 
-def test_other_harmonics_make_the_curvature_anew(capture):
+def test_other_harmonics_start_the_curvature_again(capture):
     plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])
     fit = finished(capture, start_fit(capture, plan), 40)
     assert isinstance(fit.lm, BlockState)
