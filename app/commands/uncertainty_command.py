@@ -1,4 +1,4 @@
-"""The command that says how far a scene can be trusted; nothing heavy is imported before it."""
+"""The signature of `lumigraph uncertainty`; nothing heavy is imported before it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,18 +12,18 @@ def uncertainty(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `train` wrote.")],
     data: Annotated[
         Path | None,
-        typer.Option(metavar="CAPTURE", help="Find the drop rate on its training photos."),
+        typer.Option(metavar="CAPTURE", help="Search for the drop rate on its photos."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Drop rate, in place of a search. [default: as found]")
+        float | None, typer.Option(help="Drop rate. [default: the result of a search]")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Share of the training SSIM that dropping may cost.")
+        float, typer.Option(help="Share of the training SSIM that the search may lose.")
     ] = 0.05,
     trials: Annotated[
-        int | None, typer.Option(min=2, help="Sample so many masks. [default: all, exactly]")
+        int | None, typer.Option(min=2, help="Number of masks to sample. [default: all, exactly]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampled masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampled masks.")] = 0,
     level: Annotated[float, typer.Option(help="Share of views that intervals must cover.")] = 0.9,
     within: Annotated[
         float,
@@ -33,7 +33,7 @@ def uncertainty(
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    """Say how far a scene can be trusted: maps, numbers, curves, intervals (PH-Dropout)."""
+    """Tell how far to trust a scene: maps, metrics, curves, intervals (PH-Dropout)."""
     from lumigraph.app.commands.uncertainty import Asked, estimated
     from lumigraph.app.run.intervals import Promise
 

@@ -95,10 +95,18 @@ class Run:
         return run
 
     def selection(self) -> Selection:
-        """Which photos of the capture the run was started with; ValueError if it is malformed."""
+        """Which photos of the capture the run was started with; ValueError if it is malformed.
+
+        Photos that were set aside are named, because earlier versions chose others.
+        """
         where = f'{self.folder / "run.json"}, "asked",'
         photos = checked(self.asked, Photos, where)
-        return Selection(photos.downscale, photos.test, photos.test_every, photos.calibration)
+        calibration: int | list[str] = photos.calibration
+        if calibration:
+            frames = read_json(self.folder / "cameras.json", CamerasFile).frames
+            names = [frame.name for frame in frames if frame.split == "calibration"]
+            calibration = names if len(names) == calibration else calibration
+        return Selection(photos.downscale, photos.test, photos.test_every, calibration)
 
     def scene(self) -> Splats:
         """The reconstructed scene, in the fit's frame: that of `views`."""

@@ -60,13 +60,14 @@ class Selection:
         test: The names of the photos to hold out, or a file with one name a line.
         test_every: Every Nth photo is held out if neither `test` nor the capture gives a list; 0
             holds out none.
-        calibration: The number of training photos to set aside to calibrate intervals on.
+        calibration: The number of training photos to set aside to calibrate intervals on, or their
+            names.
     """
 
     downscale: int | None = None
     test: Sequence[str] | Path | None = None
     test_every: int = 8
-    calibration: int = 0
+    calibration: int | Sequence[str] = 0
 
     def load(self, path: Path, cache: ImageCache | None = None) -> Capture:
         """The capture with this selection; `cache` as in `load_capture`."""

@@ -13,6 +13,7 @@ from lumigraph.app.run.files import is_number, read_json, shown, write_text
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.metrics import read_log
 from lumigraph.app.run.pictures import colored, thumbnail
+from lumigraph.app.run.plots import Axis, Line, Plot, figure
 from lumigraph.datasets import Frame
 from lumigraph.datasets.files import printable
 
@@ -175,33 +176,12 @@ def tile(value: str, noun: str) -> str:
 
 
 def _chart(log: Sequence[dict[str, Any]], key: str, title: str) -> str:
-    """A curve over steps as SVG; nothing if there are fewer than two points."""
+    """A curve over steps as a figure; nothing if there are fewer than two points."""
     points = [(e["step"], e[key]) for e in log if is_number(e.get(key))]
     if len(points) < 2:
         return ""
-    if key == "loss":
-        points = _smoothed(points)
-    left, right, top, bottom = 52.0, 470.0, 10.0, 150.0
-    first, last = points[0][0], points[-1][0]
-    low, high = min(v for _, v in points), max(v for _, v in points)
-    over, up = max(last - first, 1), (high - low) or 1.0
-    curve = " ".join(
-        f"{left + (s - first) / over * (right - left):.1f},"
-        f"{bottom - (v - low) / up * (bottom - top):.1f}"
-        for s, v in points
-    )
-    label = "{:,.0f}" if high >= 1000 else "{:.3g}"
-    return (
-        f'<figure><svg viewBox="0 0 480 175" role="img" aria-label="{escape(title)}">'
-        f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
-        f'<line class="axis" x1="{left}" y1="{top}" x2="{right}" y2="{top}"/>'
-        f'<polyline class="curve" points="{curve}"/>'
-        f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{label.format(high)}</text>'
-        f'<text x="{left - 6}" y="{bottom + 4}" text-anchor="end">{label.format(low)}</text>'
-        f'<text x="{left}" y="{bottom + 18}">{first:,}</text>'
-        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:,}</text>'
-        f"</svg><figcaption>{escape(title)}</figcaption></figure>"
-    )
+    steps, values = zip(*(_smoothed(points) if key == "loss" else points), strict=True)
+    return figure(Plot(title, Axis("step", "range"), Axis("", "range")), [Line(steps, values)])
 
 
 def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -212,7 +212,7 @@ def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) 
         "downscale": selection.downscale,
         "test": selection.test,
         "test_every": selection.test_every,
-        "calibration": selection.calibration,
+        "calibration": options.calibration or 0,
         "device": device,
         **({} if options.minutes is None else {"minutes": options.minutes}),
         **{name: value for name, value in options.changes.items() if value is not None},

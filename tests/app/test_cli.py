@@ -312,6 +312,24 @@ def test_views_set_aside_are_written_down_and_kept_on_resume(capture, tmp_path, 
     assert len(open_run(run.folder).capture().calibration) == 3
 
 
+def test_a_run_resumes_with_the_views_that_were_set_aside_whatever_is_chosen_now(
+    capture, tmp_path, monkeypatch
+):
+    order = TrainOptions(device="cpu", calibration=3, changes={"steps": 2})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lumigraph.datasets.load._chance", lambda name: name.encode())
+        session = start(capture, order, tmp_path / "run")
+        session.control.stop()
+        run = run_session(session)
+    aside = [frame.name for frame in run.capture().calibration]
+    assert aside != [frame.name for frame in load_capture(capture, calibration=3).calibration]
+    assert run.selection().calibration == aside
+    session = resume(capture, TrainOptions(), run.folder)
+    assert [frame.name for frame in session.capture.calibration] == aside
+    assert run_session(session).state == "finished"
+    assert inputs_of(run.selection().load(capture)) == run.record["inputs"]
+
+
 def test_what_is_set_aside_is_part_of_what_a_run_is_made_from(capture):
     whole = inputs_of(load_capture(capture))
     some, others = (inputs_of(load_capture(capture, calibration=count)) for count in (2, 3))
