@@ -21,7 +21,8 @@ from lumigraph.uncertainty.sparsification import (
     curve_of,
     mean_risk,
     ratio_of,
-    relative_curve,
+    relative,
+    rms_curve_of,
 )
 
 NLL_FLOOR = 1e-2
@@ -92,8 +93,8 @@ def view_metrics(
     mean, std, target = flattened(mean=mean, std=std, target=target)
     error = (mean - target).abs()
     by_std, by_error = ranking_of(std), ranking_of(error)
-    mae = relative_curve(error, by_std, by_error, "mae")
-    rmse = relative_curve(error, by_std, by_error, "rmse")
+    absolute = curve_of(error, by_std, by_error)
+    mae, rmse = relative(absolute), relative(rms_curve_of(error, by_std, by_error))
     return ViewMetrics(
         mae=float(error.double().mean()),
         rmse=math.sqrt(float(error.double().square().mean())),
@@ -103,7 +104,7 @@ def view_metrics(
         ause_rmse=area_of(rmse),
         ause_rmse_chance=chance_of(rmse),
         ause_rmse_ratio=ratio_of(rmse),
-        ause_published=area_published(curve_of(error, by_std, by_error)),
+        ause_published=area_published(absolute),
         spearman=_correlation(ranks(by_error), ranks(by_std)),
         pearson=_correlation(error.double(), std.double()),
         nll=nll(mean, std, target, floor=floor),

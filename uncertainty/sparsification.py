@@ -54,9 +54,13 @@ def sparsification(error: Tensor, uncertainty: Tensor, *, measure: Measure) -> C
         measure: Whether the error of what is left is its mean or the root of its mean square.
     """
     error, uncertainty = flattened(error=error, uncertainty=uncertainty)
-    if measure not in ("mae", "rmse"):
-        raise ValueError(f'measure should be "mae" or "rmse", but is {measure!r}')
-    return relative_curve(error, ranking_of(uncertainty), ranking_of(error), measure)
+    by, oracle = ranking_of(uncertainty), ranking_of(error)
+    match measure:
+        case "mae":
+            return relative(curve_of(error, by, oracle))
+        case "rmse":
+            return relative(rms_curve_of(error, by, oracle))
+    raise ValueError(f'measure should be "mae" or "rmse", but is {measure!r}')
 
 
 def ause(error: Tensor, uncertainty: Tensor, *, measure: Measure) -> float:
@@ -149,13 +153,14 @@ def curve_of(error: Tensor, by: Ranking, oracle: Ranking) -> Curve:
     return Curve(shares, _means_left(levelled(error, by)), _means_left(levelled(error, oracle)))
 
 
-def relative_curve(error: Tensor, by: Ranking, oracle: Ranking, measure: Measure) -> Curve:
-    """The curve of MAE or RMSE over that of all values, where that is not 0."""
-    if measure == "mae":
-        curve = curve_of(error, by, oracle)
-    else:
-        squares = curve_of(error.double().square(), by, oracle)
-        curve = Curve(squares.shares, squares.values.sqrt(), squares.oracle.sqrt())
+def rms_curve_of(error: Tensor, by: Ranking, oracle: Ranking) -> Curve:
+    """The root of the mean square of `error` over what is left, as `curve_of` has its mean."""
+    squares = curve_of(error.double().square(), by, oracle)
+    return Curve(squares.shares, squares.values.sqrt(), squares.oracle.sqrt())
+
+
+def relative(curve: Curve) -> Curve:
+    """The curve over the error of all values, where that is not 0."""
     whole = curve.oracle[0] if curve.oracle[0] > 0 else 1.0
     return Curve(curve.shares, curve.values / whole, curve.oracle / whole)
 

@@ -15,6 +15,7 @@ from lumigraph.app.commands.uncertainty import Asked, estimate_run, rate_of
 from lumigraph.app.run.estimate import Rate, stored_calibration, stored_confidence, stored_rate
 from lumigraph.app.run.folder import Run, clear_run, open_run
 from lumigraph.app.run.intervals import Promise
+from lumigraph.app.run.uncertainty_report import write_uncertainty_report
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import save_scene
 from lumigraph.render import render_color
@@ -158,6 +159,9 @@ def test_views_set_aside_give_intervals(calibrated: Run, capture: Path):
     assert "not calibrated, too" not in page
     assert made["test_views"] == "listed"  # the built-in scene names its own
     assert "The capture itself or the list given with --test names them" in page
+    by_rule = {**found, "intervals": {**made, "test_views": "every_nth"}}
+    page = write_uncertainty_report(calibrated, by_rule).read_text()
+    assert "They are every Nth photo of the same list" in page
 
     stored = stored_calibration(calibrated, scene)
     assert stored == Calibration.from_plain(made)
