@@ -220,9 +220,9 @@ def train(
         changes=changes,
     )
     if viewed:
-        from lumigraph.app.viewer.serve import Serving, train_viewed
+        from lumigraph.app.viewer.serve import ServeOptions, train_viewed
 
-        serving = Serving(host, port, open_browser)
+        serving = ServeOptions(host, port, open_browser)
         seen = train_viewed(capture, options, Path("runs"), resume, serving)
         if seen is None:
             raise typer.Exit(1)
@@ -248,10 +248,10 @@ def open_app(
 ) -> None:
     """Open the page: choose a capture, watch its reconstruction, fly through the scene."""
     _check_address(host, port)
-    from lumigraph.app.viewer.serve import Serving, run_app
+    from lumigraph.app.viewer.serve import ServeOptions, run_app
 
     interruptible()
-    run_app(folders or [], runs, Serving(host, port, open_browser, not no_token))
+    run_app(folders or [], runs, ServeOptions(host, port, open_browser, not no_token))
 
 
 @app.command()
@@ -268,7 +268,7 @@ def view(
     from lumigraph.app.viewer import serve
 
     interruptible()
-    serve.view(scene, runs, serve.Serving(host, port, open_browser, not no_token))
+    serve.view(scene, runs, serve.ServeOptions(host, port, open_browser, not no_token))
 
 
 app.command()(uncertainty)
@@ -408,7 +408,7 @@ def main() -> None:
 
 def _check_address(host: str, port: int) -> None:
     """Raises at once, before anything heavy is loaded, if the page cannot be served there."""
-    from lumigraph.app.viewer.ports import address_of, listen
+    from lumigraph.app.viewer.gate import address_of, listen
 
     listen(address_of(host), port).close()
 

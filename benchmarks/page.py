@@ -27,9 +27,9 @@ from visiting import FLAGS, address, browser_option, launched, opened, turned, w
 from lumigraph.app.commands.bench import generated_scene
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.viewer.controls import MODES
-from lumigraph.app.viewer.page import Page as Served
-from lumigraph.app.viewer.page import open_page
-from lumigraph.app.viewer.state import Desk
+from lumigraph.app.viewer.serve import Page as Served
+from lumigraph.app.viewer.serve import open_page
+from lumigraph.app.viewer.state import ViewerState
 from lumigraph.recon.files import save_ply
 
 SIZES = ((640, 360), (1280, 720))
@@ -52,7 +52,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_ply(generated_scene(asked.splats), folder / "scene.ply")
-        page = open_page(Desk([folder, *asked.capture], folder / "runs"), folder / "runs", port=0)
+        page = open_page(
+            ViewerState([folder, *asked.capture], folder / "runs"), folder / "runs", port=0
+        )
         try:
             result = _measured(asked, page)
         except RuntimeError as error:
@@ -82,8 +84,8 @@ def _arguments() -> argparse.Namespace:
 
 def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
     """The figures of each size; RuntimeError if they would not be what they are called."""
-    desk, url = served.desk, address(served.server.urls["control"], asked.page)
-    _begin(asked, desk)
+    viewer, url = served.viewer, address(served.server.urls["control"], asked.page)
+    _begin(asked, viewer)
     with sync_playwright() as playwright:
         browser = launched(playwright, asked.browser, asked.page)
         windows = {size: window_for(browser, url, size) for size in SIZES}
@@ -95,7 +97,7 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
                 found = turned(page, asked.page, size, asked.seconds)
                 runs[size].append({**_figures(found), "first_picture_s": seconds})
                 page.close()
-                if asked.train and not desk.training:
+                if asked.train and not viewer.jobs.training:
                     raise RuntimeError("The training ended meanwhile: take fewer --runs")
         browser.close()
     splats = None if asked.train else asked.splats
@@ -103,14 +105,14 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
     return about | {f"{width}x{height}": _over(runs[width, height]) for width, height in SIZES}
 
 
-def _begin(asked: argparse.Namespace, desk: Desk) -> None:
-    """Has the desk show what is to be looked at."""
+def _begin(asked: argparse.Namespace, viewer: ViewerState) -> None:
+    """Has the viewer show what is to be looked at."""
     kind = "capture" if asked.train else "ply"
-    sources = [source["id"] for source in desk.sources() if source["kind"] == kind]
+    sources = [source["id"] for source in viewer.library.as_dicts() if source["kind"] == kind]
     if asked.train:
-        desk.start(sources[-1] if asked.capture else "demo:full", TrainOptions(preset="standard"))
+        viewer.start(sources[-1] if asked.capture else "demo:full", TrainOptions(preset="standard"))
     else:
-        desk.show(sources[0])
+        viewer.show(sources[0])
 
 
 def _figures(found: dict[str, Any]) -> dict[str, float | None]:

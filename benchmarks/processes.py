@@ -20,8 +20,8 @@ from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import Session, run_session
 from lumigraph.app.training.start import start
 from lumigraph.app.viewer.jobs.worker import of_demo
-from lumigraph.app.viewer.page import open_page
-from lumigraph.app.viewer.state import Desk
+from lumigraph.app.viewer.serve import open_page
+from lumigraph.app.viewer.state import ViewerState
 from lumigraph.datasets.demo import DemoSize
 
 Mark = dict[str, float]
@@ -77,26 +77,26 @@ def serve(pipe: Connection, scene: DemoSize, order: TrainOptions) -> None:
     """
     with tempfile.TemporaryDirectory() as name, suppress(EOFError, BrokenPipeError):
         runs = Path(name)
-        page = open_page(Desk([], runs), runs, port=0)
+        page = open_page(ViewerState([], runs), runs, port=0)
         try:
             pipe.send(page.server.urls["control"])
             while True:
                 wish = pipe.recv()
                 if wish == "start":
-                    page.desk.start(f"demo:{scene}", order)
+                    page.viewer.start(f"demo:{scene}", order)
                 else:
-                    pipe.send(_arrival(page.desk, wish))
+                    pipe.send(_arrival(page.viewer, wish))
         finally:
             page.close()
 
 
-def _arrival(desk: Desk, step: int) -> Mark:
+def _arrival(viewer: ViewerState, step: int) -> Mark:
     """The mark when the training has come to that step; RuntimeError if it ended before."""
     version = -1
     while True:
-        version = desk.wait(version)
+        version = viewer.wait(version)
         # Looked at without `state`, which makes curves of it each time: this is to cost nothing.
-        job, pid = desk._trainings.job, desk._trainings.pid
+        job, pid = viewer.jobs.job, viewer.jobs.pid
         if job is None or job.state in ("waiting", "loading"):
             continue
         if pid is None or job.state != "training":

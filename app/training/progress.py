@@ -1,7 +1,6 @@
 """How far a session is, drawn on the terminal from its events."""
 
 import threading
-from collections import deque
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from lumigraph.app.training.events import (
     Subscription,
     Trouble,
 )
+from lumigraph.app.training.rate import StepRate
 from lumigraph.datasets.files import printable
 from lumigraph.recon import Try
 
@@ -26,47 +26,6 @@ REDRAW_SECONDS = 0.25
 
 PLAIN_LINES = 10
 """Over a whole training, where the output is no terminal."""
-
-RATE_SECONDS = 5.0
-"""Over which the rate is measured: long enough to be steady, short enough to follow the scene."""
-
-WARM_PART, WARM_STEPS, LEFT_SECONDS = 50, 200, 2.0
-"""The first of so many parts of the steps, or so many, say nothing of the others: they decode their
-photos and fill caches. The time left is told once steps were measured after those for
-`LEFT_SECONDS`, or as many as they were."""
-
-
-class StepRate:
-    """How fast steps are taken lately, and how long those that are left will take.
-
-    Attributes:
-        rate: Steps per second over the last `RATE_SECONDS`; None before there are two.
-        left: Seconds to the last step; None until that can be told.
-    """
-
-    def __init__(self, warm: int = 0) -> None:
-        """Of nothing yet; at least `warm` steps say nothing of the others."""
-        self.rate: float | None = None
-        self.left: float | None = None
-        self._warm, self._first = warm, -1
-        self._measured: int | None = None  # the step from which on the time left is measured
-        self._recent: deque[tuple[float, int]] = deque()
-
-    def add(self, step: int, steps: int, seconds: float) -> None:
-        """Takes note of a step of so many, and when it was over."""
-        self._first = step if self._first < 0 else self._first
-        self._recent.append((seconds, step))
-        while len(self._recent) > 2 and seconds - self._recent[0][0] > RATE_SECONDS:
-            self._recent.popleft()
-        (start, first), part = self._recent[0], min(steps // WARM_PART, WARM_STEPS)
-        if seconds > start:
-            self.rate = (step - first) / (seconds - start)
-        if self._measured is None:
-            if step - self._first >= max(self._warm, part):
-                self._measured = step
-                self._recent = deque([(seconds, step)])
-        elif self.rate and (seconds - start >= LEFT_SECONDS or step - self._measured >= part):
-            self.left = (steps - step) / self.rate
 
 
 class _Left(ProgressColumn):

@@ -1,30 +1,30 @@
-"""The user interface as data: what can be set and pressed, which both pages draw.
+"""The controls and numbers of the pages, as data that both pages draw.
 
-A control is a plain dict: `id`, `kind`, `label`, `group`, `where` ("desk" if the server acts on it,
-"page" if the page does), and, as its kind needs, `value`, `options`, `low`, `high`, `step`, `hint`,
-`why` it can never be used, `enabled`, `slot` (one name for those that take turns in one place),
-`when` (it does something while each of these settings of the page is one of these values); an
-option may have a `why` it cannot be chosen now. Kinds: choice, number, slider, check, color,
-button, upload, progress.
+A control is a plain dict: `id`, `kind`, `label`, `group`, `where` ("server" if the server acts on
+it, "page" if the page does), and, as its kind needs, `value`, `options`, `low`, `high`, `step`,
+`hint`, `why` it can never be used, `enabled`, `slot` (one name for controls that take turns in one
+place), `when` (the control acts only while each of these settings of the page has one of these
+values). An option may have a `why` it cannot be chosen now. Kinds: choice, number, slider, check,
+color, button, upload, progress.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lumigraph.app.console import duration
-from lumigraph.app.viewer.legend import UNKNOWN
-from lumigraph.app.viewer.readouts import LIVE
+from lumigraph.app.viewer.jobs.job import RUNNING
+from lumigraph.app.viewer.pixel import UNKNOWN
 from lumigraph.recon import Optimizer
 
 Control = dict[str, Any]
 
-MAKE, LOOK, COMPARE = "Make", "Look", "Compare"
+TRAIN, VIEW, COMPARE = "Train", "View", "Compare"
 
 UNBUILT = {
     "method": ("Method", "Gaussian splats", "Radiance fields are not built yet."),
     "processes": ("Processes", "1", "Training in several processes is not built yet."),
 }
-"""What there is only one of so far: shown greyed, with the reason."""
+"""Settings with only one option so far: they are greyed, with the reason."""
 
 MODES = {
     "color": "Colour",
@@ -37,7 +37,7 @@ MODES = {
     "confidence": "Confidence",
 }
 RANGED = ["depth", "opacity", "uncertainty", "confidence"]
-"""The modes that show numbers by colours."""
+"""The modes that show numbers by a colour map."""
 
 OPTIMIZERS: dict[Optimizer, str] = {
     "adam": "Adam",
@@ -46,7 +46,7 @@ OPTIMIZERS: dict[Optimizer, str] = {
 }
 MAPS = {"turbo": "Turbo", "viridis": "Viridis", "gray": "Grey"}
 AXES = {
-    "scene": "As the capture says",
+    "scene": "As in the capture",
     "x": "+x",
     "-x": "-x",
     "y": "+y",
@@ -67,276 +67,228 @@ KEYS = [
     {"key": "K", "id": "screenshot"},
     {"key": "Escape", "id": "leave"},
 ]
-"""Which key uses which control of the page: sets it to `value`, or turns a check, takes the next of
-a choice, presses a button."""
+"""The keys of the page's controls. A key sets its control to `value`; without one it toggles a
+check, takes the next option of a choice, or presses a button."""
 
 
-def desk_controls(
+def server_controls(
     form: dict[str, Any], state: dict[str, Any], sources: Sequence[dict[str, Any]]
 ) -> list[Control]:
-    """The controls that the server acts on, as they are now.
+    """The controls on which the server acts, as they are now.
 
     Args:
-        form: What is chosen for the next run, see `Board`.
-        state: Of the desk.
-        sources: What can be chosen.
+        form: The settings of the next run, see `Actions`.
+        state: As `ViewerState` describes it.
+        sources: The sources that can be chosen.
     """
     chosen = next((source for source in sources if source["id"] == form["source"]), None)
     kind = None if chosen is None else chosen["kind"]
     job = state.get("current") or {}
-    running = job.get("state") in LIVE
+    running = job.get("state") in RUNNING
     training = job.get("state") in ("training", "paused")
-    paused = job.get("state") == "paused"
-    options = [_option(source["id"], source["name"]) for source in sources]
+    pause = ("resume", "Resume") if job.get("state") == "paused" else ("pause", "Pause")
+    following = (state.get("shown") or {}).get("following", True)
+    names = {source["id"]: source["name"] for source in sources}
+    progress = {"value": _done(job), "hint": _progress_text(job), "enabled": running}
+    follow = {"enabled": running and not following}
     return [
-        _control(MAKE, "choice", "source", "Capture or run", value=form["source"], options=options),
-        _control(
-            MAKE,
-            "button",
-            "refresh",
-            "Look again",
-            hint="For captures and runs that have come into the folders meanwhile.",
-        ),
-        _control(MAKE, "upload", "upload", "Upload photos, a zip or a PLY"),
+        _choice("source", "Capture or run", form["source"], names),
+        _button("rescan", "Rescan", hint="Finds captures and runs that are new in the folders."),
+        _control("upload", "upload", "Upload photos, a zip or a PLY"),
         *_plan_controls(form, enabled=kind == "capture"),
-        _control(MAKE, "button", "start", "Start", enabled=kind == "capture"),
-        _control(MAKE, "button", "open", "Open", enabled=kind in ("run", "ply")),
-        _control(MAKE, "button", "go_on", "Go on", enabled=bool(chosen and chosen.get("stopped"))),
-        _control(
-            MAKE,
-            "progress",
-            "progress",
-            "Progress",
-            value=_done(job),
-            hint=_progress_text(job),
-            enabled=running,
+        _button("start", "Start", enabled=kind == "capture"),
+        _button("open", "Open", enabled=kind in ("run", "ply")),
+        _button(
+            "resume_run",
+            "Resume run",
+            enabled=bool(chosen and chosen.get("stopped")),
+            hint="Goes on with a run that was stopped.",
         ),
-        _control(
-            MAKE,
-            "button",
-            "resume" if paused else "pause",
-            "Resume" if paused else "Pause",
-            slot="pause",
-            enabled=training,
+        _control("progress", "progress", "Progress", **progress),
+        _button(*pause, slot="pause", enabled=training),
+        _button("checkpoint", "Checkpoint", enabled=training),
+        _button("stop", "Stop", enabled=running),
+        _button("follow", "Show the training", hint="Shows its scene again.", **follow),
+        *(
+            _button(f"cancel:{other['id']}", f"Cancel {other['name']}")
+            for other in state.get("jobs", [])
+            if other["state"] == "waiting"
         ),
-        _control(MAKE, "button", "checkpoint", "Checkpoint", enabled=training),
-        _control(MAKE, "button", "stop", "Stop", enabled=running),
-        _control(
-            MAKE,
-            "button",
-            "follow",
-            "Back to the training",
-            enabled=running and not (state.get("shown") or {}).get("following", True),
-            hint="Shows its scene again, after another one was opened.",
-        ),
-        *(_waiting(other) for other in state.get("jobs", []) if other["state"] == "waiting"),
         *_live_controls(job, enabled=training),
-        *_unbuilt(),
-    ]
-
-
-def _unbuilt() -> list[Control]:
-    """What cannot be chosen yet: after all that can, so that it stands in nobody's way."""
-    return [
-        _control(
-            MAKE,
-            "choice",
-            name,
-            label,
-            value=only,
-            options=[_option(only, only)],
-            enabled=False,
-            why=why,
-        )
-        for name, (label, only, why) in UNBUILT.items()
+        # Last, so that settings without a choice are in nobody's way.
+        *(
+            _choice(name, label, only, {only: only}, enabled=False, why=why)
+            for name, (label, only, why) in UNBUILT.items()
+        ),
     ]
 
 
 def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
-    presets = [_option(name, name) for name in ("quick", "standard", "high")]
+    """The settings of the next run."""
+    presets = {name: name.capitalize() for name in ("quick", "standard", "high")}
+    optimizers = {str(name): label for name, label in OPTIMIZERS.items()}
     return [
+        _choice("preset", "Preset", form["preset"], presets, enabled=enabled),
         _control(
-            MAKE,
-            "choice",
-            "preset",
-            "Preset",
-            value=form["preset"],
-            options=presets,
-            enabled=enabled,
-        ),
-        _control(
-            MAKE,
             "number",
             "minutes",
-            "Minutes (0: as the preset)",
+            "Minutes (0: preset)",
             value=form["minutes"],
             low=0,
             high=1440,
             step=1,
             enabled=enabled and form["optimizer"] == "adam",
-            hint="The preset's schedule is stretched to take about so long on this machine. Only "
-            "with Adam, in whose steps it is counted.",
+            hint="The number of steps is chosen so that the training takes about this time here. "
+            "Only with Adam.",
         ),
-        _control(
-            MAKE,
-            "choice",
+        _choice(
             "optimizer",
             "Optimizer",
-            value=form["optimizer"],
-            options=_options({str(name): label for name, label in OPTIMIZERS.items()}),
+            form["optimizer"],
+            optimizers,
             enabled=enabled,
-            hint="The second ends with steps that know how each splat bends the picture. The "
-            "third takes two thirds of the steps, then five iterations, of up to minutes each.",
+            hint="Levenberg-Marquardt uses the curvature of each splat in the last part of the "
+            "training. After two thirds of the steps 3DGS-LM does five "
+            "iterations, which may take minutes.",
         ),
         _control(
-            MAKE,
             "number",
             "downscale",
-            "Smaller photos (0: as needed)",
+            "Downscale (0: automatic)",
             value=form["downscale"],
             low=0,
             high=64,
             step=1,
             enabled=enabled,
+            hint="Divides the width and height of the photos.",
         ),
     ]
 
 
 def _live_controls(job: dict[str, Any], *, enabled: bool) -> list[Control]:
-    """What can be changed while it trains."""
-    degrees = [_option(str(degree), str(degree)) for degree in range(4)]
+    """The settings that can be changed during a training."""
+    degrees = {str(degree): str(degree) for degree in range(4)}
     plan = job.get("plan") or {}
     return [
         _control(
-            MAKE,
             "number",
             "splat_limit",
-            "Most splats",
+            "Splat limit",
             value=plan.get("splat_limit", 1_000_000),
             low=0,
             high=20_000_000,
             step=1000,
             enabled=enabled,
         ),
-        _control(
-            MAKE,
-            "choice",
+        _choice(
             "degree",
-            "Colour harmonics",
-            value=str(plan.get("degree", 3)),
-            options=degrees,
+            "SH degree",
+            str(plan.get("degree", 3)),
+            degrees,
             enabled=enabled,
-            hint="Their degree: 0 is one colour from all sides, 3 shows shine.",
+            hint="Degree of the spherical harmonics: with 0 a splat has the same colour from all "
+            "sides, with 3 it can show reflections.",
         ),
         _control(
-            MAKE,
             "slider",
             "ssim_weight",
-            "Structure in the loss",
+            "SSIM weight",
             value=plan.get("ssim_weight", 0.2),
             low=0.0,
             high=1.0,
             step=0.05,
             enabled=enabled,
-            hint="Part of the loss that is structural similarity; the rest is the difference.",
+            hint="Weight of the structural similarity in the loss; the rest is the L1 difference.",
         ),
     ]
 
 
-def _waiting(job: dict[str, Any]) -> Control:
-    return _control(MAKE, "button", f"cancel:{job['id']}", f"Cancel {job['name']}")
-
-
 def page_controls(*, confidence: bool = True) -> list[Control]:
-    """The controls that a page acts on by itself.
+    """The controls on which the page itself acts.
 
     Args:
-        confidence: Whether it is known how far each splat of the scene can be trusted.
+        confidence: Whether the confidence of the scene's splats is known.
     """
+    return [*_view_controls(confidence), *_compare_controls()]
+
+
+def _view_controls(confidence: bool) -> list[Control]:
     modes = _options(MODES)
     if not confidence:
         next(m for m in modes if m["value"] == "confidence")["why"] = UNKNOWN
-    ranged = {"mode": RANGED}
-    chosen = {**ranged, "auto_range": [False]}
-    return [
-        _page(LOOK, "choice", "mode", "Show", value="color", options=modes),
-        _page(
-            LOOK, "choice", "map", "Colour map", value="turbo", options=_options(MAPS), when=ranged
-        ),
-        _page(LOOK, "check", "auto_range", "Range as seen", value=True, when=ranged),
-        _page(LOOK, "number", "low", "From", value=0.0, low=-1e6, high=1e6, step=0.1, when=chosen),
-        _page(LOOK, "number", "high", "To", value=1.0, low=-1e6, high=1e6, step=0.1, when=chosen),
-        _page(
-            LOOK,
+    ranged, uncertainty = {"mode": RANGED}, {"mode": ["uncertainty"]}
+    chosen: dict[str, Any] = {**ranged, "auto_range": [False]}
+    ends: dict[str, Any] = {"low": -1e6, "high": 1e6, "step": 0.1, "when": chosen}
+    part: dict[str, Any] = {"low": 0.0, "high": 1.0, "step": 0.05, "when": uncertainty}
+    controls = [
+        _control("choice", "mode", "Show", value="color", options=modes),
+        _choice("map", "Colour map", "turbo", MAPS, when=ranged),
+        _control("check", "auto_range", "Automatic range", value=True, when=ranged),
+        _control("number", "low", "From", value=0.0, **ends),
+        _control("number", "high", "To", value=1.0, **ends),
+        _control(
             "slider",
             "over",
             "Colours over uncertainty",
             value=0.0,
-            low=0.0,
-            high=1.0,
-            step=0.05,
-            when={"mode": ["uncertainty"]},
-            hint="0 shows uncertainty alone, 1 the colours alone.",
+            hint="0 shows the uncertainty alone, 1 the colours alone.",
+            **part,
         ),
-        _page(
-            LOOK,
+        _control(
             "number",
             "threshold",
-            "Uncertain from",
+            "Threshold",
             value=0.0,
-            low=0,
-            high=1,
-            step=0.005,
-            when={"mode": ["uncertainty"]},
-            hint="Where colours are surer than this, they are shown as they are. 0.05 is a "
+            hint="Pixels with less uncertainty than this are shown in their colours. 0.05 is a "
             "twentieth of the way from black to white.",
+            **{**part, "step": 0.005},
         ),
-        _page(LOOK, "check", "own_background", "The scene's own background", value=True),
-        _page(
-            LOOK,
+        _control("check", "own_background", "The scene's own background", value=True),
+        _control(
             "color",
             "background",
             "Background",
             value="#000000",
             when={"own_background": [False]},
         ),
-        _page(LOOK, "slider", "fov", "Field of view", value=50, low=10, high=120, step=1),
-        _page(LOOK, "choice", "up", "Up", value="scene", options=_options(AXES)),
-        _page(LOOK, "slider", "resolution", "Resolution", value=1.0, low=0.25, high=2.0, step=0.25),
-        _page(LOOK, "check", "fly", "Fly", value=False, hint="The mouse turns the head in place."),
-        _page(LOOK, "button", "reset", "Reset view"),
-        _page(LOOK, "button", "screenshot", "Take a picture"),
-        _page(COMPARE, "check", "cameras", "Show the capture's cameras", value=True),
-        _page(
-            COMPARE,
-            "choice",
-            "compare",
-            "Photo",
-            value="slider",
-            options=_options(COMPARISONS),
-            hint="Click a camera to stand there.",
-        ),
-        _page(COMPARE, "slider", "amount", "How much", value=0.5, low=0.0, high=1.0, step=0.01),
-        _page(COMPARE, "button", "previous", "Previous camera"),
-        _page(COMPARE, "button", "next", "Next camera"),
-        _page(COMPARE, "button", "leave", "Leave the camera"),
+        _control("slider", "fov", "Field of view", value=50, low=10, high=120, step=1),
+        _choice("up", "Up axis", "scene", AXES),
+        _control("slider", "resolution", "Resolution", value=1.0, low=0.25, high=2.0, step=0.25),
+        _control("check", "fly", "Fly", value=False, hint="The mouse turns the camera in place."),
+        _button("reset", "Reset view"),
+        _button("screenshot", "Save picture"),
     ]
+    return [{**control, "where": "page", "group": VIEW} for control in controls]
 
 
-def _control(group: str, kind: str, name: str, label: str, **more: Any) -> Control:
-    return {"where": "desk", "group": group, "kind": kind, "id": name, "label": label, **more}
+def _compare_controls() -> list[Control]:
+    hint = "Click a camera to look from there."
+    controls = [
+        _control("check", "cameras", "Show the capture's cameras", value=True),
+        _choice("compare", "Compare with the photo", "slider", COMPARISONS, hint=hint),
+        _control("slider", "amount", "Amount", value=0.5, low=0.0, high=1.0, step=0.01),
+        _button("previous", "Previous camera"),
+        _button("next", "Next camera"),
+        _button("leave", "Leave the camera"),
+    ]
+    return [{**control, "where": "page", "group": COMPARE} for control in controls]
 
 
-def _page(group: str, kind: str, name: str, label: str, **more: Any) -> Control:
-    return {**_control(group, kind, name, label, **more), "where": "page"}
+def _control(kind: str, name: str, label: str, **more: Any) -> Control:
+    """A control of the server; page controls change `where` and `group`."""
+    return {"where": "server", "group": TRAIN, "kind": kind, "id": name, "label": label, **more}
 
 
-def _option(value: str, label: str) -> dict[str, str]:
-    return {"value": value, "label": label}
+def _button(name: str, label: str, **more: Any) -> Control:
+    return _control("button", name, label, **more)
+
+
+def _choice(name: str, label: str, value: str, options: dict[str, str], **more: Any) -> Control:
+    return _control("choice", name, label, value=value, options=_options(options), **more)
 
 
 def _options(named: dict[str, str]) -> list[dict[str, str]]:
-    return [_option(value, label) for value, label in named.items()]
+    return [{"value": value, "label": label} for value, label in named.items()]
 
 
 def _done(job: dict[str, Any]) -> float:
@@ -345,13 +297,38 @@ def _done(job: dict[str, Any]) -> float:
 
 
 def _progress_text(job: dict[str, Any]) -> str:
-    """What is going on, in a few words."""
+    """The state of the current job in a few words."""
     state = job.get("state")
     if state in (None, "waiting"):
-        return "Nothing in work"
+        return "No training"
     if state == "training" and job.get("steps"):
         left = job.get("seconds_left")
         rest = "" if left is None else f", {duration(left)} left"
         return f"Step {job.get('step', 0):,} of {job['steps']:,}{rest}"
-    words = {"loading": "Reading the photos", "evaluating": "Comparing with the held-out photos"}
+    words = {"loading": "Reading the photos", "evaluating": "Comparing with the test photos"}
     return words.get(state, str(state).capitalize())
+
+
+def readouts(current: dict[str, Any] | None, shown: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The names and numbers that both pages show beside the picture.
+
+    They are those of the training that is shown, or else of the scene that was opened.
+
+    Args:
+        current: The details of the current job, or of the last one.
+        shown: The description of the scene that is shown.
+    """
+    source = shown or {}
+    if current and current["state"] in RUNNING and source.get("following", True):
+        source = current
+    of = f" of {source['steps']:,}" if source.get("steps") else ""
+    kinds: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("Step", "step", lambda step: f"{step:,}{of}"),
+        ("Loss", "loss", "{:.4f}".format),
+        ("PSNR", "psnr", "{:.2f} dB".format),
+        ("SSIM", "ssim", "{:.4f}".format),
+        ("Splats", "splats", "{:,}".format),
+        ("Steps per second", "steps_per_second", "{:.1f}".format),
+        ("Training time", "seconds", duration),
+    ]
+    return [(name, text(source[key])) for name, key, text in kinds if source.get(key) is not None]

@@ -1,14 +1,15 @@
-"""Who may come in: which hosts, origins, tokens and cookies the page's server accepts.
+"""Access to the page: the hosts, origins, tokens, cookies and addresses that the server accepts.
 
-The address that a person is given holds a token. Opening it exchanges the token for a cookie that
+The address that a person opens holds a token. Opening it exchanges the token for a cookie that
 scripts cannot read, so that the token stays neither in the address bar nor in links that leave the
-page. Two checks keep other pages of the same browser out: `Host` must be a name of this server,
-which a page that points its own name here (DNS rebinding) cannot send, and a socket's `Origin`
-must be that host, because browsers let any page open a socket to anywhere and send our cookie
-along. Cookies know nothing of ports: on a machine that several people share, somebody else's server
-under the same name would be sent ours by a browser that visits it.
+page. Two checks keep other pages of the same browser out. `Host` must be a name of this server: a
+page that points its own name here (DNS rebinding) sends another. The `Origin` of a socket must be
+that host: browsers let any page open a socket to anywhere, and send our cookie along. Cookies do
+not depend on the port: on a machine that several people share, a browser that visits another
+server under the same name sends it our cookie, too.
 """
 
+import errno
 import hmac
 import re
 import secrets
@@ -17,22 +18,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from lumigraph.app.viewer.ports import Address
+Address = IPv4Address | IPv6Address
 
 Role = Literal["control", "view"]
-"""Whether a person may change things or only look."""
+"""Clients in control may change things; those with the role "view" are guests, who only look."""
 
 PAGES = ("/", "/light", "/full")
 
 FORBIDDEN = frozenset({"websocket", "playbackPath"})
-"""Parameters by which viser's page would take its scene, and scripts, from another server."""
+"""Parameters with which viser's page would load its scene, and scripts, from another server."""
 
 COOKIE_SECONDS = 7 * 24 * 3600
 """Longer than a reconstruction; the secret in the cookie dies with the server anyway."""
@@ -49,7 +50,11 @@ VISER = (
     "font-src 'self' data:; connect-src 'self' {sockets} blob: data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""What viser's page needs: it is one file with scripts, styles, WebAssembly and workers inside."""
+"""The policy that viser's page needs: it is one file with scripts, styles, WebAssembly and
+workers."""
+
+PORTS = 100
+"""The number of ports that are tried one after the other; nobody runs that many pages."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -63,15 +68,15 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """What a server accepts.
+    """The secrets and names that a server accepts.
 
     Attributes:
-        address: What it is bound to.
-        tokens: What opens the page in each role; if empty, everybody who reaches it controls it.
-        cookies: What a browser holds after that, by role. One secret for each role, however many
-            browsers come, so that nobody can fill a table of sessions or push others out of it.
+        address: The address that the server is bound to.
+        tokens: The token of each role; if empty, everybody who reaches the server is in control.
+        cookies: The cookie of each role, which a browser gets for the token. All browsers of a role
+            have the same, so that nobody can fill a table of sessions or push others out of it.
         names: Names of the server other than addresses, in lower case.
-        refused: How often it refused, by the reason; nothing of what was sent is kept.
+        refused: The number of refusals by their reason; nothing of the requests is kept.
     """
 
     address: Address
@@ -83,7 +88,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Visit:
-    """A request that passed: who asks for what, by which `Host`."""
+    """A request that was accepted: its role, path and `Host`, and whether it opens a socket."""
 
     role: Role
     path: str
@@ -92,11 +97,14 @@ class Visit:
 
 
 def make_gate(address: Address, *, token: bool) -> Gate:
-    """The gate of a server on this address; ValueError if it would be open to other machines."""
+    """The gate of a server on this address.
+
+    Raises ValueError if other machines could enter without a token.
+    """
     if not token and not address.is_loopback:
         raise ValueError(
-            f"Without a token the page can only be served on 127.0.0.1, not on {address}: whoever "
-            "reached it could control it. Keep the token, or drop the host"
+            f"Without a token the page can only be served on 127.0.0.1, not on {address}, where "
+            "everybody could control it: leave out --no-token or --host"
         )
     roles: tuple[Role, ...] = ("control", "view") if token else ()
     names = {"localhost"}
@@ -111,16 +119,16 @@ def make_gate(address: Address, *, token: bool) -> Gate:
 
 
 def enter(gate: Gate, request: Request) -> Visit | Response:
-    """The visit, or what the visitor is answered instead: a refusal, or the way in."""
+    """The visit if the request is accepted, else the response: a refusal, or a redirection."""
     match = HOST.fullmatch(_only(request.headers, "Host").lower())
     if match is None or not _known(gate, match[1]):
-        return refuse(gate, HTTPStatus.FORBIDDEN, "This server does not go by that host name")
+        return refuse(gate, HTTPStatus.FORBIDDEN, "This server does not have that host name")
     host = match[0]
     path, _, query = request.path.partition("?")
     try:
         asked = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=16))
     except ValueError:
-        return refuse(gate, HTTPStatus.BAD_REQUEST, "There is too much after the question mark")
+        return refuse(gate, HTTPStatus.BAD_REQUEST, "The address has too many parameters")
     upgrade = bool(request.headers.get_all("Upgrade"))
     if FORBIDDEN & asked.keys():
         # viser's page writes its own into the address bar, so a reload and a bookmark have them.
@@ -128,31 +136,31 @@ def enter(gate: Gate, request: Request) -> Visit | Response:
             return refuse(gate, HTTPStatus.BAD_REQUEST, "That parameter is not allowed here")
         return _onward(path, {k: value for k, value in asked.items() if k not in FORBIDDEN})
     if upgrade and _only(request.headers, "Origin") not in (f"http://{host}", f"https://{host}"):
-        return refuse(gate, HTTPStatus.FORBIDDEN, "Sockets are only for this server's own pages")
+        return refuse(gate, HTTPStatus.FORBIDDEN, "Only pages of this server may open sockets")
     name = f"lumigraph_{match[2] or 80}"
     if "token" in asked and not upgrade:
         return _exchange(gate, path, asked, name)
     role = _role(gate, request.headers, name)
     if role is None:
-        sentence = "Open the address with ?token= in it that was shown when the page was started"
+        sentence = "Open the address with ?token= in it that was printed when the page was started"
         return refuse(gate, HTTPStatus.UNAUTHORIZED, sentence)
     return Visit(role, path, host, upgrade)
 
 
 def refuse(gate: Gate, status: HTTPStatus, sentence: str) -> Response:
-    """The answer that says no, and why; it is counted."""
+    """The response that refuses a request, with the reason; the refusal is counted."""
     gate.refused[sentence] += 1
     return answer(status, f"{sentence}.\n".encode(), "text/plain; charset=utf-8")
 
 
 def answer(status: HTTPStatus, body: bytes, kind: str, host: str = "") -> Response:
-    """A response with every header that keeps a page of ours to itself, see `sealed`."""
+    """A response with the headers that isolate our pages from others, see `sealed`."""
     headers = Headers({"Content-Type": kind, "Content-Length": str(len(body))})
     return sealed(Response(status.value, status.phrase, headers, body), STRICT, host)
 
 
 def sealed(response: Response, policy: str, host: str) -> Response:
-    """The response with these headers added; `host` is where its page may open sockets."""
+    """The response with isolating headers added; its page may open sockets to `host` alone."""
     sockets = f"ws://{host} wss://{host}" if host else ""  # older Safari does not count as 'self'
     response.headers["Content-Security-Policy"] = policy.format(sockets=sockets)
     for name, value in HEADERS.items():
@@ -161,11 +169,11 @@ def sealed(response: Response, policy: str, host: str) -> Response:
 
 
 def _known(gate: Gate, name: str) -> bool:
-    """Whether the server goes by this host name.
+    """Whether this is a host name of the server.
 
-    Bound to all interfaces it goes by any address, also one that a router or a container host
+    A server on all interfaces accepts every address, also one that a router or a container host
     translates. That lets no other page in: rebinding needs a name, and a page that was loaded from
-    an address is served by whoever has that address.
+    an address comes from the machine of that address.
     """
     if name in gate.names:
         return True
@@ -185,10 +193,14 @@ def _only(headers: Headers, name: str) -> str:
 
 
 def _exchange(gate: Gate, path: str, asked: dict[str, str], name: str) -> Response:
-    """The way on to the page without the token in its address, and the cookie for it."""
+    """The redirection to the page without the token in its address, with the cookie."""
     role = _holder(gate.tokens, asked.pop("token"))
     if gate.tokens and role is None:
-        return refuse(gate, HTTPStatus.FORBIDDEN, "That token is not, or no longer, valid")
+        return refuse(
+            gate,
+            HTTPStatus.FORBIDDEN,
+            "That token is not valid: open the address that was printed last",
+        )
     response = _onward(path, asked)
     if role is not None:
         response.headers["Set-Cookie"] = (
@@ -198,7 +210,7 @@ def _exchange(gate: Gate, path: str, asked: dict[str, str], name: str) -> Respon
 
 
 def _onward(path: str, asked: Mapping[str, str]) -> Response:
-    """The way on to a page of ours with these parameters."""
+    """The redirection to a page of ours with these parameters."""
     rest = f"?{urlencode(asked, errors='replace')}" if asked else ""
     response = answer(HTTPStatus.SEE_OTHER, b"", "text/plain; charset=utf-8")
     response.headers["Location"] = (path if path in PAGES else "/") + rest
@@ -206,10 +218,10 @@ def _onward(path: str, asked: Mapping[str, str]) -> Response:
 
 
 def _role(gate: Gate, headers: Headers, name: str) -> Role | None:
-    """The role by the cookie of this name; None if there is no valid one.
+    """The role by the cookie of this name; None if there is no valid cookie.
 
-    The name has the port that the browser sees, because servers on other ports of the same host
-    share its cookies. They are split by hand: Python's parser gives up on all where one is odd.
+    The name holds the port that the browser sees, because servers on other ports of the same host
+    share its cookies. Python's parser is not used: one malformed cookie makes it drop all.
     """
     if not gate.tokens:
         return "control"
@@ -221,10 +233,57 @@ def _role(gate: Gate, headers: Headers, name: str) -> Role | None:
 
 
 def _holder(secrets_of: Mapping[Role, str], value: str) -> Role | None:
-    """The role whose secret this is, found in a time that tells nothing about the secrets."""
+    """The role with this secret, found in a time that tells nothing about the secrets."""
     given = value.encode("utf-8", "surrogatepass")
     found: Role | None = None
     for role, secret in secrets_of.items():
         if hmac.compare_digest(secret.encode(), given):
             found = role
     return found
+
+
+# Addresses and ports -----------------------------------------------------------------------------
+
+
+def address_of(host: str) -> Address:
+    """The address to bind to. Of names only localhost is taken: to look up others can take long."""
+    try:
+        return ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise OSError(
+            f"The page cannot be served on {host!r}: give an address of this machine, such as "
+            "127.0.0.1 or 0.0.0.0, or localhost"
+        ) from None
+
+
+def reached(address: Address) -> Address:
+    """The address at which this machine itself reaches a server on `address`."""
+    if not address.is_unspecified:
+        return address
+    return ip_address("127.0.0.1" if address.version == 4 else "::1")
+
+
+def literal(address: Address) -> str:
+    """An address as it is written in a URL."""
+    return str(address) if address.version == 4 else f"[{address}]"
+
+
+def listen(address: Address, port: int) -> socket.socket:
+    """A listening socket on the first free port; OSError if there is none.
+
+    viser itself would change the port silently, and wait for ever on an address that it cannot use.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    if not 0 <= port < 65536:
+        raise OSError(f"{port} is not a port: give one from 0 to 65535")
+    last = min(port + PORTS, 65536) if port else 1
+    for number in range(port, last):
+        try:
+            return socket.create_server((str(address), number), family=family)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise OSError(
+                    f"The page cannot be served on {address}, port {number} "
+                    f"({error.strerror or error}): give another --host or --port"
+                ) from None
+    raise OSError(f"No port from {port} to {last - 1} is free on {address}: give another --port")

@@ -5,8 +5,9 @@ Pages name a source by its id, never by a path, so nothing can be asked for that
 
 import json
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -14,8 +15,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from lumigraph.app.run.folder import FORMAT
+from lumigraph.app.run.folder import FORMAT, Run
+from lumigraph.app.training.inputs import inputs_of
+from lumigraph.datasets import Capture, ImageCache
 from lumigraph.datasets.colmap import colmap_models
+from lumigraph.datasets.demo import SIZES, DemoSize, demo_folder
 from lumigraph.datasets.files import printable
 from lumigraph.datasets.transforms import transforms_files
 
@@ -33,10 +37,14 @@ RUN_LIMIT = 4 << 20
 
 UNSAVED: Kind = "unsaved run"
 
+NOTHING_SAVED = (
+    "This run has neither a scene nor a checkpoint: its training has just begun, or was cut off "
+    "before the first save. If it was cut off, train its capture again; the run's folder can be "
+    "removed"
+)
+
 STAMP = "%Y-%m-%d_%H-%M-%S"
 """Of the folder that the uploads of a sitting go to, in a folder `uploads`."""
-
-DEMOS = ("tiny", "small", "full")
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Source:
     stopped: bool = False
     parts: tuple[str, ...] = ()
 
-    def plain(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What a page may know of it; its path stays here."""
         told = {key: value for key, value in asdict(self).items() if key not in ("path", "parts")}
         return told | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
@@ -70,7 +78,7 @@ class Source:
 
 def built_in() -> list[Source]:
     """The built-in scenes."""
-    return [Source(f"demo:{size}", f"Built-in scene, {size}", "capture", None) for size in DEMOS]
+    return [Source(f"demo:{size}", f"Built-in scene, {size}", "capture", None) for size in SIZES]
 
 
 def find_sources(folders: Sequence[Path]) -> list[Source]:
@@ -236,3 +244,137 @@ def _state(folder: Path) -> str | None:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         return None
     return str(record.get("state"))[:20]
+
+
+class Library:
+    """The sources in the allowed folders, by id; any thread may call it.
+
+    Attributes:
+        allowed: Folders, runs and files that may be opened. Nothing outside them may be.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], runs: Path, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """The sources in the folders and in the folder of new runs, as they are now.
+
+        Args:
+            folders: What may be opened.
+            runs: The folder of new runs, which may be opened too.
+            changed: Is called after every change of the sources.
+        """
+        self.allowed = (*folders, runs)
+        self._runs, self._changed, self._lock = runs, changed, threading.Lock()
+        self._sources = named([*built_in(), *find_sources(self.allowed)])
+
+    def sources(self) -> list[Source]:
+        """All sources, as they were found last."""
+        with self._lock:
+            return list(self._sources.values())
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """All sources as plain data: `id`, `name`, `kind`, `state`, `stopped`."""
+        return [source.as_dict() for source in self.sources()]
+
+    def refresh(self) -> None:
+        """Searches the folders again."""
+        found = named([*built_in(), *find_sources(self.allowed)])
+        with self._lock:
+            self._sources = found
+        self._changed()
+
+    def add(self, path: Path) -> Source:
+        """The source at a path; ValueError if it is outside, or there is no source."""
+        source = source_at(path, self.allowed)
+        with self._lock:
+            self._sources = named((self._sources | {source.id: source}).values())
+            source = self._sources[source.id]
+        self._changed()
+        return source
+
+    def find(self, source_id: str, *kinds: str) -> Source:
+        """The source of that id; ValueError if there is none of these kinds."""
+        with self._lock:
+            source = self._sources.get(source_id)
+        if source is None or (source.path and not is_inside(source.path, self.allowed)):
+            raise ValueError("The chosen capture or run was not found: press Rescan, then choose")
+        if source.kind == UNSAVED:
+            raise ValueError(f"{source.name}: {NOTHING_SAVED}")
+        if source.kind not in kinds:
+            raise ValueError(f"{source.name} is a {source.kind}, not a {' or a '.join(kinds)}")
+        return source
+
+    def first(self) -> Source | None:
+        """The first capture in the folders that were given, else the first run or PLY file.
+
+        Sources in the folder of new runs come last. None if there is no source at all.
+        """
+        found = [source for folder in self.allowed[:-1] for source in find_sources([folder])]
+        found.sort(key=lambda source: source.kind != "capture")
+        given = [s for s in found if s.path is None or not is_inside(s.path, [self._runs])]
+        return next(iter([*given, *found]), None)
+
+
+# The captures of runs -----------------------------------------------------------------------------
+# A capture is named by its place: the path of its folder, or the id of a built-in scene.
+
+
+def place_of(source: Source) -> str:
+    """The place of a capture."""
+    return source.id if source.path is None else str(source.path)
+
+
+def size_of(place: str) -> DemoSize | None:
+    """The size of the built-in scene at this place; None if it is not a built-in scene."""
+    return next((size for size in SIZES if place == f"demo:{size}"), None)
+
+
+def folder_at(place: str, progress: Callable[[int, int], None] = lambda done, of: None) -> Path:
+    """The folder of the capture at this place; a built-in scene is made if it is not there yet."""
+    size = size_of(place)
+    return demo_folder(size, progress=progress) if size else Path(place)
+
+
+class CaptureFinder:
+    """Finds the captures that runs were made from; any thread may call it."""
+
+    def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
+        """A finder that knows of no run yet and searches in what `sources` returns."""
+        self._sources = sources
+        self._known: dict[Path, str] = {}
+
+    def learn(self, folder: Path, place: str) -> None:
+        """Remembers that the run in a folder was made from the capture at this place."""
+        self._known[folder.absolute()] = place
+
+    def places(self, run: Run) -> list[str]:
+        """The places where a run's capture may be: the known one, else captures of its name.
+
+        Other captures may have the same name: compare with `inputs_of`.
+        """
+        if known := self._known.get(run.folder.absolute()):
+            return [known]
+        name = run.record["capture"]
+        demos = [f"demo:{size}" for size in SIZES if name == f"demo_{size}"]
+        paths = [s.path for s in self._sources() if s.kind == "capture" and s.path]
+        return [*demos, *(str(path) for path in paths if path.name == name)]
+
+    def capture(self, run: Run, cache: ImageCache) -> Capture | None:
+        """The capture of a run, as the run used it; None if it is not found.
+
+        Raises:
+            ValueError: A capture of the run's name is damaged.
+            OSError: A capture of the run's name cannot be read.
+        """
+        selection, problems = run.selection(), []
+        for place in self.places(run):
+            try:
+                capture = selection.load(folder_at(place), cache)
+            except (ValueError, OSError) as error:
+                problems.append(error)
+                continue
+            if run.folder.absolute() in self._known or inputs_of(capture) == run.record["inputs"]:
+                return capture
+        if problems:
+            raise problems[0]
+        return None

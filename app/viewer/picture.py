@@ -1,10 +1,10 @@
-"""What a page shows of a scene: its colours, or what else can be known of it, as 8-bit pixels."""
+"""Pictures of a scene for a page, as 8-bit pixels: its colours, or another quantity as colours."""
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -13,43 +13,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.app.run.pictures import colored
+from lumigraph.app.viewer.protocol import Color, ColorMap, DisplayOptions
 from lumigraph.kernels import ALPHA_MIN, Footprints, Parameters, Stopped, backend_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
-from lumigraph.uncertainty import exact_color
-
-Mode = Literal[
-    "color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty", "confidence"
-]
-ColorMap = Literal["turbo", "viridis", "gray"]
-Color = tuple[float, float, float]
+from lumigraph.uncertainty import Calibration, exact_color
 
 HAZE = 0.05
-"""Where less than this share of a pixel's light is stopped, or its normals agree on less, neither
-depth nor normal is shown: it would be that of the faintest tails of splats, which nobody sees."""
+"""Below this opacity, or this length of the mean normal, a pixel shows neither depth nor normal:
+they would be those of the faintest tails of splats, which nobody sees."""
 
 DOT = 1.5
-"""Radius of a splat's centre in pixels: the smallest that looks round."""
+"""Radius of a splat's centre in pixels: the smallest dot that looks round."""
 
 FAINT = 0.1
-"""Splats less opaque than this are drawn neither as dots nor as ellipses: the many that make a haze
-would hide those that make the surface."""
+"""Splats less opaque than this are drawn neither as dots nor as ellipses: the many splats of a haze
+would hide those of the surfaces."""
 
 STEEPNESS = 20.0
 """An ellipse's alpha is exp(STEEPNESS (1 - d^2)), d in standard deviations, but at most ALPHA_MAX:
 it falls from there to ALPHA_MIN between d = 1.0 and 1.13, which looks crisp without steps."""
 
 PERCENTILES = (0.02, 0.98)
-"""A range that is not given leaves this much at either end out: single far splats."""
+"""A range that is not given goes from one of these quantiles to the other: single far splats do not
+stretch it."""
 
 ROUNDING = 8
-"""Steps in a half to a whole of a range, at which its ends are."""
+"""The ends of a range are multiples of the range's power of two, divided by this."""
 
 SPARSE = 8
-"""Only every so manyth row and column is looked at for that: thousands of pixels are enough."""
+"""A range is found from every 8th row and column: thousands of pixels are enough."""
 
-RATE = 0.05
-"""Share of the splats that is left out where no photo was asked how many the scene can spare."""
+DROP_RATE = 0.05
+"""Share of the splats that is dropped for the uncertainty where no photos have calibrated it."""
 
 C0 = 0.28209479177387814
 """The harmonic of degree 0: a splat's colour is 0.5 + C0 * base."""
@@ -63,40 +59,30 @@ _TURBO = (
 )
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is to be shown.
+@dataclass(frozen=True, eq=False)
+class SceneUncertainty:
+    """What is known of a scene's uncertainty.
 
     Attributes:
-        mode: Which of the things that can be known of a scene.
-        color_map: For what is a number a pixel.
-        low: The number that has the map's first colour; None is found from the picture.
-        high: The number that has its last.
-        background: Behind the splats, where they are shown in their colours; 0 to 1. None
-            is that of the scene.
-        over: How much of the colours is laid over the uncertainty, 0 to 1.
-        threshold: What is less uncertain than this is shown in its colours.
-        rate: Share of the splats that is left out to see what the picture rests on.
+        rate: Share of the splats that is dropped to see how well the photos determine the picture.
+        calibrated: Whether the training photos have shown that the scene bears this rate.
+        calibration: The widths of the intervals; None if they are not known of this very scene.
+        confidence: How well the photos determine each splat, from 0 to 1, if that was estimated.
+            float32 [splats]
     """
 
-    mode: Mode = "color"
-    color_map: ColorMap = "turbo"
-    low: float | None = None
-    high: float | None = None
-    background: Color | None = None
-    over: float = 0.0
-    threshold: float = 0.0
-    rate: float = RATE
+    rate: float = DROP_RATE
+    calibrated: bool = False
+    calibration: Calibration | None = None
+    confidence: Tensor | None = None
 
-    @property
-    def behind(self) -> Color:
-        """The background, black where nobody says another."""
-        return self.background or (0.0, 0.0, 0.0)
+
+NOTHING_KNOWN = SceneUncertainty()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is shown.
+    """A picture and the range of its colour map.
 
     Attributes:
         pixels: On the CPU. uint8 [height, width, 3]
@@ -113,52 +99,54 @@ class Picture:
 def picture(
     scene: Splats,
     camera: Camera,
-    look: Look,
+    display: DisplayOptions,
     stop: Tensor | None = None,
-    confidence: Tensor | None = None,
+    uncertainty: SceneUncertainty = NOTHING_KNOWN,
 ) -> Picture:
-    """What `camera` sees of the scene, as `look` wants it.
+    """What `camera` sees of the scene, shown as `display` says.
 
     Args:
         scene: The splats.
-        camera: On the scene's frame, with the size of the picture.
-        look: What to show of them.
-        stop: One byte on the CPU that another thread may set to 1 to have the picture given up.
-        confidence: How far each splat can be trusted, from 0 to 1; where that is not known, there
-            is nothing to be seen of it. [splats]
+        camera: In the scene's frame, with the size of the picture.
+        display: What to show of the scene.
+        stop: One byte on the CPU; another thread may set it to 1 to give the picture up.
+        uncertainty: What is known of the scene's uncertainty. Without a confidence the picture of
+            the confidence is black.
 
     Raises:
         Stopped: The picture was given up.
     """
-    match look.mode:
+    match display.mode:
         case "color":
-            return Picture(_bytes(render_color(scene, camera, background=look.behind, stop=stop)))
+            return Picture(
+                _bytes(render_color(scene, camera, background=display.behind, stop=stop))
+            )
         case "depth":
-            return _depth(scene, camera, look, stop)
+            return _depth(scene, camera, display, stop)
         case "opacity":
             _, opacity = _blended(scene, camera, scene.base, (0.0, 0.0, 0.0), stop)
-            low, high = look.low or 0.0, 1.0 if look.high is None else look.high
-            return _mapped(opacity, None, low, high, look.color_map)
+            low, high = display.low or 0.0, 1.0 if display.high is None else display.high
+            return _mapped(opacity, None, low, high, display.color_map)
         case "normals":
             return _normals(scene, camera, stop)
         case "centers":
-            return _marked(scene, camera, look, _dots, stop)
+            return _marked(scene, camera, display, _dots, stop)
         case "ellipses":
-            return _marked(scene, camera, look, _ellipses, stop)
+            return _marked(scene, camera, display, _ellipses, stop)
         case "uncertainty":
-            return _uncertainty(scene, camera, look, stop)
+            return _uncertainty(scene, camera, display, uncertainty.rate, stop)
         case "confidence":
-            if confidence is None:
+            if uncertainty.confidence is None:
                 return Picture(torch.zeros(camera.height, camera.width, 3, dtype=torch.uint8))
-            trusted, seen = _expected(scene, camera, confidence, stop)
-            low, high = look.low or 0.0, 1.0 if look.high is None else look.high
-            return _mapped(trusted, seen, low, high, look.color_map)
-    assert_never(look.mode)
+            values, seen = _expected(scene, camera, uncertainty.confidence, stop)
+            low, high = display.low or 0.0, 1.0 if display.high is None else display.high
+            return _mapped(values, seen, low, high, display.color_map)
+    assert_never(display.mode)
 
 
 @functools.cache
 def color_table(color_map: ColorMap) -> np.ndarray:
-    """Black, and the map's colours from the least number to the greatest. uint8 [1 + 255, 3]"""
+    """Black, then the map's colours from the lowest number to the highest. uint8 [1 + 255, 3]"""
     share = torch.linspace(0, 1, 255)
     match color_map:
         case "turbo":
@@ -174,9 +162,9 @@ def color_table(color_map: ColorMap) -> np.ndarray:
 
 
 def _bytes(image: Tensor) -> Tensor:
-    """What `render.to_bytes` makes of an image, which is used up: in a third of the time.
+    """The same as `render.to_bytes` in a third of the time; the image is overwritten.
 
-    That is a millisecond of 1280x720. In place, and numpy's cast is vectorised, torch's is not.
+    It saves a millisecond at 1280x720: it works in place, and numpy's cast is vectorised.
     """
     return torch.from_numpy(image.mul_(255).round_().clamp_(0, 255).cpu().numpy().astype(np.uint8))
 
@@ -184,7 +172,7 @@ def _bytes(image: Tensor) -> Tensor:
 def _blended(
     scene: Splats, camera: Camera, base: Tensor, background: Color, stop: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """An image of splats whose colours are the same from everywhere, and its opacity.
+    """An image of splats with colours that are the same from all sides, and its opacity.
 
     Args:
         scene: The splats.
@@ -212,60 +200,62 @@ def _blended(
 def _expected(
     scene: Splats, camera: Camera, values: Tensor, stop: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What each splat has, not below 0, blended over what is seen; and where that is anything.
+    """A quantity of the splats, at least 0, as its mean over the light of each pixel.
 
     Args:
         scene: The splats.
         camera: The camera.
-        values: One for each. [splats]
+        values: The quantity of each splat. [splats]
         stop: As for `picture`.
 
     Returns:
-        The blended values. [height, width]
-        Whether there is enough to have one. bool [height, width]
+        The means. [height, width]
+        Whether the pixel is opaque enough to have one. bool [height, width]
     """
     base = ((values.to(scene.means) - 0.5) / C0)[:, None].expand(-1, 3).contiguous()
     image, opacity = _blended(scene, camera, base, (0.0, 0.0, 0.0), stop)
     return image[..., 0] / opacity.clamp_min(HAZE), opacity >= HAZE
 
 
-def _depth(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
-    """Expected depth; a range that is not given is that of most of what is seen."""
+def _depth(scene: Splats, camera: Camera, display: DisplayOptions, stop: Tensor | None) -> Picture:
+    """Expected depth; a range that is not given is found from the picture."""
     matrix = camera.world_to_camera.to(scene.means)
     depth, seen = _expected(scene, camera, scene.means @ matrix[2, :3] + matrix[2, 3], stop)
-    low, high = look.low, look.high
+    low, high = display.low, display.high
     if low is None or high is None:
         found = _range(depth, seen)
         low, high = found[0] if low is None else low, found[1] if high is None else high
-    return _mapped(depth, seen, low, high, look.color_map)
+    return _mapped(depth, seen, low, high, display.color_map)
 
 
-def _uncertainty(scene: Splats, camera: Camera, look: Look, stop: Tensor | None) -> Picture:
-    """The standard deviation over all masks of PH-Dropout, as the mean of the channels'."""
-    mean, std = exact_color(scene, camera, look.rate, background=look.behind, stop=stop)
+def _uncertainty(
+    scene: Splats, camera: Camera, display: DisplayOptions, rate: float, stop: Tensor | None
+) -> Picture:
+    """The standard deviation over all masks of PH-Dropout, averaged over the channels."""
+    mean, std = exact_color(scene, camera, rate, background=display.behind, stop=stop)
     # Channel by channel: sums over a last dimension of three take torch ten times as long.
     red, green, blue = std.unbind(-1)
     spread = (red + green).add_(blue).div_(3)
-    low, high = look.low or 0.0, look.high
+    low, high = display.low or 0.0, display.high
     if high is None:
         high = max(_range(spread)[1], 1e-6)
-    certain = (spread < look.threshold).cpu().numpy() if look.threshold > 0 else None
-    made = _mapped(spread, None, low, high, look.color_map)
-    if look.over == 0 and certain is None:
+    certain = (spread < display.threshold).cpu().numpy() if display.threshold > 0 else None
+    made = _mapped(spread, None, low, high, display.color_map)
+    if display.over == 0 and certain is None:
         return made
     # Pillow mixes bytes several times as fast as torch does.
     colors = Image.fromarray(_bytes(mean).numpy())
-    mixed = Image.blend(Image.fromarray(made.pixels.numpy()), colors, look.over)
+    mixed = Image.blend(Image.fromarray(made.pixels.numpy()), colors, display.over)
     if certain is not None:
         mixed.paste(colors, mask=Image.fromarray(certain.view(np.uint8) * np.uint8(255)))
     return replace(made, pixels=torch.from_numpy(np.array(mixed)))
 
 
 def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
-    """Between which numbers most of what is seen lies; without `seen` it is all.
+    """The range in which most values lie; only those that are `seen` count, if it is given.
 
-    They are rounded, so that colours and legend stay the same while a view moves on a little: each
-    other number would have the page lay itself out anew, and colours that flicker tell nothing.
+    The ends are rounded, so that colours and legend stay the same while a view moves a little:
+    every new number would have the page lay itself out anew, and flickering colours tell nothing.
     """
     sample = values[::SPARSE, ::SPARSE]
     sample = sample.flatten() if seen is None else sample[seen[::SPARSE, ::SPARSE]]
@@ -280,25 +270,25 @@ def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
 def _mapped(
     values: Tensor, seen: Tensor | None, low: float, high: float, color_map: ColorMap
 ) -> Picture:
-    """Numbers, which are used up, as colours; black where nothing is seen."""
+    """Numbers as colours, black where nothing is seen; the numbers are overwritten."""
     share = values.sub_(low).mul_(254 / max(high - low, 1e-9)).clamp_(0, 254)
     index = share.round_().add_(1).cpu().numpy().astype(np.uint8)
     if seen is not None:
         index *= seen.cpu().numpy()
-    # By Pillow, which looks colours up in half the time that numpy takes.
+    # Pillow looks colours up in half the time that numpy takes.
     image = Image.fromarray(index)
     image.putpalette(color_table(color_map).tobytes())
     return Picture(torch.from_numpy(np.array(image.convert("RGB"))), low, high)
 
 
 def _normals(scene: Splats, camera: Camera, stop: Tensor | None) -> Picture:
-    """The normal of what is seen: red to the right, green up, blue towards the camera."""
+    """The normals as colours: red to the right, green up, blue towards the camera."""
     normals = _shortest_axes(scene)
-    # No side of a splat is its front but the one that the camera sees.
+    # The front of a splat is the side that the camera sees.
     rays = (scene.means - camera.position.to(scene.means)).T
     normals = normals * -(normals * rays).sum(0).sign()
     axes = camera.world_to_camera[:3, :3] * torch.tensor([[1.0], [-1.0], [-1.0]]).double()
-    # What is blended is (n + 1) / 2, with the background (0 + 1) / 2.
+    # The blended colour is (n + 1) / 2, and the background (0 + 1) / 2.
     base = (0.5 / C0) * axes.to(normals) @ normals
     image, _ = _blended(scene, camera, base.T.contiguous(), (0.5, 0.5, 0.5), stop)
     # Channel by channel: sums over a last dimension of three take torch ten times as long.
@@ -312,17 +302,17 @@ def _normals(scene: Splats, camera: Camera, stop: Tensor | None) -> Picture:
 
 
 def _shortest_axes(scene: Splats) -> Tensor:
-    """The axis across which each splat is flattest, of either sign. [3, splats]
+    """The shortest axis of each splat, of either sign. [3, splats]
 
-    It is a column of the rotation matrix: the first, or what the first becomes when the axes change
-    their names in turn.
+    It is a column of the rotation matrix: the formula of the first column gives the others when x,
+    y and z are exchanged in turn.
     """
     quaternions = scene.quaternions.T.contiguous()
     w, x, y, z = quaternions * quaternions.square().sum(0).rsqrt()
     a, b, c = scene.log_scales.T.contiguous()
     first = (a <= b) & (a <= c)
     second = ~first & (b <= c)
-    # Products with 0 and 1: torch takes several times as long to choose by truths.
+    # Products with 0 and 1: torch takes several times as long to select by booleans.
     firsts, seconds, thirds = first.float(), second.float(), (~(first | second)).float()
 
     def pick(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
@@ -336,11 +326,11 @@ def _shortest_axes(scene: Splats) -> Tensor:
 def _marked(
     scene: Splats,
     camera: Camera,
-    look: Look,
+    display: DisplayOptions,
     shapes: Callable[[Footprints, Tensor], tuple[Footprints, Tensor]],
     stop: Tensor | None,
 ) -> Picture:
-    """Every splat as a crisp opaque shape in its colour, the nearest in front."""
+    """Every splat as an opaque shape with a sharp edge in its colour, the nearest in front."""
     _heed(stop)
     footprints, colors = project_splats(scene, camera)
     _heed(stop)
@@ -351,14 +341,14 @@ def _marked(
         colors,
         width=camera.width,
         height=camera.height,
-        background=look.behind,
+        background=display.behind,
         median=False,
     )
     return Picture(_bytes(raster.features))
 
 
 def _dots(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
-    """Dots of a fixed size about the centres."""
+    """Dots of a fixed size around the centres."""
     seen = footprints.extents > 0
     round_ = footprints.conics.new_tensor([1.0, 0.0, 1.0]) / DOT**2
     conics = round_.expand_as(footprints.conics)
@@ -366,25 +356,25 @@ def _dots(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
 
 
 def _ellipses(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
-    """The ellipses at one standard deviation, each of a brightness of its own.
+    """The ellipses at one standard deviation, each with its own brightness.
 
     A factor of 0.7 to 1 by a hash of the index (Knuth 1973, 6.4) tells neighbours apart.
     """
     index = torch.arange(len(colors), device=colors.device)
     shade = 0.7 + 0.3 * ((index * 2654435761) % 2**32) / 2**32
-    # The extents are those of alpha = ALPHA_MIN: so many standard deviations.
+    # The extents reach to alpha = ALPHA_MIN: this number of standard deviations.
     reach = (2 * (footprints.opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()
     deviations = footprints.extents / reach.clamp_min(1e-6)[:, None]
     return _crisp(footprints, footprints.conics, deviations), colors * shade[:, None].to(colors)
 
 
 def _crisp(footprints: Footprints, conics: Tensor, deviations: Tensor) -> Footprints:
-    """Shapes whose alpha falls steeply where the quadratic form of `conics` is 1.
+    """Shapes with an alpha that falls steeply where the quadratic form of `conics` is 1.
 
     Args:
-        footprints: Where they are.
-        conics: Their forms. [splats, 3]
-        deviations: How far they reach along both axes at 1; 0 where they are not seen. [splats, 2]
+        footprints: Their places.
+        conics: Their quadratic forms. [splats, 3]
+        deviations: Their extents along both axes where the form is 1; 0 if not seen. [splats, 2]
     """
     edge = 1 - np.log(ALPHA_MIN) / STEEPNESS  # the form at which alpha is ALPHA_MIN
     return footprints._replace(
@@ -395,6 +385,6 @@ def _crisp(footprints: Footprints, conics: Tensor, deviations: Tensor) -> Footpr
 
 
 def _heed(stop: Tensor | None) -> None:
-    """Raises `Stopped` if the picture is to be given up."""
+    """Raises `Stopped` if another thread has set `stop`."""
     if stop is not None and stop.any():
         raise Stopped

@@ -1,4 +1,4 @@
-"""What lies under the cursor: one pixel of the exact moments of a picture, as numbers."""
+"""The numbers beside a picture: the legend of its colours, and the pixel under the cursor."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -6,30 +6,37 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from lumigraph.app.viewer.picture import HAZE, Color, Mode
+from lumigraph.app.viewer.picture import HAZE, Picture, SceneUncertainty, color_table
+from lumigraph.app.viewer.protocol import Color, DisplayOptions, Mode
 from lumigraph.kernels import Footprints, backend_for
 from lumigraph.render import Camera, Splats
 from lumigraph.uncertainty import Calibration, check_rate, interval
 
 PROBED: tuple[Mode, ...] = ("uncertainty", "depth")
-"""Modes in which numbers are read under the cursor."""
+"""The modes in which the numbers under the cursor are shown."""
 
 DIGITS = 5
-"""After the point, of what a page is told: it shows three."""
+"""Digits after the point of the numbers that a page gets: it shows three."""
+
+UNKNOWN = (
+    "The confidence of this scene's splats was not estimated: run `lumigraph uncertainty` on its "
+    "run folder, then press Rescan"
+)
+"""Is shown in the mode of confidence where none is known."""
 
 assert set(PROBED) <= set(get_args(Mode))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What chance leaves of one pixel when splats are dropped; see `uncertainty.exact`.
+class PixelMoments:
+    """The exact moments of one pixel over all masks of dropped splats; see `uncertainty.exact`.
 
     Attributes:
-        color: With all splats, as people see it. [3]
-        std: Of each channel over masks. [3]
-        opacity: Expected over masks.
-        depth: Along the camera's axis, in the scene's units; None where hardly anything is.
-        depth_std: Of that.
+        color: With all splats, as it is shown. [3]
+        std: Standard deviation of each channel over masks. [3]
+        opacity: Mean over masks.
+        depth: Along the camera's axis, in the scene's units; None where the opacity is too small.
+        depth_std: Standard deviation of the depth over masks.
     """
 
     color: Tensor
@@ -42,12 +49,12 @@ class Reading:
 @torch.no_grad()
 def read_pixel(
     scene: Splats, camera: Camera, column: int, row: int, *, rate: float, background: Color
-) -> Reading:
-    """That pixel of `uncertainty.exact`, without the others.
+) -> PixelMoments:
+    """One pixel of `uncertainty.exact`, without computing the others.
 
-    The splats are projected by the whole camera and those that reach the pixel moved to an image of
-    nothing else. (A camera of that one pixel would see other footprints: beyond its edges they are
-    linearised elsewhere.)
+    The whole camera projects the splats, and those that reach the pixel are moved to an image of
+    this pixel alone. (A camera of that one pixel would see other footprints: beyond its edges the
+    projection is linearised elsewhere.)
     """
     check_rate(rate)
     backend = backend_for(scene.means.device)
@@ -61,7 +68,7 @@ def read_pixel(
     )
     corner = footprints.means.new_tensor([column, row])
     away = (footprints.means - corner - 0.5).abs()
-    # With a pixel to spare: which ones are faint just there is decided when they are blended.
+    # One pixel more than needed: the blending decides which splats are too faint.
     here = ((away <= footprints.extents + 1) & (footprints.extents > 0)).all(dim=1)
     part, footprints = scene[here], Footprints(*(values[here] for values in footprints))
     colors = backend.harmonics(
@@ -85,48 +92,79 @@ def read_pixel(
     )
     color, opacity = whole.mean[0, 0].cpu(), mean[3].item()
     if opacity < HAZE:
-        return Reading(color, std[:3], opacity, None, None)
+        return PixelMoments(color, std[:3], opacity, None, None)
     depth = mean[4] / mean[3]
     around = backend.rasterize_moments(
         footprints, depths, origin=depth.to(depths).view(1, 1, 1), **pixel
     )
     depth_std = around.variance.item() ** 0.5 / opacity
-    return Reading(color, std[:3], opacity, depth.item(), depth_std)
+    return PixelMoments(color, std[:3], opacity, depth.item(), depth_std)
 
 
-def told(
-    reading: Reading, place: tuple[float, float], calibration: Calibration | None
+def pixel_message(
+    pixel: PixelMoments, place: tuple[float, float], calibration: Calibration | None
 ) -> dict[str, Any]:
-    """A reading as a page is told it: colours and intervals cut to what can be seen.
+    """The message that tells a page of a pixel, with colours and intervals clamped to [0, 1].
 
     Args:
-        reading: Of the pixel.
-        place: Which one, in parts of the picture's width and height.
-        calibration: How wide intervals are; without one there are none.
+        pixel: Its moments.
+        place: Of the pixel, in parts of the picture's width and height.
+        calibration: The widths of the intervals; without it there are no intervals.
     """
     low = high = None
     if calibration is not None:
-        low, high = map(_seen, interval(calibration, reading.color, reading.std))
+        low, high = map(_clamped, interval(calibration, pixel.color, pixel.std))
     depth, depth_std = (
         None if value is None else float(f"{value:.{DIGITS}g}")
-        for value in (reading.depth, reading.depth_std)
+        for value in (pixel.depth, pixel.depth_std)
     )
     return {
-        "t": "probe",
+        "t": "pixel",
         "x": place[0],
         "y": place[1],
-        "color": _seen(reading.color),
-        "std": [round(value, DIGITS) for value in reading.std.tolist()],
+        "color": _clamped(pixel.color),
+        "std": [round(value, DIGITS) for value in pixel.std.tolist()],
         "low": low,
         "high": high,
         "level": None if calibration is None else 1 - calibration.alpha,
         "within": None if calibration is None else 1 - calibration.beta,
         "calibrated": calibration is not None,
-        "opacity": round(reading.opacity, DIGITS),
+        "opacity": round(pixel.opacity, DIGITS),
         "depth": depth,
         "depth_std": depth_std,
     }
 
 
-def _seen(color: Tensor) -> list[float]:
+def _clamped(color: Tensor) -> list[float]:
     return [round(value, DIGITS) for value in color.clamp(0, 1).tolist()]
+
+
+def legend_of(
+    display: DisplayOptions, picture: Picture, uncertainty: SceneUncertainty
+) -> dict[str, Any]:
+    """The legend of a picture as plain data: the range, its colours, and the quantity's name."""
+    low, high = (None if n is None else float(f"{n:.3g}") for n in (picture.low, picture.high))
+    return {
+        "mode": display.mode,
+        "map": display.color_map,
+        "low": low,
+        "high": high,
+        "colors": None if low is None else color_table(display.color_map).tolist(),
+        "text": _quantity(display.mode, uncertainty),
+    }
+
+
+def _quantity(mode: Mode, uncertainty: SceneUncertainty) -> str:
+    """The name of the quantity that a mode shows; "" where the picture shows colours."""
+    match mode:
+        case "uncertainty":
+            note = "" if uncertainty.calibrated else ", not calibrated"
+            return f"Standard deviation of the colours; drop rate {uncertainty.rate:.2g}{note}"
+        case "confidence":
+            return UNKNOWN if uncertainty.confidence is None else "Confidence of the splats"
+        case "depth":
+            return "Depth, in the scene's units"
+        case "opacity":
+            return "Opacity"
+        case _:
+            return ""

@@ -1,9 +1,8 @@
-"""The thread that draws: one for all clients, whom it serves in turn.
+"""The thread that makes the pictures of all clients, one after the other.
 
+`turns` and each client's schedule decide what is made next. A client's requests, and what is to be
+sent to it, lie in its `Client`: neither its coroutine nor the thread ever waits for the other.
 Photos are read in another thread, one after the other: the first one of a capture may take long.
-
-What to make for whom says `pace`. A client's wishes and what is to be sent to it lie in its
-`Client`, so that neither its coroutine nor the thread ever waits for the other.
 """
 
 import io
@@ -12,98 +11,104 @@ import math
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from PIL import Image
 
-from lumigraph.app.viewer.client import Client
-from lumigraph.app.viewer.errors import sentence_of
-from lumigraph.app.viewer.legend import UNKNOWN, legend_of
-from lumigraph.app.viewer.picture import Look, picture
-from lumigraph.app.viewer.pixel import PROBED, read_pixel, told
-from lumigraph.app.viewer.protocol import View
-from lumigraph.app.viewer.scheduling import Order
-from lumigraph.app.viewer.source import Shown, Source
+from lumigraph.app.console import sentence_of
+from lumigraph.app.viewer.client import Client, StreamCallbacks
+from lumigraph.app.viewer.picture import picture
+from lumigraph.app.viewer.pixel import PROBED, UNKNOWN, legend_of, pixel_message, read_pixel
+from lumigraph.app.viewer.protocol import ClientCamera, DisplayOptions
+from lumigraph.app.viewer.scene import CurrentScene
+from lumigraph.app.viewer.scheduling import FrameRequest
+from lumigraph.app.viewer.turns import Turns
 from lumigraph.kernels import Stopped
 
 HEADER = struct.Struct("<BBHIIHHIf")
-"""Before each picture: magic, kind, flags (1: final, 2: full scale), number of the frame (or of the
-photo's camera), number of the view, width, height, step of the training, scale."""
+"""Stands before each picture: magic, kind, flags (1: final, 2: full scale), number of the frame (or
+of the photo's camera), number of the view, width, height, step of the training, scale."""
 
 MAGIC, FRAME, PHOTO = 0x4C, 1, 2
 
-BUSY_SECONDS = 1.0
-"""After the last passing picture nobody is taken to move any more."""
+MOVING_SECONDS = 1.0
+"""After the last passing picture nobody moves the view any more."""
 
-PROBE_SECONDS = 0.1
+CURSOR_SECONDS = 0.1
 """From one reading under a cursor to the next: nobody reads numbers faster, and others wait."""
 
 TROUBLES = 50
-"""Different errors a client is told of: a text that counts something would never end."""
+"""The most different errors that a client is told: a text that counts something would never end."""
 
 PHOTO_SIZE = (1280, 720)
-"""In which a photo fits for a client that has not said how large its canvas is."""
+"""A photo fits into this size for a client that has not said how large its canvas is."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A picture to be made, or a place in one that is there to be read."""
+class _Task:
+    """A picture to be made; with a `cursor`, a pixel of a picture that is there to be read.
+
+    `limited` is as `FrameRequest` has it, at the moment when the task was begun.
+    """
 
     client: Client
-    view: View
-    view_id: int
-    look: Look
-    order: Order
-    shown: Shown
-    place: tuple[float, float] | None = None
+    camera: ClientCamera
+    camera_id: int
+    display: DisplayOptions
+    request: FrameRequest
+    scene: CurrentScene
+    limited: bool
+    cursor: tuple[float, float] | None = None
 
 
-class Painter:
-    """The clients, and the thread that draws for them.
+class Renderer:
+    """The clients, and the thread that makes their pictures.
 
     Attributes:
-        lock: To be held by whoever touches a client, and to be notified by `stir`.
-        clients: Those there are.
-        resting: Whether the thread that draws has nothing to do for now.
+        lock: To be held by everybody who touches a client; `stir` notifies it.
+        clients: All clients.
+        resting: Whether the thread has nothing to do for now.
     """
 
     def __init__(
         self,
-        source: Source,
+        callbacks: StreamCallbacks,
         *,
         threads: Callable[[], int],
-        busy: Callable[[bool], None],
+        moving: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A thread that starts when the first client comes; for the arguments see `Streams`."""
         self.lock = threading.Condition()
         self.clients: list[Client] = []
-        self._source, self._threads, self._busy, self._clock = source, threads, busy, clock
         self.resting = False
+        self._callbacks, self._threads, self._clock = callbacks, threads, clock
+        self._say_moving, self._moving = moving, False
         self._photos = ThreadPoolExecutor(1, "photos")
-        self._next = 0  # whose turn it is
-        self._stirred = False  # something happened since the thread last looked
+        self._turns = Turns()
+        self._task: _Task | None = None  # the one that is being done
+        self._stirred = False  # something has happened since the thread last looked
         self._closed = False
         self._thread: threading.Thread | None = None
         self._wanted = -math.inf  # when a newer scene was last asked for
         self._moved = -math.inf  # when a passing picture was last begun
-        self._moving = False
         self._version: int | None = None  # of the scene when the thread last looked
 
     def enter(self, client: Client) -> None:
-        """Takes a client on."""
+        """Adds a client."""
         with self.lock:
             self.clients.append(client)
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="renderer", daemon=True)
                 self._thread.start()
 
     def leave(self, client: Client) -> None:
-        """Forgets a client, and gives up what is being made for it."""
+        """Removes a client, and gives up the picture that is being made for it."""
         with self.lock:
             self.clients.remove(client)
             client.stop.fill_(1)
@@ -121,111 +126,142 @@ class Painter:
         self._photos.shutdown(cancel_futures=True)
 
     def stir(self) -> None:
-        """Has the thread look for what is to be done; under the lock."""
+        """Has the thread look for something to do; under the lock."""
         self._stirred = True
         self.lock.notify_all()
 
+    def moved(self, client: Client) -> None:
+        """Gives up a picture that the client's new view makes useless; under the lock.
+
+        That is its own final picture of the view before, and a guest's picture if the client is in
+        control, unless the guest has waited for its share of the time.
+        """
+        if client.final is not None and client.schedule.stale(client.final):
+            client.stop.fill_(1)
+        task = self._task
+        if client.schedule.guest or task is None or task.limited:
+            return
+        if task.client.schedule.guest:
+            task.client.stop.fill_(1)
+
     def note(self, client: Client, kind: str, text: str) -> None:
-        """Has a client told something."""
+        """Sends a client a note."""
         with self.lock:
             client.notes.append(json.dumps({"t": "note", "kind": kind, "text": text}))
-        client.stir()
+        client.wake_up()
 
     def _work(self) -> None:
-        """Makes one picture after the other."""
+        """Does one task after the other."""
         while not self._closed:
             try:
-                if job := self._find():
-                    (self._make if job.place is None else self._read)(job)
-                del job  # a scene is not held while there is nothing to do
+                if task := self._find():
+                    self._do(task)
+                del task  # a scene is not held while there is nothing to do
                 self._rest()
-            except Exception as error:  # of the source; the next moment may be a better one
+            except Exception as error:  # of a callback; it may be mended in a moment
                 for client in list(self.clients):
                     self._trouble(client, error)
                 with self.lock:
                     if not self._stirred:
                         self.lock.wait(1)
 
-    def _find(self) -> _Job | None:
-        """What is to be made now, by whose turn it is."""
+    def _find(self) -> _Task | None:
+        """The next task, if there is one."""
         with self.lock:
             self._stirred = False
             now = self._clock()
             wanted = now >= self._wants(now)
         if wanted:
             self._wanted = now
-            self._source.want_scene()
-        shown = self._source.scene()
+            self._callbacks.want_scene()
+        scene = self._callbacks.scene()
         with self.lock:
-            self._version = None if shown is None else shown.version
-            for client in self.clients:
-                if client.photo is not None and not client.photo_waits and not self._closed:
-                    self._photos.submit(self._fetch, client, client.photo)
-                    client.photo, client.photo_waits = None, True
-            for _ in self.clients:
-                self._next = (self._next + 1) % len(self.clients)
-                if job := self._job(self.clients[self._next], shown, self._clock()):
-                    self._stirred = True  # there may be more
-                    return job
-            # Numbers under a cursor are read when no picture is to be made.
-            for client in self.clients:
-                if shown is not None and (job := self._reading(client, shown, self._clock())):
-                    self._stirred = True
-                    return job
+            now = self._clock()
+            self._version = None if scene is None else scene.version
+            self._start_photos(now)
+            self._task = None if scene is None else self._turn(scene, now)
+            self._stirred |= self._task is not None  # there may be more
+            return self._task
+
+    def _turn(self, scene: CurrentScene, now: float) -> _Task | None:
+        """The task of the client that has its turn; under the lock."""
+        schedules = [client.schedule for client in self.clients if client.camera is not None]
+        if turn := self._turns.next(schedules, scene.version, now):
+            client = next(each for each in self.clients if each.schedule is turn[0])
+            task = self._task_for(client, turn[1], scene)
+            client.stop.zero_()
+            client.final = turn[1] if turn[1].final else None
+            return task
+        # Numbers under a cursor are read when no picture is to be made.
+        for client in self.clients:
+            request = client.schedule.settled(scene.version)
+            if request is not None and now >= self._cursor_due(client, schedules, now):
+                client.cursor_read = self._cursor_of(client)
+                return self._task_for(client, request, scene, client.cursor)
         return None
 
-    def _job(self, client: Client, shown: Shown | None, now: float) -> _Job | None:
-        """What is to be made for a client; under the lock."""
-        order = client.pace.next(None if shown is None else shown.version, now)
-        if order is None or shown is None or client.view is None:
-            return None
-        if order.final:
-            client.stop.zero_()
-            client.final = order
-        look = _looked(client.look or Look(), shown)
-        return _Job(client, client.view, client.view_id, look, order, shown)
+    def _task_for(
+        self,
+        client: Client,
+        request: FrameRequest,
+        scene: CurrentScene,
+        cursor: tuple[float, float] | None = None,
+    ) -> _Task:
+        assert client.camera is not None
+        display = client.display or DisplayOptions()
+        display = replace(display, background=display.background or scene.context.background)
+        limited = client.schedule.guest and self._steering()
+        return _Task(
+            client, client.camera, client.camera_id, display, request, scene, limited, cursor
+        )
 
-    def _reading(self, client: Client, shown: Shown, now: float) -> _Job | None:
-        """What is to be read for a client; under the lock."""
-        order = client.pace.settled(shown.version)
-        if order is None or client.look is None or client.view is None:
-            return None
-        if now < self._probe_due(client):
-            return None
-        client.probed = self._probing(client)
-        look = _looked(client.look, shown)
-        return _Job(client, client.view, client.view_id, look, order, shown, client.place)
+    def _steering(self) -> bool:
+        schedules = [client.schedule for client in self.clients]
+        return self._turns.steering(schedules, self._clock())
 
-    def _probing(self, client: Client) -> object:
-        """What a client wants to be read, of which picture; None if nothing is; under the lock."""
-        look, version = client.look, self._version
-        still = client.pace.settled(version) is not None
-        if client.place is None or look is None or look.mode not in PROBED or not still:
+    def _cursor_of(self, client: Client) -> object:
+        """The pixel that a client wants to be read, and its picture; None if it wants none."""
+        display, version = client.display, self._version
+        still = client.schedule.settled(version) is not None
+        if client.cursor is None or display is None or display.mode not in PROBED or not still:
             return None
-        return client.place, look, version
+        return client.cursor, display, version
 
-    def _probe_due(self, client: Client) -> float:
-        """When that is to be read; infinity if it was, or there is nothing; under the lock."""
-        wanted = self._probing(client)
-        if wanted is None or wanted == client.probed:
+    def _cursor_due(self, client: Client, schedules: Sequence[Any], now: float) -> float:
+        """When that pixel is to be read; infinity if it was read, or none is wanted."""
+        wanted = self._cursor_of(client)
+        if wanted is None or wanted == client.cursor_read:
             return math.inf
-        return client.probe_at + PROBE_SECONDS
+        free = self._turns.free_at(schedules, now) if client.schedule.guest else now
+        return max(client.cursor_time + CURSOR_SECONDS, free)
+
+    def _start_photos(self, now: float) -> None:
+        """Has photos read that are wanted; those of guests when guests may; under the lock."""
+        free = self._turns.free_at([client.schedule for client in self.clients], now) <= now
+        for client in self.clients:
+            waits = client.photo is not None and not client.photo_pending
+            if waits and not self._closed and (free or not client.schedule.guest):
+                self._photos.submit(self._fetch, client, client.photo)
+                client.photo, client.photo_pending = None, True
 
     def _wants(self, now: float) -> float:
         """When a newer scene is to be asked for; under the lock."""
-        looking = [client.pace for client in self.clients if client.pace.looking(now)]
-        return self._wanted + min(pace.refresh for pace in looking) if looking else math.inf
+        looking = [c.schedule for c in self.clients if c.schedule.looking(now)]
+        refresh = [schedule.refresh for schedule in looking]
+        return self._wanted + min(refresh) if refresh else math.inf
 
     def _rest(self) -> None:
-        """Waits until there may be something to do; says when nobody moves any more."""
+        """Waits until there may be something to do; says when nobody moves the view any more."""
         with self.lock:
             now = self._clock()
-            still = self._moving and now >= self._moved + BUSY_SECONDS
+            still = self._moving and now >= self._moved + MOVING_SECONDS
             if not still and not self._stirred and not self._closed:
-                moments = [client.pace.due(self._version) for client in self.clients]
-                moments += [self._probe_due(client) for client in self.clients]
-                moments += [self._wants(now)]
-                moments += [self._moved + BUSY_SECONDS] if self._moving else []
+                schedules = [client.schedule for client in self.clients]
+                moments = [self._turns.due(schedules, self._version, now), self._wants(now)]
+                moments += [self._cursor_due(client, schedules, now) for client in self.clients]
+                if any(c.photo is not None and not c.photo_pending for c in self.clients):
+                    moments.append(self._turns.free_at(schedules, now))
+                moments += [self._moved + MOVING_SECONDS] if self._moving else []
                 until = min(moments)
                 self.resting = True
                 self.lock.notify_all()
@@ -233,59 +269,97 @@ class Painter:
                 self.resting = False
         if still:
             self._moving = False
-            self._busy(False)
+            self._say_moving(False)
 
-    def _make(self, job: _Job) -> None:
-        """Makes a picture, and hands it to the client."""
-        client, order = job.client, job.order
+    def _do(self, task: _Task) -> None:
+        """Does a task, and counts the time that its client has used by it."""
+        began = self._clock()
+        made = (self._make if task.cursor is None else self._read)(task)
+        with self.lock:
+            self._task = None
+            self._turns.spend(
+                task.client.schedule,
+                self._clock() - began,
+                limited=task.limited,
+                megapixels=task.request.megapixels if made and task.cursor is None else None,
+            )
+
+    def _make(self, task: _Task) -> bool:
+        """Makes a picture, and hands it to the client; whether it was made."""
+        client, request = task.client, task.request
         made: list[str | bytes] = []
         try:
-            made = self._frame(job)
+            made = self._frame(task)
         except Stopped:
             pass
         except Exception as error:
             self._trouble(client, error)
             with self.lock:
-                client.pace.failed(order)
+                client.schedule.failed(request)
         with self.lock:
             client.final = None
             if made:
                 client.frames += 1
-                if not order.final:  # of another view, whose numbers the page no longer shows
-                    client.probed = None
-                client.pace.sent(order, client.frames, len(made[-1]), self._clock())
+                if not request.final:  # of another view, and the page has dropped its numbers
+                    client.cursor_read = None
+                client.schedule.sent(request, client.frames, len(made[-1]), self._clock())
             client.out.extend(made)
-        client.stir()
+        client.wake_up()
+        return bool(made)
 
-    def _read(self, job: _Job) -> None:
-        """Reads a place in the picture that a client has, and hands it the numbers."""
-        client, read = job.client, None
+    def _frame(self, task: _Task) -> list[str | bytes]:
+        """A picture as it is sent, after its legend if the legend has changed."""
+        client, display, scene, request = task.client, task.display, task.scene, task.request
+        if not request.final:
+            self._moved = request.begun
+            if not self._moving:
+                self._moving = True
+                self._say_moving(True)
+        self._use_threads()
+        camera = task.camera.camera(request.width, request.height, scene.context.near)
+        # A passing picture is finished whatever comes, unless it is a guest's, which gives way.
+        stop = client.stop if request.final or client.schedule.guest else None
+        made = picture(scene.scene, camera, display, stop, scene.uncertainty)
+        if display.mode == "confidence" and scene.uncertainty.confidence is None:
+            self._once(client, "info", UNKNOWN)
+        image = Image.fromarray(made.pixels.numpy())
+        flags = request.final | request.whole << 1
+        # The number that `_make` will give it: no other function counts.
+        numbers = (client.frames + 1, task.camera_id, request.width, request.height, scene.step)
+        header = HEADER.pack(MAGIC, FRAME, flags, *numbers, request.scale)
+        legend = client.changed("legend", legend_of(display, made, scene.uncertainty))
+        return [*legend, header + _jpeg(image, **request.jpeg)]
+
+    def _read(self, task: _Task) -> bool:
+        """Reads a pixel of the picture that a client has, and hands it the numbers."""
+        client, message = task.client, None
         try:
-            read = json.dumps(self._numbers(job))
+            message = json.dumps(self._numbers(task))
         except Exception as error:
             self._trouble(client, error)
         with self.lock:
-            client.probe_at = self._clock()
-            client.probe_read = read if client.place == job.place else None
-        client.stir()
+            client.cursor_time = self._clock()
+            client.cursor_ready = message if client.cursor == task.cursor else None
+        client.wake_up()
+        return message is not None
 
-    def _numbers(self, job: _Job) -> dict[str, Any]:
-        """What is told of a place."""
-        assert job.place is not None
+    def _numbers(self, task: _Task) -> dict[str, Any]:
+        """The message that tells of the pixel under a cursor."""
+        assert task.cursor is not None
         self._use_threads()
-        (x, y), order, shown, background = job.place, job.order, job.shown, job.look.behind
-        column, row = int(x * order.width), int(y * order.height)
-        reading = read_pixel(
-            shown.scene,
-            job.view.camera(order.width, order.height, shown.near),
-            min(column, order.width - 1),
-            min(row, order.height - 1),
-            rate=job.look.rate,
+        (x, y), request, scene = task.cursor, task.request, task.scene
+        background = task.display.behind
+        pixel = read_pixel(
+            scene.scene,
+            task.camera.camera(request.width, request.height, scene.context.near),
+            min(int(x * request.width), request.width - 1),
+            min(int(y * request.height), request.height - 1),
+            rate=scene.uncertainty.rate,
             background=background,
         )
-        # Intervals were found before the scene's own background.
-        known = background == shown.background
-        return told(reading, job.place, shown.trust.calibration if known else None)
+        # The intervals hold before the scene's own background.
+        own = background == scene.context.background
+        return pixel_message(pixel, task.cursor, scene.uncertainty.calibration if own else None)
 
     def _use_threads(self) -> None:
         threads = self._threads()
@@ -293,47 +367,28 @@ class Painter:
             torch.set_num_threads(threads)
 
     def _fetch(self, client: Client, number: int) -> None:
-        """Reads a photo, and hands it to the client; in the thread for that."""
-        made = None
+        """Reads a photo, and hands it to the client; in the thread of photos."""
+        made, began = None, self._clock()
         try:
             made = self._photo(client, number)
-        except Exception as error:  # the answer to a click: also to the next one
+        except Exception as error:  # it answers a click: it is told each time
             self.note(client, "error", sentence_of(error))
         with self.lock:
-            client.photo_read, client.photo_waits = made, made is not None
+            seconds = self._clock() - began
+            limited = client.schedule.guest and self._steering()
+            self._turns.spend(client.schedule, seconds, limited=limited)
+            client.photo_ready, client.photo_pending = made, made is not None
             self.stir()
-        client.stir()
-
-    def _frame(self, job: _Job) -> list[str | bytes]:
-        """A picture as it is sent, after the legend that belongs to it if that is another one."""
-        client, look, shown, order = job.client, job.look, job.shown, job.order
-        if not order.final:
-            self._moved = order.begun
-            if not self._moving:
-                self._moving = True
-                self._busy(True)
-        self._use_threads()
-        camera = job.view.camera(order.width, order.height, shown.near)
-        stop, confidence = client.stop if order.final else None, shown.trust.confidence
-        made = picture(shown.scene, camera, look, stop, confidence)
-        if look.mode == "confidence" and confidence is None:
-            self._once(client, "info", UNKNOWN)
-        image = Image.fromarray(made.pixels.numpy())
-        flags = order.final | order.whole << 1
-        # The number that `_make` will give it: nobody else counts.
-        numbers = (client.frames + 1, job.view_id, order.width, order.height, shown.step)
-        header = HEADER.pack(MAGIC, FRAME, flags, *numbers, order.scale)
-        legend = legend_of(look, made, shown.trust)
-        return [*client.saying("legend", legend), header + _jpeg(image, **order.jpeg)]
+        client.wake_up()
 
     def _photo(self, client: Client, number: int) -> bytes | None:
         """A photo as it is sent, no larger than the client's canvas."""
-        photo, view = self._source.photo(number), client.view
+        photo, camera = self._callbacks.photo(number), client.camera
         if photo is None:
             self.note(client, "info", "The scene that is shown has no such camera.")
             return None
         image = Image.fromarray(photo.numpy())
-        size = PHOTO_SIZE if view is None else (view.width, view.height)
+        size = PHOTO_SIZE if camera is None else (camera.width, camera.height)
         image.thumbnail(size, Image.Resampling.BOX)
         scale = image.width / photo.shape[1]
         header = HEADER.pack(MAGIC, PHOTO, 3, number, 0, image.width, image.height, 0, scale)
@@ -344,15 +399,10 @@ class Painter:
         self._once(client, "error", sentence_of(error))
 
     def _once(self, client: Client, kind: str, text: str) -> None:
-        """Tells a client something, unless it was told before."""
+        """Sends a client a note, unless it had the same one before."""
         if text not in client.told and len(client.told) < TROUBLES:
             client.told.add(text)
             self.note(client, kind, text)
-
-
-def _looked(look: Look, shown: Shown) -> Look:
-    """What a client wants to see, with what only the scene knows."""
-    return replace(look, rate=shown.trust.rate, background=look.background or shown.background)
 
 
 def _jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:

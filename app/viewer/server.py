@@ -1,9 +1,9 @@
-"""One server, one port: our pages, viser's page, and the sockets of both, all behind the gate.
+"""The server: our pages, viser's page and the sockets of both on one port, all behind the gate.
 
 viser has no authentication and no hook for one. It serves its page and its socket by one call of
-`websockets.asyncio.server.serve` in a thread of its own; while it starts, that function is replaced
-by one that puts the gate in front of both. Whether that worked is checked after every start, so
-that a version of viser that starts otherwise is an error and never an open door.
+`websockets.asyncio.server.serve` in a thread of its own. While viser starts, that function is
+replaced by one that puts the gate in front of both. Every start checks that the gate works, so that
+a version of viser that starts in another way is an error and never an open door.
 """
 
 import asyncio
@@ -30,12 +30,17 @@ from websockets.http11 import Request, Response
 
 from lumigraph.app.viewer.gate import (
     VISER,
+    Address,
     Gate,
     Role,
     Visit,
+    address_of,
     answer,
     enter,
+    listen,
+    literal,
     make_gate,
+    reached,
     refuse,
     sealed,
 )
@@ -44,13 +49,11 @@ from lumigraph.app.viewer.limits import (
     PIECE_LIMIT,
     Closed,
     Connection,
-    Socket,
     StreamSocket,
     ViserSocket,
 )
-from lumigraph.app.viewer.ports import Address, address_of, listen, literal, reached
 
-Stream = Callable[[Socket], Awaitable[None]]
+Stream = Callable[[StreamSocket], Awaitable[None]]
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {
@@ -62,28 +65,30 @@ KINDS = {
 }
 
 HANDSHAKE_SECONDS = 30.0
-"""For one request and its answer: viser's page has 820 kB, and the network may be slow."""
+"""The longest time for a request and its answer: viser's page has 820 kB, and networks may be
+slow."""
 
 START_SECONDS = 30.0
-"""For viser to start; it takes 0.1. It would wait for ever for a server thread that failed."""
+"""The longest time for viser to start; it takes 0.1. If its server thread fails it waits for
+ever."""
 
 _STARTING = threading.Lock()
 
 _LOG = logging.getLogger("lumigraph.viewer")
-_LOG.setLevel(logging.WARNING)  # below that, websockets writes whole requests down, with the tokens
-_LOG.addFilter(lambda record: record.msg != "opening handshake failed")  # it quotes bad requests
+_LOG.setLevel(logging.WARNING)  # below that, websockets logs whole requests, with the tokens
+_LOG.addFilter(lambda record: record.msg != "opening handshake failed")  # it quotes the request
 
 
 @dataclass(eq=False)
 class _Door:
-    """What stands between the port and what is served on it.
+    """Answers the requests to the port, and passes on those that the gate accepts.
 
     Attributes:
-        gate: Who may come in.
+        gate: The secrets and names that are accepted.
         stream: Is awaited for each client of /stream.
-        clients: Sockets open at a time on each of the two paths.
+        clients: The most sockets that are open at a time on each of the two paths.
         files: Content type and content of our own files, by path.
-        taken: How many sockets are open, by path.
+        taken: The number of open sockets by path.
         serving: The server of websockets, and its loop, once viser has started them.
         page: viser, once it has started.
     """
@@ -108,36 +113,42 @@ class _Door:
         if visit.path == "/full":
             return sealed(viser_page(Request("/", request.headers)), VISER, visit.host)
         if visit.path not in self.files:
-            return refuse(self.gate, HTTPStatus.NOT_FOUND, "There is no such page")
+            return refuse(self.gate, HTTPStatus.NOT_FOUND, "There is no page at this address")
         kind, content = self.files[visit.path]
         return answer(HTTPStatus.OK, content, kind, visit.host)
 
     def _refusal(self, visit: Visit, request: Request) -> Response | None:
-        """Why this socket may not open; None if it may."""
+        """The refusal of a socket; None if it may open."""
         if visit.path not in ("/full", "/stream"):
-            return refuse(self.gate, HTTPStatus.NOT_FOUND, "There is no such socket")
-        # viser would print what it finds there in place of its own version.
+            return refuse(self.gate, HTTPStatus.NOT_FOUND, "There is no socket at this address")
+        # viser would print any other text that it finds there.
         version = f"viser-v{viser.__version__}"
         if visit.path == "/full" and request.headers.get_all("Sec-WebSocket-Protocol") != [version]:
-            return refuse(self.gate, HTTPStatus.BAD_REQUEST, "The page is outdated: load it again")
+            return refuse(
+                self.gate, HTTPStatus.BAD_REQUEST, "The page is out of date: load it again"
+            )
         if not self._room(visit):
-            return refuse(self.gate, HTTPStatus.SERVICE_UNAVAILABLE, "Too many clients")
+            return refuse(
+                self.gate,
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Too many people have this page open: close one of them",
+            )
         return None
 
     def _room(self, visit: Visit) -> bool:
-        """Whether one more fits in; the last place is kept for somebody who may control."""
+        """Whether there is room for one more; the last place is kept for a client in control."""
         kept = 0 if visit.role == "control" else 1
         return self.taken[visit.path] + kept < self.clients
 
     async def welcome(
         self, connection: ServerConnection, viser_handler: Callable[[Any], Awaitable[None]]
     ) -> None:
-        """Serves a socket that has opened until it closes."""
+        """Serves an open socket until it closes."""
         assert connection.request is not None
         visit = enter(self.gate, connection.request)
         assert isinstance(visit, Visit)
-        if not self._room(visit):  # others came while this one shook hands
-            await connection.close(1013, "Too many clients")
+        if not self._room(visit):  # others came while this one opened
+            await connection.close(1013, "Too many people have this page open: close one of them")
             return
         refused = self.gate.refused
         self.taken[visit.path] += 1
@@ -151,13 +162,13 @@ class _Door:
             self.taken[visit.path] -= 1
 
     def _control(self, uuid: str) -> Any | None:
-        """The handle of a control of viser's, which all have or one client; None if none has it."""
+        """The handle of a control in viser, of all clients or of one; None if there is none."""
         scopes = () if self.page is None else (self.page, *self.page.get_clients().values())
         handles = (scope.gui._gui_input_handle_from_uuid.get(uuid) for scope in scopes)
         return next((handle for handle in handles if handle is not None), None)
 
     def hang_up(self) -> None:
-        """Cuts off, after a moment, whoever is still there; called in the loop."""
+        """Cuts off all connections after a moment; called in the loop."""
         assert self.serving is not None
         served, loop = self.serving
 
@@ -173,13 +184,13 @@ class Server:
     """The running server of the page; `stop` it from any thread but its own.
 
     Attributes:
-        viser: For scene and controls of /full. `configure_theme` must be called with
+        viser: Has the scene and the controls of /full. Call its `configure_theme` only with
             `show_share_button=False`.
-        address: What it is bound to.
-        port: Perhaps not the one asked for, if that was in use.
-        urls: What to open, by role. Without a token there is only "control".
-        loop: The asyncio loop in which the sockets live.
-        gate: Its `refused` tells what was turned away.
+        address: The address that it is bound to.
+        port: Its port, which differs from the one asked for if that was in use.
+        urls: The address to open for each role. Without a token there is only "control".
+        loop: The asyncio loop of the sockets.
+        gate: Its `refused` counts the refusals.
     """
 
     viser: viser.ViserServer
@@ -191,7 +202,7 @@ class Server:
     _door: _Door = field(repr=False)
 
     def role_of(self, client_id: int) -> Role:
-        """The role of a client of viser's; "view" if it is gone."""
+        """The role of a client of viser's page; "view" if the client is gone."""
         socket = self.viser._websock_server._live_connections.get(client_id)
         return socket.role if isinstance(socket, ViserSocket) else "view"
 
@@ -212,19 +223,19 @@ def open_server(
     token: bool = True,
     clients: int = 8,
 ) -> Server:
-    """The page's server, running.
+    """Starts the server of the page, and returns it.
 
     Args:
         host: An address of this machine, 0.0.0.0 for all of them, or localhost.
-        port: The first to try of 100; 0 for any.
-        stream: Awaited, in the server's loop, for each client of /stream; its socket closes when it
-            returns, and it is cancelled if it stays longer than a moment after the socket closed.
-        token: Whether it takes a token to come in. Without, everybody on this machine controls it.
-        clients: How many sockets may be open at a time on /stream, and as many on /full. The last
-            place is only for those in control.
+        port: The first of 100 ports that are tried; 0 for any.
+        stream: Awaited, in the server's loop, for each client of /stream. The socket closes when
+            it returns, and it is cancelled a moment after the socket has closed.
+        token: Whether visitors need a token. Without, everybody on this machine is in control.
+        clients: The most sockets that may be open at a time on /stream, and again on /full. The
+            last place is for clients in control.
 
-    Raises ValueError if it is to be reached by other machines without a token, OSError if host or
-    port cannot be had, and RuntimeError if viser does not start behind the gate.
+    Raises ValueError if other machines could reach it without a token, OSError if host or port are
+    not available, and RuntimeError if viser does not start behind the gate.
     """
     address = address_of(host)
     door = _Door(make_gate(address, token=token), stream, clients, _files())
@@ -251,15 +262,15 @@ def open_server(
 
 
 def ssh_line(server: Server) -> str:
-    """What to type on another machine, so that `server.urls` can be opened there."""
+    """The command that makes `server.urls` work on the machine where it is typed."""
     place, user = literal(reached(server.address)), "USER"
-    with suppress(KeyError, OSError):  # as for a number without a name, in a container
+    with suppress(KeyError, OSError):  # a user id may have no name in a container
         user = getpass.getuser()
     return f"ssh -N -L {server.port}:{place}:{server.port} {user}@{socket.gethostname()}"
 
 
 def _files() -> dict[str, tuple[str, bytes]]:
-    """Our own files by the path they are served at. They are all that is ever served from disk."""
+    """Our own files by the path at which they are served. No other files are ever served."""
     files = {}
     for path in sorted(STATIC.iterdir()):
         if path.suffix in KINDS:
@@ -270,12 +281,12 @@ def _files() -> dict[str, tuple[str, bytes]]:
 
 @contextmanager
 def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
-    """Puts the door in front of the server that viser starts meanwhile, on the socket given."""
+    """Puts the door in front of the server that viser starts meanwhile, on this socket."""
     genuine = sockets_server.serve
 
     def serve(handler: Callable[[Any], Awaitable[None]], *where: Any, **options: Any) -> Any:
         if handler.__module__ != "viser.infra._infra":
-            return genuine(handler, *where, **options)  # somebody else starts a server just now
+            return genuine(handler, *where, **options)  # another program part starts a server
         page = options["process_request"]
         options |= {
             "process_request": lambda connection, request: door.answer(
@@ -284,7 +295,7 @@ def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
             "sock": listening,
             "max_size": PIECE_LIMIT,
             "open_timeout": HANDSHAKE_SECONDS,
-            "close_timeout": HANDSHAKE_SECONDS,  # from the start of an answer to its end, too
+            "close_timeout": HANDSHAKE_SECONDS,  # this bounds the time of an answer, too
             "server_header": None,
             "logger": _LOG,
             "create_connection": Connection,
@@ -302,7 +313,7 @@ def _replaced(door: _Door, listening: socket.socket) -> Iterator[None]:
 
 
 def _start(address: Address, port: int) -> viser.ViserServer:
-    """viser, started; RuntimeError if it does not come up."""
+    """Starts viser, and returns it; RuntimeError if it does not start."""
     started: list[viser.ViserServer] = []
 
     def start() -> None:
@@ -317,11 +328,11 @@ def _start(address: Address, port: int) -> viser.ViserServer:
 
 
 def _finish(door: _Door, page: viser.ViserServer, port: int) -> None:
-    """Takes from viser what we do not want; RuntimeError if it is not to be trusted."""
-    atexit.unregister(page.stop)  # ours stops it, and silently
+    """Removes parts of viser that we do not want; RuntimeError if it is not behind the gate."""
+    atexit.unregister(page.stop)  # our `stop` calls it, silently
     _check(door, page, port)
     for message in (viser_messages.ShareUrlRequest, viser_messages.ShareUrlDisconnect):
-        page._websock_server.unregister_handler(message)  # anybody could open a public tunnel
+        page._websock_server.unregister_handler(message)  # every client could open a public tunnel
     page.gui.configure_theme(show_share_button=False)
 
 
@@ -332,9 +343,9 @@ _UNFIT = (
 
 
 def _check(door: _Door, page: viser.ViserServer, port: int) -> None:
-    """Raises RuntimeError unless the server that viser started turns strangers away."""
+    """Raises RuntimeError unless the server that viser started refuses strangers."""
     if door.serving is None or page.get_port() != port:
-        raise RuntimeError(_UNFIT.format(reason="it starts without the gate before it"))
+        raise RuntimeError(_UNFIT.format(reason="it starts without the gate"))
     place = reached(door.gate.address)
     own = f"{literal(place)}:{port}"
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
@@ -357,13 +368,13 @@ def _check(door: _Door, page: viser.ViserServer, port: int) -> None:
         finally:
             connection.close()
         if status != expected:
-            reason = f"it answers a stranger with {status} in place of {expected.value}"
+            reason = f"it answers a stranger with {status} instead of {expected.value}"
             raise RuntimeError(_UNFIT.format(reason=reason))
     door.gate.refused.clear()
 
 
 async def _until_closed(stream: Awaitable[None], connection: ServerConnection) -> None:
-    """Awaits the stream, and raises what it does; cancels it if it outstays its connection."""
+    """Awaits the stream, and raises its error; cancels it if it outlives the connection."""
     task = asyncio.ensure_future(stream)
     gone = asyncio.ensure_future(connection.wait_closed())
     try:
@@ -378,7 +389,7 @@ async def _until_closed(stream: Awaitable[None], connection: ServerConnection) -
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps viser's banners off the terminal; it prints by rich's shared console, we do not."""
+    """Keeps viser's banners off the terminal: it prints to rich's shared console, and we do not."""
     console = rich.get_console()
     quiet, console.quiet = console.quiet, True
     try:

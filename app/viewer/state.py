@@ -1,6 +1,6 @@
-"""What the pages drive: sources, a queue of trainings, the one in work, and the scene shown.
+"""What all pages see and share: sources, notes, the queue of trainings, and the current scene.
 
-Any thread may call it. What it tells is plain data, and so is what is asked of it.
+Any thread may call it. Everything it tells, and everything it is asked for, is plain data.
 """
 
 import os
@@ -14,150 +14,122 @@ from typing import Any
 
 from torch import Tensor
 
+from lumigraph.app.console import sentence_of
 from lumigraph.app.training.inputs import TrainOptions
-from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.viewer.controls import readouts
 from lumigraph.app.viewer.jobs.job import Job
-from lumigraph.app.viewer.jobs.queue import Ears, NoteKind, Trainings
+from lumigraph.app.viewer.jobs.queue import JobQueue, NoteKind, QueueCallbacks
 from lumigraph.app.viewer.library import (
-    UNSAVED,
+    CaptureFinder,
+    Library,
     Source,
-    built_in,
-    find_sources,
-    is_inside,
-    named,
+    place_of,
     source_at,
 )
-from lumigraph.app.viewer.opener import Opener
-from lumigraph.app.viewer.origins import Origins, place_of
-from lumigraph.app.viewer.readouts import readouts
-from lumigraph.app.viewer.scene import Photos, Setting, Shown, open_setting
-from lumigraph.app.viewer.trust import Trust, trust_of
+from lumigraph.app.viewer.loader import (
+    Opened,
+    Photos,
+    SceneLoader,
+    context_of,
+    open_allowed_run,
+    read_uncertainty,
+)
+from lumigraph.app.viewer.scene import CurrentScene, SceneContext, SceneUncertainty
 from lumigraph.datasets.files import printable
-from lumigraph.recon import checked_changes, plan_from, plan_from_json, plan_to_json
+from lumigraph.recon import plan_from, plan_from_json, plan_to_json
 from lumigraph.render import Splats
 
 NOTES, NOTE_LIMIT = 50, 1000
-"""The newest are kept, at most so many, of so many characters."""
-
-NOTHING_SAVED = (
-    "This run has neither a scene nor a checkpoint: its training has just begun, or was cut off "
-    "before the first save. If so, train its capture again; the run's folder can be removed"
-)
+"""The number of notes that are kept, the newest ones, and the characters of a note."""
 
 
-class Desk:
-    """The state of the product, as all pages see it."""
+class ViewerState:
+    """What all pages see and share.
+
+    Attributes:
+        library: The sources that can be chosen.
+        jobs: The queue of trainings.
+        stopped: Called with the source of a run that was stopped and can be resumed.
+    """
 
     def __init__(self, folders: Sequence[Path], runs: Path) -> None:
-        """A desk with nothing on it.
+        """A state in which nothing is shown and nothing is trained.
 
         Args:
-            folders: What may be opened: folders, runs or files. Nothing outside them is.
-            runs: Where new runs go; what is in it may be opened too.
+            folders: Folders, runs and files that may be opened. Nothing outside them may be.
+            runs: The folder of new runs, which may be opened too.
         """
-        self._allowed, self._runs = (*folders, runs), runs
-        self._lock = threading.Condition()
+        self._lock, self._runs = threading.Condition(), runs
         self._version = 0
         self._listeners: list[Callable[[], None]] = []
-        self._sources: dict[str, Source] = {}
         self._notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
         self._noted = 0
-        self._shown: Shown | None = None
+        self._scene: CurrentScene | None = None
         self._scenes = 0
-        self._setting: Setting | None = None  # of the training in work, as is what is known of it
-        self._trust = Trust()
+        self._context: SceneContext | None = None  # of the training in work
+        self._uncertainty = SceneUncertainty()  # of the same
         self._follows, self._stale = True, False
-        self._origins = Origins(self._found)
-        self._photos = Photos(self._origins.capture)
+        self.library = Library(folders, runs, self._tell)
+        self._captures = CaptureFinder(self.library.sources)
+        self._photos = Photos(self._captures.capture)
         self._closed = False
         self.stopped: Callable[[str], None] = lambda source: None
-        """Called with the source of a run that was stopped, and can go on."""
-        self.refresh()
-        self._opener = Opener(self._lock, self._allowed, self.note, self._opened)
-        ears = Ears(self.note, self._loaded, self._arrived, self._over, self._changed)
-        self._trainings = Trainings(self._lock, ears)
+        self._loader = SceneLoader(self._lock, self.library.allowed, self.note, self._opened)
+        callbacks = QueueCallbacks(
+            self.note, self._loaded, self._arrived, self._over, self._changed
+        )
+        self.jobs = JobQueue(self._lock, callbacks)
 
-    # What there is.
+    def rescan(self) -> None:
+        """Searches the folders, and reads anew what was estimated of the current run.
 
-    def sources(self) -> list[dict[str, Any]]:
-        """What can be chosen: `id`, `name`, `kind` (capture, run, ply), `state`, `stopped`."""
-        with self._lock:
-            return [source.plain() for source in self._sources.values()]
-
-    def refresh(self) -> None:
-        """Looks again for what there is in the allowed folders."""
-        found = [*built_in(), *find_sources(self._allowed)]
-        with self._lock:
-            self._sources = named(found)
-            self._changed()
-
-    def look_again(self) -> None:
-        """Has all that came into the folders meanwhile be found, in a thread: they may be large.
-
-        That is also what was estimated of the run that is shown.
+        A thread does it, since the folders may be large.
         """
-        self._opener.submit(self._look_again)
+        self._loader.submit(self._rescan)
 
-    def source_at(self, path: Path) -> str:
-        """The id of the source at a path; ValueError if it is outside, or there is none."""
-        source = source_at(path, self._allowed)
-        with self._lock:
-            self._sources = named((self._sources | {source.id: source}).values())
-            self._changed()
-        return source.id
+    def as_dict(self) -> dict[str, Any]:
+        """Everything a page draws, as plain data; `version` grows with every change.
 
-    def given(self) -> str | None:
-        """The id of the first capture in the folders that were given, else of a run or a PLY file.
-
-        What lies where new runs go comes last. None if there is nothing.
-        """
-        found = [source for folder in self._allowed[:-1] for source in find_sources([folder])]
-        found.sort(key=lambda source: source.kind != "capture")
-        new = [s for s in found if s.path is None or not is_inside(s.path, [self._runs])]
-        return next((source.id for source in [*new, *found]), None)
-
-    def state(self) -> dict[str, Any]:
-        """Everything a page draws, as plain data; `version` is a later one after every change.
-
-        `current` is the training in work, or the last that was; `history` are its curves.
+        `current` is the training in work, or the last one; `history` holds its curves.
         """
         with self._lock:
-            job, shown = self._trainings.job, self._shown
-            current = None if job is None else job.facts()
-            known = None if shown is None else self._plain(shown)
+            job, scene = self.jobs.job, self._scene
+            current = None if job is None else job.details()
+            shown = None if scene is None else self._described(scene)
             return {
                 "version": self._version,
-                "jobs": [each.plain() for each in self._trainings.jobs],
+                "jobs": [each.summary() for each in self.jobs.jobs],
                 "current": current,
-                "numbers": readouts(current, known),
+                "numbers": readouts(current, shown),
                 "history": {} if job is None else job.history(),
                 "notes": list(self._notes),
-                "opening": self._opener.name,
-                "shown": known,
+                "opening": self._loader.name,
+                "shown": shown,
             }
 
     def wait(self, version: int, timeout: float | None = None) -> int:
-        """The version of the state once it is a later one, or when the time is over."""
+        """The version of the state once it is later than `version`, or after the timeout."""
         with self._lock:
             self._lock.wait_for(lambda: self._version > version or self._closed, timeout)
             return self._version
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Has `listener` called whenever the state is another one; returns what ends that.
+        """Has `listener` called after every change; returns a function that ends this.
 
-        It is called in any thread and under the desk's lock, so it is to pass the news on at once.
+        Any thread may call the listener, and it holds the state's lock then: a listener returns at
+        once.
         """
         with self._lock:
             self._listeners.append(listener)
 
-        def leave() -> None:
+        def unsubscribe() -> None:
             with self._lock, suppress(ValueError):
                 self._listeners.remove(listener)
 
-        return leave
+        return unsubscribe
 
     def note(self, kind: NoteKind, text: str) -> None:
-        """Adds a note for the page."""
+        """Adds a note that all pages show."""
         with self._lock:
             self._noted += 1
             self._notes.append({"id": self._noted, "kind": kind, "text": text[:NOTE_LIMIT]})
@@ -166,11 +138,11 @@ class Desk:
     # Trainings.
 
     def start(self, source_id: str, order: TrainOptions | None = None) -> str:
-        """Puts a new run of a capture in the queue, and returns the id of its job.
+        """Queues a new run of a capture, and returns the id of its job.
 
-        Raises ValueError if there is no such capture, or the order cannot be.
+        Raises ValueError if there is no such capture, or the order is not valid.
         """
-        source = self._source(source_id, "capture")
+        source = self.library.find(source_id, "capture")
         order = order or TrainOptions()
         try:
             plan = plan_from(order.preset or "standard", **order.changes)
@@ -180,20 +152,19 @@ class Desk:
         fields = {**asdict(order), "test": order.test and str(order.test)}
         return self._queue("train", source, [place_of(source)], order=fields, resume=None)
 
-    def go_on(self, source_id: str, capture_id: str | None = None) -> str:
-        """Puts a run that was stopped in the queue, to go on; returns the id of its job.
+    def resume_run(self, source_id: str, capture_id: str | None = None) -> str:
+        """Queues a run that was stopped, and returns the id of its job.
 
-        Its capture is looked for among those of its name, unless it is given. Raises ValueError if
-        there is no such run, or its capture is not to be found.
+        Without `capture_id` its capture is searched for by name. Raises ValueError if there is no
+        such run, or its capture is not found.
         """
-        source = self._source(source_id, "run")
+        source = self.library.find(source_id, "run")
         assert source.path
-        run = open_setting(source.path, source.id, source.name, self._allowed).run
-        assert run
+        run = open_allowed_run(source.path, self.library.allowed)
         if capture_id is None:
-            captures = self._origins.places(run)
+            captures = self._captures.places(run)
         else:
-            captures = [place_of(self._source(capture_id, "capture"))]
+            captures = [place_of(self.library.find(capture_id, "capture"))]
         if not captures:
             raise ValueError(
                 f"The capture of {source.name} is in none of the folders that may be opened here: "
@@ -204,64 +175,30 @@ class Desk:
     def job(self, job_id: str) -> Job:
         """The job of that id, which is kept up to date; ValueError if there is none."""
         with self._lock:
-            job = next((job for job in self._trainings.jobs if job.id == job_id), None)
+            job = next((job for job in self.jobs.jobs if job.id == job_id), None)
         if job is None:
             raise ValueError(f"There is no job {printable(job_id)[:40]} any more")
         return job
 
-    def cancel(self, job_id: str) -> None:
-        """Takes a job out of the queue; ValueError if it is not waiting there."""
-        self._trainings.cancel(job_id)
-
-    def pause(self) -> None:
-        """Holds the training in work; ValueError if there is none, as for all that follow."""
-        self._trainings.hold(True)
-
-    def resume(self) -> None:
-        """Lets a training that holds go on."""
-        self._trainings.hold(False)
-
-    def stop(self) -> None:
-        """Ends the training in work with a checkpoint."""
-        self._trainings.tell("stop")
-
-    def checkpoint(self) -> None:
-        """Has the training in work write a checkpoint."""
-        self._trainings.tell("checkpoint")
-
-    def change(self, **values: Any) -> None:
-        """Changes `splat_limit`, `degree` or `ssim_weight`; ValueError if they cannot be that."""
-        self._trainings.tell("change", values=checked_changes(values))
-
-    def threads(self, count: int | None) -> None:
-        """Lets trainings use so many threads, this one from its next step on; None for all."""
-        self._trainings.limit(count)
-
-    @property
-    def training(self) -> bool:
-        """Whether a training needs the processor just now."""
-        job = self._trainings.job
-        return job is not None and job.state in ("training", "evaluating")
-
-    # The scene shown.
+    # The current scene.
 
     def show(self, source_id: str) -> None:
-        """Opens a run or a PLY file in a thread; a note says why if that cannot be.
+        """Opens a run or a PLY file in a thread; a note says why if it cannot be opened.
 
         Raises ValueError if there is no such source.
         """
-        source = self._source(source_id, "run", "ply")
+        source = self.library.find(source_id, "run", "ply")
         with self._lock:
             self._follows = False
             self._open(source)
 
     def show_now(self, source_id: str) -> None:
-        """Opens a run or a PLY file before it returns; ValueError says why if that cannot be."""
-        source = self._source(source_id, "run", "ply")
+        """Opens a run or a PLY file before it returns; ValueError says why if it cannot."""
+        source = self.library.find(source_id, "run", "ply")
         with self._lock:
             follows, self._follows = self._follows, False
         try:
-            self._opener.load(source)
+            self._loader.open_now(source)
         except ValueError:
             with self._lock:
                 self._follows = follows
@@ -269,215 +206,210 @@ class Desk:
             raise
 
     def follow(self) -> None:
-        """Shows the training in work again, after something else was opened."""
+        """Shows the training in work again, after another scene was opened."""
         with self._lock:
             self._follows, self._stale = True, True
-            self._opener.forget()
+            self._loader.forget()
             self._changed()
 
-    def scene(self) -> Shown | None:
-        """What is to be seen now."""
+    def scene(self) -> CurrentScene | None:
+        """The scene that pages show now."""
         with self._lock:
-            return self._shown
+            return self._scene
+
+    def frusta(self) -> str:
+        """The cameras of the current scene's capture, as JSON."""
+        scene = self.scene()
+        return "[]" if scene is None else scene.context.frusta
 
     def want_scene(self) -> None:
-        """Asks the training in work for its scene, if it is shown and is another one by now.
+        """Asks the training in work for its scene, if it is shown and has changed.
 
-        To be called as often as somebody looks: most calls do nothing.
+        Callers may ask as often as they like: most calls do nothing.
         """
         with self._lock:
-            job, shown = self._trainings.job, self._shown
-            if job is None or self._setting is None or not self._follows:
+            job, scene = self.jobs.job, self._scene
+            if job is None or self._context is None or not self._follows:
                 return
             if (
-                shown is not None
-                and shown.setting is self._setting
-                and shown.step == job.numbers.get("step")
+                scene is not None
+                and scene.context is self._context
+                and scene.step == job.numbers.get("step")
                 and not self._stale
             ):
                 return
-            self._trainings.want_scene()
+            self.jobs.want_scene()
 
     def photo(self, index: int) -> Tensor | None:
-        """The photo of a camera of what is shown, None if there is no such camera.
+        """The photo of a camera of the current scene; None if there is no such camera.
 
-        It may take a while, as it is read from the disk. uint8 [height, width, 3]
+        It may take long, as the photo is read from the disk. uint8 [height, width, 3]
 
         Raises:
-            ValueError: The photo is not at hand, or cannot be read; it says what to do.
+            ValueError: The photo is not at hand, or cannot be read; the text says what to do.
         """
-        shown = self.scene()
-        if shown is None or not 0 <= index < len(shown.cameras):
+        scene = self.scene()
+        if scene is None or not 0 <= index < len(scene.context.cameras):
             return None
         try:
-            photo = self._photos.photo(shown.setting, index)
+            photo = self._photos.photo(scene.context, index)
         except Exception as error:  # of a file that somebody else made
             raise ValueError(sentence_of(error)) from error
         if photo is None:
-            run = shown.setting.run
+            run = scene.context.run
             capture = printable(str(run.record["capture"]))[:80] if run else "its capture"
             raise ValueError(
-                f"The photo of this camera is not at hand: give the folder of {capture} to "
+                f"The photo of this camera was not found: give the folder of {capture} to "
                 "lumigraph as well, as in `lumigraph app RUN CAPTURE`"
             )
         return photo
 
-    def abandon(self) -> None:
-        """Ends the training in work at once, without a checkpoint; also in a signal handler."""
-        self._trainings.abandon()
-
     def close(self) -> None:
-        """Ends the training in work with a checkpoint, forgets the queue, and lets go of all."""
+        """Ends the training in work with a checkpoint, drops the queue, and frees the scene."""
         with self._lock:
             self._closed = True
-            self.note("info", "Lumigraph ends; a training in work keeps its checkpoint")
-        self._trainings.close()
-        self._opener.close()
+            self.note("info", "Lumigraph is closing. A training in work saves a checkpoint")
+        self.jobs.close()
+        self._loader.close()
         with self._lock:
-            self._shown = self._setting = None
+            self._scene = self._context = None
 
     # Inside.
 
+    def _tell(self) -> None:
+        """Tells everybody that the state has changed."""
+        with self._lock:
+            self._changed()
+
     def _changed(self) -> None:
-        """Says that the state is another one; under the lock."""
+        """Tells everybody that the state has changed; under the lock."""
         self._version += 1
         self._lock.notify_all()
         for listener in list(self._listeners):
-            with suppress(Exception):  # a listener that fails is its own affair
+            with suppress(Exception):  # a listener that fails harms only itself
                 listener()
 
-    def _found(self) -> list[Source]:
-        with self._lock:
-            return list(self._sources.values())
-
-    def _plain(self, shown: Shown) -> dict[str, Any]:
+    def _described(self, scene: CurrentScene) -> dict[str, Any]:
+        """What a page is told of the current scene."""
+        context = scene.context
         return {
-            **shown.numbers,
-            "name": shown.setting.name,
-            "source": shown.setting.source,
-            "version": shown.version,
-            "step": shown.step,
-            "splats": len(shown.scene),
-            "degree": shown.scene.degree,
-            "up": shown.up.tolist(),
-            "background": list(shown.background),
-            "cameras": len(shown.cameras),
+            **scene.numbers,
+            "name": context.name,
+            "source": context.source,
+            "version": scene.version,
+            "step": scene.step,
+            "splats": len(scene.scene),
+            "degree": scene.scene.degree,
+            "background": list(context.background),
+            "cameras": len(context.cameras),
             "following": self._follows,
+            "first_view": context.first_view,
         }
-
-    def _source(self, source_id: str, *kinds: str) -> Source:
-        """The source of that id; ValueError if there is none of these kinds any more."""
-        with self._lock:
-            source = self._sources.get(source_id)
-        if source is None or (source.path and not is_inside(source.path, self._allowed)):
-            raise ValueError("That is not to be found here any more: choose again")
-        if source.kind == UNSAVED:
-            raise ValueError(f"{source.name}: {NOTHING_SAVED}")
-        if source.kind not in kinds:
-            raise ValueError(f"{source.name} is a {source.kind}, not a {' or a '.join(kinds)}")
-        return source
 
     def _queue(self, what: Any, source: Source, captures: list[str], **order: Any) -> str:
         order |= {"capture": captures[0], "others": captures[1:]}
         order |= {"folder": None, "runs": str(self._runs.absolute())}
-        job = self._trainings.add(what, source.id, source.name, order)
+        job = self.jobs.add(what, source.id, source.name, order)
         with self._lock:
             self._follows = True
         return job.id
 
     def _loaded(self, job: Job) -> None:
-        """A training has its run folder: what is in it will be around its scenes."""
+        """A training has its run folder: the cameras in it are shown around its scenes."""
         folder = Path(job.folder)
         with self._lock:
-            self._origins.learn(folder, job.order["capture"])
-            self._setting = None
+            self._captures.learn(folder, job.order["capture"])
+            self._context = None
         try:
-            source = source_at(folder, self._allowed)
-            setting = open_setting(folder, source.id, source.name, self._allowed)
-            assert setting.run
-            # Before it is trained on: of the scenes to come no more can be known.
-            trust = trust_of(setting.run, None, self._allowed, self._warn)
-        except Exception as error:  # somebody meddled with the folder: it trains, but is not shown
+            source = source_at(folder, self.library.allowed)
+            run = open_allowed_run(folder, self.library.allowed)
+            context = context_of(run, source.id, source.name)
+            # Of the scenes to come only the rate can be known.
+            uncertainty = read_uncertainty(run, None, self.library.allowed, self._warn)
+        except Exception as error:  # somebody changed the folder: it trains, but is not shown
             self.note("error", sentence_of(error))
             return
         with self._lock:
-            self._setting, self._trust = setting, trust
+            self._context, self._uncertainty = context, uncertainty
             self._changed()
 
     def _arrived(self, job: Job, scene: Splats, step: int) -> None:
-        """A training gave its scene."""
+        """The training in work has handed over its scene."""
         with self._lock:
-            if self._setting is not None and self._follows:
-                self._present(scene, step, self._setting, self._trust)
+            if self._context is not None and self._follows:
+                self._present(Opened(scene, self._context, self._uncertainty, {}), step)
 
     def _over(self, job: Job) -> None:
-        """A training is over: what it left in its run folder is shown from there."""
-        self.refresh()
+        """A training is over: the scene in its run folder is opened."""
+        self.library.refresh()
         with self._lock:
-            self._setting = None
+            self._context = None
             kept = job.folder and job.state != "failed"
             if kept and self._follows and not self._closed:
                 with suppress(ValueError):  # a run that was begun and not kept
-                    source = source_at(Path(job.folder), self._allowed)
-                    self._open(source)
+                    self._open(source_at(Path(job.folder), self.library.allowed))
             stopped = job.state == "stopped" and not self._closed
         if stopped:
             self._say_stopped(job)
 
     def _say_stopped(self, job: Job) -> None:
-        """Says where a training was stopped, and how to go on with it."""
+        """Says where a training was stopped, and how to resume it."""
         try:
-            source = self._source(self.source_at(Path(job.folder or os.devnull)), "run")
+            source = self.library.find(self.library.add(Path(job.folder or os.devnull)).id, "run")
         except ValueError:
-            self.note("info", f"{job.name} was stopped before its first step: nothing is kept")
+            self.note("info", f"{job.name} was stopped before its first step: nothing was saved")
             return
         at = f"step {job.numbers['step']:,} of {job.numbers['steps']:,}"
-        self.note("info", f"{source.name} is stopped at {at}: press Go on to go on with it")
+        self.note("info", f"{source.name} is stopped at {at}: press Resume run to go on with it")
         self.stopped(source.id)
 
-    def _present(
-        self,
-        scene: Splats,
-        step: int,
-        setting: Setting,
-        trust: Trust,
-        numbers: dict[str, float] | None = None,
-    ) -> None:
+    def _present(self, opened: Opened, step: int) -> None:
+        """Shows a scene; under the lock."""
         self._scenes += 1
-        self._shown = Shown(scene, self._scenes, step, setting, trust, numbers or {})
+        self._scene = CurrentScene(
+            opened.scene,
+            self._scenes,
+            step,
+            opened.context,
+            opened.uncertainty,
+            opened.numbers,
+        )
         self._stale = False
         self._changed()
 
-    def _look_again(self) -> None:
-        """Finds what is new, in the opener's thread."""
-        self.refresh()
-        shown = self.scene()
-        if shown is None or shown.setting.run is None or shown.setting is self._setting:
+    def _rescan(self) -> None:
+        """Does what `rescan` says, in the loader's thread."""
+        self.library.refresh()
+        scene = self.scene()
+        if scene is None or scene.context.run is None or scene.context is self._context:
             return
-        trust = trust_of(shown.setting.run, shown.scene, self._allowed, self._warn)
+        uncertainty = read_uncertainty(
+            scene.context.run, scene.scene, self.library.allowed, self._warn
+        )
         with self._lock:
-            if self._shown is shown:
-                self._present(shown.scene, shown.step, shown.setting, trust, shown.numbers)
+            if self._scene is scene:
+                opened = Opened(scene.scene, scene.context, uncertainty, scene.numbers)
+                self._present(opened, scene.step)
 
     def _warn(self, text: str) -> None:
         self.note("info", text)
 
-    def _opened(
-        self, scene: Splats, setting: Setting, trust: Trust, numbers: dict[str, float]
-    ) -> None:
+    def _opened(self, opened: Opened) -> None:
         """A run or a PLY file is open; under the lock."""
-        step = setting.run.record.get("step", 0) if setting.run else 0
-        self._present(scene, step, self._known(setting), trust, numbers)
+        run = opened.context.run
+        step = run.record.get("step", 0) if run else 0
+        context = self._known(opened.context)
+        self._present(Opened(opened.scene, context, opened.uncertainty, opened.numbers), step)
 
     def _open(self, source: Source) -> None:
-        """Has a run or a PLY file loaded and shown, unless another one is asked for meanwhile."""
-        self._opener.open(source)
+        """Has a run or a PLY file opened and shown; under the lock."""
+        self._loader.open(source)
         self._changed()
 
-    def _known(self, setting: Setting) -> Setting:
-        """The setting that is shown, if this one is the same: pages need not draw it anew."""
-        old = None if self._shown is None else self._shown.setting
-        if old is None or old.run is None or setting.run is None or old.source != setting.source:
-            return setting
-        same = old.run.record["inputs"] == setting.run.record["inputs"]
-        return old if same else setting
+    def _known(self, context: SceneContext) -> SceneContext:
+        """The current context, if this one is the same: pages need not draw it anew."""
+        old = None if self._scene is None else self._scene.context
+        if old is None or old.run is None or context.run is None or old.source != context.source:
+            return context
+        same = old.run.record["inputs"] == context.run.record["inputs"]
+        return old if same else context

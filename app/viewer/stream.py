@@ -1,95 +1,111 @@
-"""The stream: a coroutine for each client, which reads its wishes and sends what is ready.
+"""The stream: a coroutine for each client reads its messages and sends what is ready.
 
-Wishes go into a mailbox that holds the newest of each kind; the `painter` makes the pictures.
+Requests go into the client's mailbox, which holds the newest of each kind; the `renderer` makes the
+pictures. Nothing that may take long is done on the event loop, where it would stop all clients:
 
-Files are written in one thread, for all clients in the order in which their pieces come. What
-follows a file that is whole may take minutes, such as unpacking a zip: that is done in another
-thread, one file after the other, while its client is served on, and to its end even if the client
-goes. A client may send its next file meanwhile.
+* controls, and the announcements of files, are handled in a thread, in their order;
+* pieces of files are written in a second thread, for all clients in the order in which they come;
+* whole files are handled in a third thread, to the end even if their client goes: to unpack a zip
+  may take minutes, and its client may send the next file meanwhile;
+* the state is collected in a fourth thread, once for all clients.
 """
 
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
-from lumigraph.app.viewer.client import Client
+from lumigraph.app.console import sentence_of
+from lumigraph.app.viewer.client import Client, IncomingFile, StreamCallbacks
 from lumigraph.app.viewer.controls import KEYS
-from lumigraph.app.viewer.errors import sentence_of
-from lumigraph.app.viewer.limits import Socket
-from lumigraph.app.viewer.picture import Look
-from lumigraph.app.viewer.protocol import Ack, Do, Move, Probe, Scalar, SeePhoto, SendFile, parse
-from lumigraph.app.viewer.renderer import Painter
-from lumigraph.app.viewer.scheduling import SILENCE
-from lumigraph.app.viewer.source import Source, Upload
+from lumigraph.app.viewer.limits import StreamSocket
+from lumigraph.app.viewer.protocol import (
+    Ack,
+    CameraMessage,
+    ControlMessage,
+    DisplayOptions,
+    PhotoRequest,
+    PixelRequest,
+    Scalar,
+    UploadRequest,
+    parse,
+)
+from lumigraph.app.viewer.renderer import Renderer
+from lumigraph.app.viewer.scheduling import SILENCE, ClientSchedule
 
-VERSION = 1
+VERSION = 2
 """Of the protocol."""
 
 NEWS_SECONDS = 0.2
-"""From one message of the desk's state to the next: the eye reads no numbers faster."""
+"""From one message of the state to the next: nobody reads numbers faster."""
 
 
 class Streams:
-    """All clients, and the thread that draws for them."""
+    """All clients, and the threads that work for them."""
 
     def __init__(
         self,
-        source: Source,
+        callbacks: StreamCallbacks,
         *,
         threads: Callable[[], int] = lambda: 2,
-        busy: Callable[[bool], None] = lambda moving: None,
+        moving: Callable[[bool], None] = lambda moving: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nobody looks yet.
+        """A stream without clients.
 
         Args:
-            source: What is shown.
-            threads: How many a picture may use; asked before each.
-            busy: Told True when somebody begins to move, False when nobody does any more.
+            callbacks: The functions that it calls.
+            threads: The number of threads of a picture; asked before each.
+            moving: Told True when somebody begins to move the view, False when nobody does.
             clock: Seconds.
         """
-        self._source, self._clock = source, clock
-        self._painter = Painter(source, threads=threads, busy=busy, clock=clock)
-        self._cameras: tuple[object, str] = (None, "")  # what the source said, and its message
-        self._writer = ThreadPoolExecutor(1, "writer")
-        self._finisher = ThreadPoolExecutor(1, "finisher")
+        self._callbacks, self._clock = callbacks, clock
+        self._renderer = Renderer(callbacks, threads=threads, moving=moving, clock=clock)
+        names = ("controls", "writer", "finisher", "state")
+        self._controls, self._writer, self._finisher, self._collector = (
+            ThreadPoolExecutor(1, name) for name in names
+        )
+        self._lock = threading.Lock()
+        self._values: dict[tuple[Client, str], Scalar] = {}  # that wait to be set
+        self._changes, self._collected = 1, 0  # of the state: how many there were, and are known
+        self._news: tuple[dict[str, Any], dict[str, Any], str] = ({}, {}, "")
 
     @property
     def count(self) -> int:
-        """How many clients there are."""
-        return len(self._painter.clients)
+        """The number of clients."""
+        return len(self._renderer.clients)
 
     def changed(self) -> None:
-        """Something about the source is another; to be called from any thread, and quick."""
-        with self._painter.lock:
-            for client in self._painter.clients:
-                client.news = True
-                client.stir()
-            self._painter.stir()
+        """Has all clients told that the state has changed; quick, and from any thread."""
+        with self._renderer.lock:
+            self._changes += 1
+            for client in self._renderer.clients:
+                client.stale = True
+                client.wake_up()
+            self._renderer.stir()
 
     def close(self) -> None:
-        """Ends the threads; clients that there are get no more pictures, their files no end.
+        """Ends the threads: clients get no more pictures. Whole files are handled to the end."""
+        self._renderer.close()
+        for pool in (self._controls, self._writer, self._finisher, self._collector):
+            pool.shutdown()
 
-        Files that are whole are received to the end.
-        """
-        self._painter.close()
-        self._writer.shutdown()
-        self._finisher.shutdown()
-
-    async def handle(self, socket: Socket) -> None:
+    async def handle(self, socket: StreamSocket) -> None:
         """Serves a client; returns when it has gone or is given up."""
-        client = Client(asyncio.get_running_loop())
-        self._painter.enter(client)
+        schedule = ClientSchedule(guest=socket.role != "control")
+        client = Client(asyncio.get_running_loop(), schedule)
+        self._renderer.enter(client)
         tasks = [asyncio.create_task(each(socket, client)) for each in (self._read, self._write)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._painter.leave(client)
+            self._renderer.leave(client)
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -97,11 +113,11 @@ class Streams:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    # What comes in.
+    # Messages from a client.
 
-    async def _read(self, socket: Socket, client: Client) -> None:
-        """Takes in messages until the socket ends."""
-        upload: Upload | None = None
+    async def _read(self, socket: StreamSocket, client: Client) -> None:
+        """Reads messages until the socket ends."""
+        file: IncomingFile | None = None
         try:
             while True:
                 try:
@@ -109,111 +125,138 @@ class Streams:
                 except Exception:
                     return
                 if isinstance(message, bytes):
-                    upload = await self._piece(client, upload, message)
+                    file = await self._piece(client, file, message)
                     continue
                 match parse(message):
-                    case SendFile(name, size) if socket.role == "control":
-                        self._drop(upload)
-                        upload = self._begin(client, name, size)
-                    case Do(id, value) if socket.role == "control":
-                        self._do(client, id, value)
-                    case wish:
-                        self._take(client, wish)
+                    case UploadRequest(name=name, size=size) if socket.role == "control":
+                        self._drop(file)
+                        file = await self._run(self._controls, self._begin, client, name, size)
+                    case ControlMessage(id=id, value=value) if socket.role == "control":
+                        self._set(client, id, value)
+                    case request:
+                        self._take(client, request)
         finally:
-            self._drop(upload)
+            self._drop(file)
 
-    def _take(self, client: Client, wish: object) -> None:
-        """Puts a wish into the mailbox, in the place of the last one of its kind."""
+    def _take(self, client: Client, request: object) -> None:
+        """Puts a request into the mailbox, in the place of the last one of its kind."""
         now = self._clock()
-        with self._painter.lock:
-            match wish:
-                case Move(id, view):
-                    client.view_id = id
-                    if view != client.view:
-                        client.view = view
-                        client.pace.see(view.width, view.height, now)
-                case Look():
-                    if wish != client.look and client.view is not None:
-                        client.pace.see(client.view.width, client.view.height, now)
-                    client.look = wish
-                case Ack(frame, seconds):
-                    client.pace.acknowledge(frame, seconds, now)
-                case SeePhoto(index):
-                    client.photo = index
-                case Probe(place):
-                    client.place, client.probed = place, None
+        with self._renderer.lock:
+            match request:
+                case CameraMessage(id=id, view=camera):
+                    client.camera_id = id
+                    if camera != client.camera:
+                        client.camera = camera
+                        client.schedule.see(camera.width, camera.height, now)
+                        self._renderer.moved(client)
+                case DisplayOptions():
+                    if request != client.display:
+                        client.schedule.see_differently(now)
+                        self._renderer.moved(client)
+                    client.display = request
+                case Ack(frame=frame, ms=ms):
+                    client.schedule.acknowledge(frame, ms / 1e3, now)
+                case PhotoRequest(camera=number):
+                    client.photo = number
+                case PixelRequest():
+                    client.cursor, client.cursor_read = request.place, None
                 case _:
                     client.dropped += 1
                     return
-            if client.final is not None and client.pace.stale(client.final):
-                client.stop.fill_(1)
-            self._painter.stir()
+            self._renderer.stir()
+
+    def _set(self, client: Client, id: str, value: Scalar) -> None:
+        """Has a control handled in its thread; of values that wait there the newest counts."""
+        with suppress(RuntimeError):  # closed
+            if value is True:  # a button that was pressed, or a check: each counts
+                self._controls.submit(self._do, client, id, value)
+                return
+            with self._lock:
+                waits = (client, id) in self._values
+                self._values[client, id] = value
+            if not waits:
+                self._controls.submit(self._do_newest, client, id)
+
+    def _do_newest(self, client: Client, id: str) -> None:
+        with self._lock:
+            value = self._values.pop((client, id))
+        self._do(client, id, value)
 
     def _do(self, client: Client, id: str, value: Scalar) -> None:
         try:
-            self._source.do(id, value)
+            self._callbacks.do(id, value)
         except Exception as error:
-            self._painter.note(client, "error", sentence_of(error))
+            self._renderer.note(client, "error", sentence_of(error))
+
+    async def _run(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> Any:
+        """The result of a call in a thread; None if the stream is closed.
+
+        The call is finished also if the client goes meanwhile.
+        """
+        try:
+            future = asyncio.wrap_future(pool.submit(call, *args))
+        except RuntimeError:
+            return None
+        return await asyncio.shield(future)
 
     # Files.
 
-    def _begin(self, client: Client, name: str, size: int) -> Upload | None:
-        """The upload of a file that was announced, if it is taken; the client is told whether."""
-        upload = None
+    def _begin(self, client: Client, name: str, size: int) -> IncomingFile | None:
+        """The file that was announced, if it is taken; the client is told whether."""
+        file = None
         try:
-            upload = self._source.upload(name, size)
+            file = self._callbacks.upload(name, size)
         except Exception as error:
-            self._painter.note(client, "error", sentence_of(error))
-        answer = {"t": "upload", "name": name, "taken": upload is not None}
-        with self._painter.lock:
+            self._renderer.note(client, "error", sentence_of(error))
+        answer = {"t": "upload", "name": name, "taken": file is not None}
+        with self._renderer.lock:
             client.out.append(json.dumps(answer))
-        client.wake.set()
-        return upload
+        client.wake_up()
+        return file
 
-    async def _piece(self, client: Client, upload: Upload | None, data: bytes) -> Upload | None:
-        """Passes a piece of a file on; the upload, if more of it is to come."""
-        if upload is None:
+    async def _piece(
+        self, client: Client, file: IncomingFile | None, data: bytes
+    ) -> IncomingFile | None:
+        """Has a piece of a file written; the file, if more of it is to come."""
+        if file is None:
             client.dropped += 1
             return None
-        try:
-            added = asyncio.wrap_future(self._writer.submit(self._add, client, upload, data))
-        except RuntimeError:  # closed
-            self._drop(upload)
-            return None
-        # What has come is written, also for a client that goes meanwhile.
-        return upload if await asyncio.shield(added) else None
+        more = await self._run(self._writer, self._add, client, file, data)
+        if more is None:
+            self._drop(file)
+        return file if more else None
 
-    def _add(self, client: Client, upload: Upload, data: bytes) -> bool:
+    def _add(self, client: Client, file: IncomingFile, data: bytes) -> bool:
         """Writes a piece, in the writer's thread; whether more is to come."""
         try:
-            whole = upload.add(data)
+            whole = file.add(data)
         except Exception as error:
-            self._painter.note(client, "error", sentence_of(error))
-            upload.drop()
+            self._renderer.note(client, "error", sentence_of(error))
+            file.drop()
             return False
         if whole:
-            self._finisher.submit(self._finish, client, upload)
+            self._finisher.submit(self._finish, client, file)
         return not whole
 
-    def _finish(self, client: Client, upload: Upload) -> None:
-        """Does what follows a file that is whole, in the finisher's thread."""
+    def _finish(self, client: Client, file: IncomingFile) -> None:
+        """Handles a whole file, in the finisher's thread."""
         try:
-            upload.finish()
+            file.finish()
         except Exception as error:
-            self._painter.note(client, "error", sentence_of(error))
+            self._renderer.note(client, "error", sentence_of(error))
 
-    def _drop(self, upload: Upload | None) -> None:
-        """Has an upload forgotten, unless it is whole, once what came of it before is written."""
-        if upload is None:
+    def _drop(self, file: IncomingFile | None) -> None:
+        """Deletes a file, unless it is whole, after its last piece is written."""
+        if file is None:
             return
         try:
-            self._writer.submit(upload.drop)
+            self._writer.submit(file.drop)
         except RuntimeError:  # closed: nothing is being written any more
-            upload.drop()
+            file.drop()
 
-    # What goes out.
+    # Messages to a client.
 
-    async def _write(self, socket: Socket, client: Client) -> None:
+    async def _write(self, socket: StreamSocket, client: Client) -> None:
         """Sends what is ready until the socket ends, or the client is silent for too long."""
         hello = {"t": "hello", "version": VERSION, "role": socket.role}
         client.out.append(json.dumps(hello))
@@ -222,9 +265,10 @@ class Streams:
             client.wake.clear()
             now = self._clock()
             messages = self._ready(client)
-            if client.news and now >= told + NEWS_SECONDS:
-                client.news, told = False, now
-                messages += self._news(client)
+            if client.stale and now >= told + NEWS_SECONDS:
+                client.stale, told = False, now
+                await self._run(self._collector, self._collect)
+                messages += self._changes_for(client)
             if now >= counted + 1:
                 counted = now
                 messages += self._stats(client, now)
@@ -234,52 +278,57 @@ class Streams:
                         await socket.send(message)
             except Exception:
                 return
-            with self._painter.lock:
-                gone = client.pace.gone(self._clock())
+            with self._renderer.lock:
+                gone = client.schedule.gone(self._clock())
             if gone:
                 with suppress(Exception):
                     await socket.close(f"No picture was acknowledged for {SILENCE:.0f} s")
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(NEWS_SECONDS if client.news else 1.0):
+                async with asyncio.timeout(NEWS_SECONDS if client.stale else 1.0):
                     await client.wake.wait()
 
     def _ready(self, client: Client) -> list[str | bytes]:
         """Takes what waits to be sent."""
-        with self._painter.lock:
+        with self._renderer.lock:
             messages = [*client.notes, *client.out]
             client.notes.clear()
             client.out.clear()
-            if client.photo_read is not None:
-                messages.append(client.photo_read)
-                client.photo_read, client.photo_waits = None, False
-                self._painter.stir()
-            if client.probe_read is not None:
-                messages.append(client.probe_read)
-                client.probe_read = None
+            if client.photo_ready is not None:
+                messages.append(client.photo_ready)
+                client.photo_ready, client.photo_pending = None, False
+                self._renderer.stir()
+            if client.cursor_ready is not None:
+                messages.append(client.cursor_ready)
+                client.cursor_ready = None
         return messages
 
-    def _news(self, client: Client) -> Iterator[str]:
-        """What has changed since the client was told."""
-        yield from self._state(client)
-        yield from client.saying("controls", {"items": self._source.controls(), "keys": KEYS})
-        cameras = self._source.cameras()
-        if cameras is client.cameras:  # as nearly always: they are many, and stay the same
+    def _collect(self) -> None:
+        """Collects the state for all clients, in its thread, unless it is known already."""
+        with self._renderer.lock:
+            changes = self._changes
+        if changes == self._collected:
             return
-        client.cameras = cameras
-        if cameras is not self._cameras[0]:
-            self._cameras = (cameras, json.dumps({"items": cameras, "t": "cameras"}))
-        if client.said.get("cameras") != self._cameras[1]:
-            client.said["cameras"] = self._cameras[1]
-            yield self._cameras[1]
+        callbacks = self._callbacks
+        controls = {"items": callbacks.controls(), "keys": KEYS}
+        cameras = f'{{"t": "cameras", "items": {callbacks.frusta()}}}'
+        self._news, self._collected = (callbacks.state(), controls, cameras), changes
 
-    def _state(self, client: Client) -> Iterator[str]:
-        """The desk's state, if it is another one, without what the client was sent before.
+    def _changes_for(self, client: Client) -> Iterator[str]:
+        """The parts of the state that have changed since the client was told."""
+        state, controls, cameras = self._news
+        yield from self._state(client, state)
+        yield from client.changed("controls", controls)
+        yield from client.changed_text("cameras", cameras)
 
-        `notes` are those with a larger `id` than the last. In place of `history` stands `more`,
-        what has been added to each curve, as long as the client has all that was there before.
+    def _state(self, client: Client, state: dict[str, Any]) -> Iterator[str]:
+        """The state, if it has changed, without notes and curves that the client was sent before.
+
+        `notes` are those with a larger `id` than the last one sent. In place of `history` stands
+        `more`, the new end of each curve, as long as the client has the beginning.
         """
-        state = {"notes": (), "history": {}, **self._source.state()}
+        state = {"notes": (), "history": {}, **state}
+        state.pop("version", None)  # counts changes that are not in the rest
         notes = [note for note in state.pop("notes") if note["id"] > client.noted]
         history = state.pop("history")
         more = _tails(client.history, history)
@@ -293,8 +342,8 @@ class Streams:
         yield json.dumps({**state, **curves, "notes": notes, "t": "state"})
 
     def _stats(self, client: Client, now: float) -> Iterator[str]:
-        with self._painter.lock:
-            stats = client.pace.stats(now)
+        with self._renderer.lock:
+            stats = client.schedule.stats(now)
         if stats is not None:
             yield json.dumps({"t": "stats", **asdict(stats)})
 
@@ -302,7 +351,7 @@ class Streams:
 def _tails(
     had: dict[str, list[float]] | None, now: dict[str, list[float]]
 ) -> dict[str, list[float]] | None:
-    """What was added to each curve; None if these are others than they had been."""
+    """The new end of each curve; None if the beginnings differ."""
     if had is None or had.keys() != now.keys():
         return None
     if any(now[name][: len(points)] != points for name, points in had.items()):

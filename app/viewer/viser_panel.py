@@ -1,17 +1,18 @@
-"""The panel of viser's page: the same controls as on the light page, drawn with viser's widgets."""
+"""The panel of viser's page: the controls of the light page, drawn with viser's widgets."""
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import viser
 from viser import uplot
 from viser._messages import RunJavascriptMessage
 
-from lumigraph.app.viewer.controls import COMPARE, KEYS, LOOK, MAKE, Control
-from lumigraph.app.viewer.errors import sentence_of
+from lumigraph.app.console import sentence_of
+from lumigraph.app.viewer.controls import COMPARE, KEYS, TRAIN, VIEW, Control
 from lumigraph.app.viewer.gate import Role
 from lumigraph.app.viewer.protocol import Scalar
 
@@ -19,7 +20,7 @@ SCRIPT = (
     "const s = document.createElement('script'); s.type = 'module'; s.src = '/static/full.js';"
     "document.head.append(s);"
 )
-"""Puts our part of the page into viser's; what it loads is a file of ours, of the same server."""
+"""Loads our part of the page into viser's page, from a file of ours on the same server."""
 
 PLOTS = {
     "Loss": ("seconds", "loss"),
@@ -27,82 +28,82 @@ PLOTS = {
     "Splats": ("seconds", "splats"),
 }
 
-READING_SECONDS = 8.0
-"""That a note which is no error stays: it lies over the picture."""
+NOTE_SECONDS = 8.0
+"""A note other than an error disappears after this time: it covers a part of the picture."""
 
 DIGITS = 6
-"""After the point, of a number that may have some."""
+"""Digits after the point of a number that is not whole."""
 
 NUMBERS, HELP = "Numbers", "Keys"
 
-HANDS = {
-    "Drag": "turn about the scene",
-    "Right drag": "shift",
-    "Wheel": "nearer and farther",
+MOUSE = {
+    "Drag": "turn around the scene",
+    "Right drag": "move sideways",
+    "Wheel": "move nearer or farther",
     "W A S D, Q E": "fly ahead, left, back, right, down, up",
     "Arrows": "turn",
     "Ctrl K": "find a command by its name",
 }
-"""What viser itself does."""
+"""The mouse and keys that viser itself handles."""
 
 
-class Desk(Protocol):
-    """What a panel steers."""
+@dataclass(frozen=True)
+class PanelCallbacks:
+    """The functions that a panel calls.
 
-    def controls(self) -> list[Control]:
-        """All controls as they are now."""
-        ...
+    Attributes:
+        controls: All controls as they are now.
+        state: What goes on, as plain data.
+        do: Does what a control of the server says; ValueError has a text for the client.
+    """
 
-    def state(self) -> dict[str, Any]:
-        """What is going on, as plain data."""
-        ...
-
-    def do(self, id: str, value: Scalar) -> None:
-        """A control of the desk was used."""
-        ...
+    controls: Callable[[], list[Control]]
+    state: Callable[[], dict[str, Any]]
+    do: Callable[[str, Scalar], None]
 
 
 class Panel:
     """The panel of one client of viser's page.
 
     Attributes:
-        client: Whose it is.
-        desk: What its controls steer, if the client has the role to.
-        role: Of the client; who only looks has the controls of the page alone.
+        client: The client.
+        callbacks: The functions that the panel calls.
+        role: Of the client; a guest can use only the controls of the page itself.
     """
 
-    def __init__(self, client: viser.ClientHandle, desk: Desk, role: Role) -> None:
-        self.client, self.desk, self.role = client, desk, role
+    def __init__(self, client: viser.ClientHandle, callbacks: PanelCallbacks, role: Role) -> None:
+        """Draws the panel."""
+        self.client, self.callbacks, self.role = client, callbacks, role
         self._widgets: dict[str, Any] = {}
         self._drawn: dict[str, Control] = {}
-        self._beside: dict[str, Any] = {}  # words before a bar, or after what cannot be used
+        self._beside: dict[str, Any] = {}  # a text above a progress bar, or below a greyed control
         self._settings: dict[str, Any] = {}  # of the page
         self._noted = 0
-        self._home: dict[str, Any] | None = None
+        self._first_view: dict[str, Any] | None = None
         _run_script(client, SCRIPT)
         tabs = client.gui.add_tab_group()
-        names = (MAKE, LOOK, COMPARE, NUMBERS, HELP)
+        names = (TRAIN, VIEW, COMPARE, NUMBERS, HELP)
         self._tabs = {name: tabs.add_tab(name) for name in names}
         with self._tabs[NUMBERS]:
             self._numbers = client.gui.add_markdown("")
             self._plots = {name: _plot(client, name) for name in PLOTS}
         self.refresh(first=True)
-        # Below the tabs: a tab has no widgets before it is looked at, and full.js sets this one.
+        # Below the tabs: a tab has no widgets before it is opened, and full.js sets this one.
         dark = client.gui.add_checkbox("Dark", False)
         dark.on_update(lambda event: self._paint(dark.value))
         commands = [self._command(use) for use in KEYS]
         with self._tabs[HELP]:
-            client.gui.add_markdown(_table([*HANDS.items(), *commands]))
+            client.gui.add_markdown(_table([*MOUSE.items(), *commands]))
 
     def refresh(self, *, first: bool = False) -> None:
-        """Brings the widgets to where the desk is now.
+        """Updates the widgets to the state as it is now.
 
         Args:
-            first: Nobody was here before: of the notes only the last error is shown, since they
-                lie over the picture.
+            first: Whether the client has just come: it sees only the last error of the older notes,
+                since notes cover a part of the picture.
         """
-        state = self.desk.state()
-        controls = {_slot(control): control for control in self.desk.controls()}
+        state = self.callbacks.state()
+        controls = {_slot(control): control for control in self.callbacks.controls()}
         for name in [name for name in self._widgets if name not in controls]:
             self._widgets.pop(name).remove()
             self._drawn.pop(name)
@@ -113,7 +114,7 @@ class Panel:
                 self._draw(control)
                 self._drawn[name] = control
             self._order(name, order)
-        self._arrive((state.get("shown") or {}).get("home"))
+        self._arrive((state.get("shown") or {}).get("first_view"))
         self._numbers.content = _table(state["numbers"])
         history = state.get("history") or {}
         for name, (xs, ys) in PLOTS.items():
@@ -128,7 +129,7 @@ class Panel:
             self._tell(note["kind"], note["text"])
 
     def _draw(self, control: Control) -> None:
-        """Makes the control's widget, or sets what has changed of it."""
+        """Makes the control's widget, or updates it."""
         name = _slot(control)
         if name not in self._widgets:
             with self._tabs[control["group"]]:
@@ -142,8 +143,8 @@ class Panel:
         if control["where"] == "page":
             self._settings.setdefault(name, control.get("value"))
         self._enable(control)
-        # What the page itself sets is the page's; only the desk's values come from here.
-        if control["where"] == "desk" and "value" in control:
+        # The page keeps the values of its own controls; only values of the server come from here.
+        if control["where"] == "server" and "value" in control:
             if control["kind"] == "choice":
                 labels = _labels(control)
                 if tuple(widget.options) != tuple(labels):
@@ -153,13 +154,13 @@ class Panel:
                 widget.value = control["value"]
 
     def _order(self, name: str, order: int) -> None:
-        """Has a widget stand at that place among all, what explains it beside."""
+        """Puts a widget, with its explanation, at that place among all widgets."""
         self._widgets[name].order = float(order)
         if words := self._beside.get(name):
             words.order = order - 0.5 if self._drawn[name]["kind"] == "progress" else order + 0.5
 
     def _enable(self, control: Control) -> None:
-        """Greys the control's widget where it would do nothing."""
+        """Greys the control's widget if it cannot be used."""
         needs = control.get("when", {}).items()
         idle = any(self._settings.get(name) not in values for name, values in needs)
         allowed = control["where"] == "page" or self.role == "control"
@@ -200,25 +201,25 @@ class Panel:
         return widget
 
     def _tell(self, kind: str, text: str) -> None:
-        """Shows a note, as text."""
+        """Shows a note as text."""
         title, color = ("Error", "red") if kind == "error" else ("Note", "blue")
-        seconds = None if kind == "error" else READING_SECONDS
+        seconds = None if kind == "error" else NOTE_SECONDS
         self.client.add_notification(title, text, color=color, auto_close_seconds=seconds)
 
-    def _arrive(self, home: dict[str, Any] | None) -> None:
-        """Shows what the page sets by itself when it comes to another scene."""
-        if home is None or home == self._home:
+    def _arrive(self, view: dict[str, Any] | None) -> None:
+        """Shows the settings that the page itself changes when another scene is shown."""
+        if view is None or view == self._first_view:
             return
-        self._home = home
-        self._widgets["fov"].value = round(math.degrees(home["fov"]))
+        self._first_view = view
+        self._widgets["fov"].value = round(math.degrees(view["fov"]))
         self._widgets["up"].value = _label_of(self._drawn["up"], "scene")
 
     def _paint(self, dark: bool) -> None:
-        """Has the page light or dark."""
+        """Makes the page light or dark."""
         self.client.gui.configure_theme(dark_mode=dark, show_share_button=False)
 
     def _command(self, use: dict[str, str]) -> tuple[str, str]:
-        """Makes a key of viser's page that uses a control; returns it and what it does."""
+        """Adds a key for a control to viser's page; returns the key and the control's label."""
         control, value = self._drawn[use["id"]], use.get("value")
         label = control["label"]
         if value is not None:
@@ -229,7 +230,7 @@ class Panel:
         return use["key"], label
 
     def _press(self, control: Control, value: str | None) -> None:
-        """Uses a control as if by hand: sets it, turns a check, or takes the next of a choice."""
+        """Uses a control: sets it to `value`, toggles a check, or takes the next option."""
         widget = self._widgets[control["id"]]
         if control["kind"] == "button":
             self._used(control, True)
@@ -244,7 +245,7 @@ class Panel:
         self._used(control, widget.value)
 
     def _used(self, control: Control, value: Any) -> None:
-        """Somebody used the widget: tells the desk, or has the page do it."""
+        """Handles a used widget: the server acts on it, or the page does."""
         latest = self._drawn.get(_slot(control), control)
         if control["kind"] == "choice":
             by_label = {option["label"]: option["value"] for option in latest["options"]}
@@ -263,18 +264,18 @@ class Panel:
                     self._enable(other)
         elif self.role == "control":
             try:
-                self.desk.do(latest["id"], value)
+                self.callbacks.do(latest["id"], value)
             except Exception as error:
                 self._tell("error", sentence_of(error))
 
 
 def _run_script(client: viser.ClientHandle, source: str) -> None:
-    """Has the client's page run a line of script, which must hold no text of anybody else's."""
+    """Runs a line of script in the client's page; it must hold no text from outside."""
     client.gui._websock_interface.queue_message(RunJavascriptMessage(source=source))
 
 
 def _slot(control: Control) -> str:
-    """What names the control's widget: that of another one if they take turns."""
+    """The name of the control's widget; controls that take turns have one widget."""
     return control.get("slot", control["id"])
 
 
@@ -300,5 +301,5 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns as Markdown; no text that came from outside may be in it."""
+    """Two columns as Markdown; they must hold no text from outside."""
     return "\n".join(["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in rows)])

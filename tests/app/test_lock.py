@@ -19,7 +19,7 @@ from lumigraph.app.training import session as sessions
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import run_session
 from lumigraph.app.training.start import resume, start
-from lumigraph.app.viewer.jobs.process import Child
+from lumigraph.app.viewer.jobs.process import TrainingProcess
 from lumigraph.datasets.demo import make_demo
 
 ORDER = TrainOptions("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
@@ -118,20 +118,20 @@ def test_a_training_of_the_page_locks_its_run(capture, tmp_path):
     order: dict[str, Any] = {"capture": str(capture), "runs": str(tmp_path), "resume": None}
     order |= {"folder": None, "order": {"preset": "quick", "changes": ENDLESS, "device": "cpu"}}
     folder = tmp_path / "pavilion" / "001"
-    first = Child(order, [])
+    first = TrainingProcess(order, [])
     first.do("checkpoint")
     for message in first.messages():
         if message["t"] == "saved":
             with pytest.raises(BlockingIOError, match=TRAINED.format(first.pid)):
                 resume(capture, TrainOptions(), folder)
-            second = Child({**order, "resume": str(folder)}, [])
+            second = TrainingProcess({**order, "resume": str(folder)}, [])
             told = list(second.messages())
             assert second.wait() == 1
             assert TRAINED.format(first.pid) in told[-1]["sentence"]
             first.kill()
     first.wait()
     assert (folder / LOCK).exists()
-    third = Child({**order, "resume": str(folder)}, [])
+    third = TrainingProcess({**order, "resume": str(folder)}, [])
     third.leave()
     assert [message["state"] for message in third.messages() if message["t"] == "result"]
     assert third.wait() == 0

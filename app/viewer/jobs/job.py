@@ -1,4 +1,4 @@
-"""A training as the page knows it: its state and its numbers, kept up to date by its messages."""
+"""A training job as pages see it: its state, its numbers and its curves."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from typing import Any, Literal
 from lumigraph.app.run.files import is_number
 from lumigraph.app.run.metrics import read_log
 from lumigraph.app.run.record import LOG
-from lumigraph.app.training.progress import StepRate
+from lumigraph.app.training.rate import StepRate
 
-State = Literal[
+JobState = Literal[
     "waiting",
     "loading",
     "training",
@@ -22,24 +22,25 @@ State = Literal[
 ]
 
 OVER = ("finished", "stopped", "failed")
+RUNNING = ("loading", "training", "paused", "evaluating")
 
 POINTS = 500
-"""Of a curve: more than a plot on a page has pixels for, in a few kilobytes."""
+"""The most points of a curve: a plot on a page has fewer pixels."""
 
 SMOOTHING = 0.1
-"""Weight of the newest loss in the one that is shown: each is of another photo, and they differ."""
+"""Weight of the newest loss in the one that is shown: each loss is of another photo."""
 
 
 class Curve:
-    """Values over seconds: at most `POINTS`, every other one dropped when there are more."""
+    """Values over seconds; every other point is dropped when there are more than `POINTS`."""
 
     def __init__(self) -> None:
-        """No point yet."""
+        """A curve without points."""
         self._points: list[tuple[float, ...]] = []
         self._every, self._skipped = 1, 0
 
     def add(self, *point: float) -> None:
-        """Adds seconds and values, unless the points are far enough apart without."""
+        """Adds seconds and values, unless the last point is too near."""
         self._skipped += 1
         if self._skipped >= self._every:
             self._skipped = 0
@@ -48,7 +49,7 @@ class Curve:
             self._points, self._every = self._points[::2], 2 * self._every
 
     def columns(self, *names: str) -> dict[str, list[float]]:
-        """The points, with their columns named."""
+        """The points as a list of numbers for each name."""
         return {name: [point[i] for point in self._points] for i, name in enumerate(names)}
 
 
@@ -57,19 +58,19 @@ class Job:
     """One training, from the queue to its end.
 
     Attributes:
-        id: Of the job.
-        source: Id of what it was started from.
-        name: To show to people.
-        what: "train" for a new run, "resume" for one that goes on.
-        order: What the trainer is told.
-        state: Where it is.
-        sentence: Why it failed or was never begun.
-        plan: The fit's, as it is now.
-        folder: Of its run, once there is one.
-        numbers: What a page shows of it.
-        losses: Seconds, loss and splats.
-        scores: Seconds and PSNR.
-        pausing: Whether it is to hold as soon as it trains.
+        id: The id of the job.
+        source: The id of the capture or run that it was started from.
+        name: For people to read.
+        what: "train" for a new run, "resume" for a run that was stopped.
+        order: The order that the worker process gets.
+        state: How far it is.
+        sentence: The reason if it failed or was cancelled.
+        plan: The plan of the fit, as it is now.
+        folder: The run folder, once it exists.
+        numbers: The numbers that a page shows.
+        losses: The curve of seconds, loss and splats.
+        scores: The curve of seconds and PSNR.
+        pausing: Whether it pauses as soon as it trains.
     """
 
     id: str
@@ -77,7 +78,7 @@ class Job:
     name: str
     what: Literal["train", "resume"]
     order: dict[str, Any]
-    state: State = "waiting"
+    state: JobState = "waiting"
     sentence: str = ""
     plan: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
@@ -87,8 +88,8 @@ class Job:
     pausing: bool = False
     _pace: StepRate = field(default_factory=StepRate)
 
-    def plain(self) -> dict[str, Any]:
-        """What the list of jobs says of it."""
+    def summary(self) -> dict[str, Any]:
+        """The job as it stands in the list of jobs."""
         return {
             "id": self.id,
             "source": self.source,
@@ -98,11 +99,11 @@ class Job:
             "sentence": self.sentence,
         }
 
-    def facts(self) -> dict[str, Any]:
-        """All that is known of it, as the job in work."""
+    def details(self) -> dict[str, Any]:
+        """The job with its plan and its numbers, as the current job is shown."""
         plan = {name: self.plan.get(name) for name in ("splat_limit", "degree", "ssim_weight")}
         plan = plan if self.plan else {}
-        return {**self.plain(), "plan": plan, **self.numbers}
+        return {**self.summary(), "plan": plan, **self.numbers}
 
     def history(self) -> dict[str, list[float]]:
         """Its curves: loss and splats over `seconds`, PSNR over `psnr_seconds`."""
@@ -112,20 +113,21 @@ class Job:
         }
 
     def hear(self, message: dict[str, Any]) -> None:
-        """Brings it up to a message of its trainer."""
+        """Updates the job by a message of its worker process."""
         match message:
             case {"t": "loaded"}:
                 self.plan, self.folder = message["plan"], message["folder"]
                 self.order = {**self.order, "capture": message["capture"]}
                 self.state = "paused" if self.pausing else "training"
-                # Each photo is decoded when it is first seen.
-                self._pace = StepRate(message.get("views", 0))
+                self._pace = StepRate(
+                    message.get("views", 0)
+                )  # each photo is decoded when it is first used
                 self.numbers |= {"step": message["step"], "steps": message["steps"]}
                 self._remember()
             case {"t": "progress"}:
                 self._progress(message)
             case {"t": "probed"}:
-                if is_number(message["psnr"]):  # null: of a scene that has gone astray
+                if is_number(message["psnr"]):  # null where the scene has diverged
                     self.numbers["psnr"] = message["psnr"]
                     self.scores.add(message["seconds"], message["psnr"])
             case {"t": "changed"}:
@@ -141,9 +143,9 @@ class Job:
                 self.numbers |= {name: score for name, score in scores.items() if score is not None}
 
     def _remember(self) -> None:
-        """Begins the curves of a run that goes on with what was noted of it before."""
+        """Begins the curves with what the log of a resumed run holds."""
         entries: list[dict[str, Any]] = []
-        with suppress(OSError):  # its curves begin here then
+        with suppress(OSError):  # the curves begin here then
             entries = read_log(Path(self.folder) / LOG)
         for entry in entries:
             seconds, loss, splats, psnr = (
@@ -166,7 +168,7 @@ class Job:
             "steps_per_second": self._pace.rate,
             "seconds_left": self._pace.left,
         }
-        if is_number(message["loss"]):  # null: of a scene that has gone astray
+        if is_number(message["loss"]):  # null where the scene has diverged
             last = self.numbers.get("loss", message["loss"])
             self.numbers["loss"] = loss = last + SMOOTHING * (message["loss"] - last)
             self.losses.add(seconds, loss, message["splats"])

@@ -1,4 +1,4 @@
-"""The page's end of the trainer: starts the process, and passes lines of JSON to and fro."""
+"""The training process as the server sees it: it is started, and lines of JSON go both ways."""
 
 import json
 import os
@@ -12,29 +12,29 @@ from typing import Any
 COMMAND = (sys.executable, "-P", "-m", "lumigraph.app.viewer.jobs.worker")
 
 
-class Child:
-    """A trainer at work in a process of its own.
+class TrainingProcess:
+    """A worker in a process of its own.
 
-    A thread writes what it is told, so that nobody waits for one that does not read: a stopped
-    process, or a machine that swaps.
+    A thread writes the commands, so that no caller waits for a process that does not read, on a
+    machine that swaps for example.
     """
 
     def __init__(self, order: dict[str, Any], descriptors: Sequence[int]) -> None:
-        """Starts it; OSError if that cannot be.
+        """Starts the process; OSError if it cannot be started.
 
         Args:
-            order: What it is to do: `capture`, `order` (as `Order` has it), `folder`, `runs` and
-                `resume`; for the latter also `others`, captures that may be meant as well.
-            descriptors: Of the buffers that it writes scenes into.
+            order: What to do: `capture`, `order` (the fields of `TrainOptions`), `folder`, `runs`
+                and `resume`; for a resumed run also `others`, more captures of the same name.
+            descriptors: The files of the buffers that the process writes scenes into.
         """
         self._process = subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=descriptors,
-            # Threads that spin while they wait would take the page its core.
-            # Ctrl-C is for the parent, which tells it, also while it still loads its libraries.
+            # Ctrl-C reaches the server alone, which tells the process, also while that still loads.
             start_new_session=True,
+            # Threads that spin while they wait would take a core from the page.
             env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
         self._waiting: dict[str, dict[str, Any]] = {"order": {**order, "buffers": [*descriptors]}}
@@ -44,14 +44,14 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The id of the process."""
         return self._process.pid
 
     def do(self, name: str, **values: Any) -> None:
-        """Gives a command, and never waits; one that is gone or told to leave hears nothing.
+        """Gives a command without waiting; a process that has ended or has to leave ignores it.
 
-        Of commands that wait to be written the newest of a kind counts, and so do the latest
-        `values` of all changes.
+        A command replaces an older one of its kind that still waits to be written; changes are
+        merged.
         """
         with self._told:
             kind = "hold" if name in ("pause", "resume") else name
@@ -61,24 +61,24 @@ class Child:
             self._told.notify()
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What it says, as it comes, until it ends."""
+        """The messages of the process, as they come, until it ends."""
         assert self._process.stdout
         for line in self._process.stdout:
-            with suppress(ValueError):  # cut off where it was killed
+            with suppress(ValueError):  # a line was cut off when the process was killed
                 yield json.loads(line)
 
     def leave(self) -> None:
-        """Tells it to end with a checkpoint, and that nobody will speak to it again."""
+        """Tells the process to end with a checkpoint; no command is sent after this."""
         with self._told:
             self._left = True
             self._told.notify()
 
     def kill(self) -> None:
-        """Ends it at once; what it did since its last checkpoint is lost."""
+        """Kills the process; its work since the last checkpoint is lost."""
         self._process.kill()
 
     def wait(self) -> int:
-        """Its exit code once it has ended, or minus the signal that ended it; all is freed then."""
+        """Waits for the end, frees everything, and returns the exit code, or minus the signal."""
         code = self._process.wait()
         self.leave()
         self._writer.join()
@@ -87,7 +87,7 @@ class Child:
         return code
 
     def _write(self) -> None:
-        """Writes what waits until it is told to leave, or gone."""
+        """Writes the waiting commands until the process has ended or was told to leave."""
         assert self._process.stdin
         with suppress(OSError), self._process.stdin as pipe:
             while True:

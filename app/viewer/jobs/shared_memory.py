@@ -1,8 +1,8 @@
-"""Scenes from the trainer to the page: memory that both processes share, in files without a name.
+"""Scenes from the worker to the server, in memory that both processes share, in unnamed files.
 
-The parent makes the buffers, and lends them one at a time; the child writes only into the one it
-was lent. A file without a name is gone with the last process that has it open, however that ends:
-nothing can be left behind.
+The server makes the buffers, and lends them one at a time; the worker writes only into the buffer
+that it was lent. An unnamed file vanishes with the last process that has it open, so nothing is
+left behind however a process ends.
 """
 
 import mmap
@@ -21,21 +21,21 @@ from lumigraph.kernels import Filter
 from lumigraph.render import Splats
 
 BUFFERS, SPARES = 2, 2
-"""One is looked at while the other is written. Only where somebody holds on to an older scene for
-longer than `PATIENCE` are the others used: a page that hangs is not to hold up the rest."""
+"""One buffer is shown while the other is written. The spare ones are used only where somebody holds
+an older scene for longer than `PATIENCE`: a page that hangs must not hold up the others."""
 
 PATIENCE = 1.0
 """Seconds."""
 
 ALIGNMENT = 16
-"""Numbers: every tensor begins where a row of the processor's cache does."""
+"""Float32 numbers: every tensor begins at a cache line of the processor."""
 
 SPARE = 1.5
-"""A buffer is made larger by this than what did not fit: a scene that grows does so again soon."""
+"""Size of a new buffer over the scene that did not fit: a scene that grows goes on growing."""
 
 
 def scene_layout(count: int, degree: int) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
-    """Where each tensor of a scene lies in a buffer, with its shape; and the size of all, in bytes.
+    """The place and shape of each tensor of a scene in a buffer; and the size of all, in bytes.
 
     Places are counted in float32 numbers.
     """
@@ -63,11 +63,11 @@ def _tensors(numbers: Tensor, count: int, degree: int) -> dict[str, Tensor]:
     }
 
 
-class Buffers:
-    """The parent's side: buffers, each free, lent to the trainer, or held by a scene."""
+class SceneBuffers:
+    """The server's side: each buffer is free, lent to the worker, or held by a scene."""
 
     def __init__(self) -> None:
-        """Buffers of no size yet."""
+        """Buffers without memory."""
         self._files = [_unnamed() for _ in range(BUFFERS + SPARES)]
         self._sizes = [0] * len(self._files)
         self._lent: int | None = None
@@ -76,13 +76,13 @@ class Buffers:
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the files; the trainer is to inherit them."""
+        """The descriptors of the files; the worker process inherits them."""
         return [file.fileno() for file in self._files]
 
     def lend(self) -> tuple[int, int] | None:
-        """The number and size of a free buffer, which is the trainer's now; None if there is none.
+        """Lends a free buffer to the worker, and returns its number and size; None if none is free.
 
-        One is lent at a time, and one whose scene is still in use is not free.
+        Only one is lent at a time. A buffer is not free while its scene is in use.
         """
         now = time.monotonic()
         usable = BUFFERS if now - self._lent_at < PATIENCE else BUFFERS + SPARES
@@ -93,9 +93,9 @@ class Buffers:
         return free[0], self._sizes[free[0]]
 
     def grow(self, size: int) -> tuple[int, int]:
-        """The number and size of the lent buffer, which holds so many bytes now and some more.
+        """Makes the lent buffer hold `size` bytes and some more; returns its number and new size.
 
-        Raises OSError if there is no such memory.
+        Raises OSError if there is not enough memory.
         """
         assert self._lent is not None
         larger = int(size * SPARE) // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
@@ -104,13 +104,13 @@ class Buffers:
         return self._lent, larger
 
     def give_back(self) -> None:
-        """Takes back what is lent, with no scene in it."""
+        """Takes back the lent buffer, without a scene in it."""
         self._lent = None
 
     def take(self, count: int, degree: int, filter: Filter) -> Splats:
-        """The scene in the lent buffer, which is not free before the last tensor of it is gone.
+        """The scene in the lent buffer, which is free again when the last tensor of it is gone.
 
-        Raises OSError if it cannot be mapped; the buffer is free then.
+        Raises OSError if the buffer cannot be mapped; it is free then.
         """
         assert self._lent is not None
         number, self._lent = self._lent, None
@@ -119,24 +119,24 @@ class Buffers:
         return Splats(**_tensors(torch.from_numpy(array), count, degree), filter=filter)
 
     def close(self) -> None:
-        """Lets go of the buffers; scenes that are held stay sound."""
+        """Closes the files; scenes that somebody holds stay valid."""
         for file in self._files:
             file.close()
 
 
-class Writer:
-    """The trainer's side."""
+class SceneWriter:
+    """The worker's side."""
 
     def __init__(self, descriptors: list[int]) -> None:
-        """A writer into the buffers that were inherited."""
+        """A writer into the buffers of these inherited files."""
         self._descriptors = descriptors
         self._arrays: list[np.ndarray | None] = [None] * len(descriptors)
 
     def write(self, splats: Splats, buffer: int, size: int) -> dict[str, Any]:
-        """Copies the scene into a buffer of that size, and returns what the parent is to be told.
+        """Copies the scene into a buffer of that size, and returns the message for the server.
 
-        That is under "needs" how many bytes it takes, if the buffer is too small, else what `take`
-        wants to know, and under "took" the seconds.
+        If the buffer is too small the message has the number of bytes under "needs". Otherwise it
+        has the arguments of `SceneBuffers.take`, and the seconds that the copy took under "took".
         """
         began = time.perf_counter()
         _, needed = scene_layout(len(splats), splats.degree)
@@ -153,12 +153,12 @@ class Writer:
 
 
 def _unnamed() -> BinaryIO:
-    """A new file in memory without a name; on the disk where the system has no such files."""
+    """A new unnamed file in memory; on the disk where the system has no files in memory."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("lumigraph-scene"), "r+b", buffering=0)
     return tempfile.TemporaryFile()
 
 
 def _mapped(descriptor: int, size: int) -> np.ndarray:
-    """The file's memory as numbers; it stays mapped as long as the array is there. float32 [any]"""
+    """The file's memory as numbers, mapped as long as the array exists. float32 [any]"""
     return np.frombuffer(mmap.mmap(descriptor, size), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""The process that trains: an order in, events out, and commands while it works, in lines of JSON.
+"""The worker process: it reads an order, trains, writes events, and reads commands meanwhile.
 
-It is started by `child` and lives as long as its standard input is open: when that closes, because
-the parent said so or died, the training ends with a checkpoint. What its libraries print goes to
-standard error, and what they tell people goes to the page.
+Messages are lines of JSON. `process` starts it, and it lives as long as its standard input is open:
+when that closes, because the server closed it or died, the training ends with a checkpoint. Output
+of libraries goes to standard error, and warnings go to the page as notes.
 """
 
 import io
@@ -22,38 +22,38 @@ from pathlib import Path
 from typing import Any
 
 from lumigraph.app.commands.demo import demo_options
+from lumigraph.app.console import sentence_of
 from lumigraph.app.run.files import finite
 from lumigraph.app.run.folder import clear_run
 from lumigraph.app.training.events import Event, StepDone, TrainingControl
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import Session, run_session
 from lumigraph.app.training.start import resume, start
-from lumigraph.app.viewer.errors import sentence_of
-from lumigraph.app.viewer.jobs.shared_memory import Writer
-from lumigraph.app.viewer.origins import folder_at, size_of
+from lumigraph.app.viewer.jobs.shared_memory import SceneWriter
+from lumigraph.app.viewer.library import folder_at, size_of
 from lumigraph.datasets.demo import DemoSize
 from lumigraph.recon import SplatFit, plan_to_json
 
 NICENESS = 5
-"""The page is drawn first, and the training has what is left, which on idle cores is everything."""
+"""The page is drawn first, and the training has the rest, which on idle cores is everything."""
 
 PROGRESS_SECONDS = 0.2
-"""Between two messages of progress: as fast as numbers can be read, and a message takes half a
+"""Between two messages of progress: nobody reads numbers faster, and a message costs half a
 millisecond of both processes, so that a training loses a few thousandths of its time."""
 
 QUEUE = 1000
-"""Messages that wait while the parent does not read; then the oldest are lost."""
+"""The most messages that wait while the server does not read; then the oldest are lost."""
 
 
 class Outbox:
-    """Messages on their way to the parent: a thread writes them, so that nobody waits for a pipe.
+    """Messages on their way to the server: a thread writes them, so that nobody waits for a pipe.
 
-    Of progress only the newest is sent, at most once in `PROGRESS_SECONDS`. It listens to a
-    channel.
+    Of progress only the newest message is sent, at most once in `PROGRESS_SECONDS`. It can be
+    attached to a session's channel.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Starts its thread at once."""
+        """Starts the thread, which writes to the descriptor."""
         self._descriptor = descriptor
         self._messages: deque[dict[str, Any]] = deque(maxlen=QUEUE)
         self._progress: StepDone | None = None
@@ -76,10 +76,10 @@ class Outbox:
             self.say(type(event).__name__.lower(), **asdict(event))
 
     def close(self) -> None:
-        """Nothing: what came of the session is said after its last event."""
+        """Does nothing: the result is sent after the last event of the session."""
 
     def finish(self) -> None:
-        """Waits until all is sent, unless the parent does not read."""
+        """Waits until all is sent, unless the server does not read."""
         self._finished.set()
         self._urgent.set()
         self._filled.set()
@@ -91,7 +91,7 @@ class Outbox:
             self._filled.wait()
             self._filled.clear()
             self._urgent.clear()
-            finished = self._finished.is_set()  # whatever comes after this is sent in another turn
+            finished = self._finished.is_set()  # messages that come later are sent in another turn
             progress, self._progress = self._progress, None
             lines = [] if progress is None else [{"t": "progress", **asdict(progress)}]
             while self._messages:
@@ -99,41 +99,41 @@ class Outbox:
             try:
                 for line in lines:
                     _write(self._descriptor, json.dumps(finite(line)).encode() + b"\n")
-            except OSError:  # the parent is gone, which the end of our input will tell
+            except OSError:  # the server is gone, and the end of our input will say so
                 return
             if not finished:
                 self._urgent.wait(PROGRESS_SECONDS)
 
 
-class Notices(io.TextIOBase):
-    """Standard error of a process without a terminal: every line becomes a note on the page."""
+class NoteStream(io.TextIOBase):
+    """Standard error as a stream of notes: every line becomes a note on the page."""
 
     def __init__(self, outbox: Outbox) -> None:
-        """Of nothing yet."""
+        """A stream without text."""
         self._outbox, self._line = outbox, ""
 
     def write(self, text: str) -> int:
-        """Takes text in pieces."""
+        """Takes a piece of text; whole lines of it are sent."""
         *lines, self._line = (self._line + text).split("\n")
         for line in filter(None, map(str.strip, lines)):
             self._outbox.say("notice", message=line[:500])
         return len(text)
 
 
-class Trainer:
-    """One order, and the commands that come while it is carried out."""
+class Worker:
+    """Carries out one order, and the commands that come meanwhile."""
 
     def __init__(self, order: dict[str, Any], outbox: Outbox) -> None:
-        """Nothing is done yet."""
+        """A worker that has not begun."""
         self.order, self.outbox, self.control = order, outbox, TrainingControl()
-        self.writer = Writer(order["buffers"])
+        self.writer = SceneWriter(order["buffers"])
         self.session: Session | None = None
         self.leaving = False
 
     def train(self) -> None:
-        """Carries out the order, and says what came of it."""
+        """Carries out the order, and sends the result."""
         session = self._session()
-        if self.control.stopped and session.fit.step == 0:  # nothing was done, so nothing is kept
+        if self.control.stopped and session.fit.step == 0:  # no step was done, so nothing is kept
             clear_run(session.run.folder)
             session.lock.close()
             raise InterruptedError
@@ -158,7 +158,7 @@ class Trainer:
         )
 
     def obey(self, lines: Iterator[bytes]) -> None:
-        """Does what the lines say until there are no more, and ends the training then."""
+        """Obeys the commands in the lines, and ends the training after the last line."""
         for line in lines:
             try:
                 self._do(json.loads(line))
@@ -167,7 +167,7 @@ class Trainer:
         self.leave()
 
     def leave(self) -> None:
-        """Ends the training with a checkpoint, and without it where that cannot be written."""
+        """Ends the training with a checkpoint, or without one if it cannot be written."""
         self.leaving = True
         if self.session is not None:
             self.session.patient = False
@@ -185,7 +185,7 @@ class Trainer:
         return start(path, order, folder, runs=Path(self.order["runs"]), heed=self._heed)
 
     def _gone_on(self, folder: Path) -> Session:
-        """The run that goes on, with the first of its possible captures that it was begun with."""
+        """The session of a resumed run, with the first capture that fits the run."""
         problems = []
         for place in (self.order["capture"], *self.order.get("others", ())):
             try:
@@ -198,14 +198,14 @@ class Trainer:
         raise problems[0]
 
     def _made(self, done: int, pictures: int) -> None:
-        """Hears how much of the built-in scene is made."""
+        """Is told how many pictures of the built-in scene are made."""
         if done == 1:
-            sentence = f"Making the built-in scene, {pictures} pictures, once"
+            sentence = f"Making the built-in scene ({pictures} pictures); this is done only once"
             self.outbox.say("notice", message=sentence)
         self._heed()
 
     def _heed(self) -> None:
-        """Ends the loading if the training is to end; InterruptedError."""
+        """Raises InterruptedError if the training is to end while it is still loading."""
         if self.control.stopped:
             raise InterruptedError
 
@@ -229,33 +229,35 @@ class Trainer:
     def _show(self, buffer: int, size: int, fit: SplatFit) -> None:
         try:
             told = self.writer.write(fit.splats, buffer, size)
-        except Exception as error:  # as where memory is short: the next one may fit
+        except Exception as error:  # memory may be short now and free later
             told = {"trouble": sentence_of(error)}
         self.outbox.say("snapshot", step=fit.step, **told)
 
 
 def main() -> int:
-    """Carries out the order on standard input; the exit code is 0 if the training came to an end.
+    """Carries out the order on standard input, and returns the exit code.
 
-    That is a finished run or a stopped one that was kept.
+    It is 0 if the run is finished, or was stopped and saved.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which will tell us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which will tell us
     os.nice(NICENESS)
     # Libraries that print must not print between our messages.
     outbox = Outbox(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     warnings.showwarning = lambda message, *_: outbox.say("notice", message=f"Warning: {message}")
     lines = read_lines(sys.stdin.fileno())
-    trainer = Trainer(json.loads(next(lines)), outbox)
+    trainer = Worker(json.loads(next(lines)), outbox)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: trainer.leave())
     threading.Thread(target=trainer.obey, args=(lines,), name="commands", daemon=True).start()
     try:
-        with redirect_stderr(Notices(outbox)):
+        with redirect_stderr(NoteStream(outbox)):
             trainer.train()
         return 0
     except InterruptedError:
-        outbox.say("result", state="stopped", psnr=None, ssim=None)  # before there was a run
+        outbox.say(
+            "result", state="stopped", psnr=None, ssim=None
+        )  # it was stopped before its run folder was made
         return 0
     except Exception as error:
         if not isinstance(error, ValueError | OSError | MemoryError):
@@ -267,9 +269,9 @@ def main() -> int:
 
 
 def read_lines(descriptor: int) -> Iterator[bytes]:
-    """The lines that come from a pipe until it is closed.
+    """The lines from a pipe until it is closed.
 
-    Without a buffer of Python's, whose lock a thread that waits in it takes with it at exit.
+    Python's own buffer is not used: its lock would be held at exit by the thread that waits in it.
     """
     rest = b""
     while part := os.read(descriptor, 1 << 16):
@@ -278,7 +280,7 @@ def read_lines(descriptor: int) -> Iterator[bytes]:
 
 
 def of_demo(order: TrainOptions, size: DemoSize) -> TrainOptions:
-    """The order with what the demo asks for where nothing else was asked."""
+    """The order, with the settings of the demo command where it has none of its own."""
     demo = demo_options(size)
     changes = {name: value for name, value in order.changes.items() if value is not None}
     return replace(

@@ -1,5 +1,5 @@
-// Cameras of a page without WebGL: an orbit about a point, flights, and what the mouse does to both.
-// Axes are those of OpenCV (x right, y down, z forward), lengths those of the scene.
+// The camera of a page without WebGL: it orbits around a point or flies, moved by mouse and keys.
+// Axes are those of OpenCV (x right, y down, z forward), lengths are in units of the scene.
 
 export const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 export const cross = (a, b) => [
@@ -15,7 +15,7 @@ export const unit = (a) => {
   return l > 0 ? scaled(a, 1 / l) : [0, 0, 1];
 };
 
-// The upper rows of world_to_camera of a camera at `position` that looks along `forward`.
+// The upper three rows of world_to_camera of a camera at `position` that looks along `forward`.
 export function matrixOf(position, forward, up) {
   const z = unit(forward);
   let x = cross(z, up);
@@ -29,21 +29,21 @@ export const positionOf = (m) =>
   [0, 1, 2].map((i) => -(m[i] * m[3] + m[4 + i] * m[7] + m[8 + i] * m[11]));
 export const forwardOf = (m) => [m[8], m[9], m[10]];
 
-const STEEPEST = 1.55; // radians: straight up and down, sideways would be undefined
+const STEEPEST = 1.55; // radians: straight up or down the yaw would be undefined
 
-// A camera held upright: it looks from `target - distance * forward` at `target`.
+// An upright camera, which looks from `target - distance * forward` at `target`.
 export class Orbit {
   constructor() {
     this.up = [0, 0, 1];
     this.home = { position: [0, -3, 0], target: [0, 0, 0], fov: 0.9 };
-    this.flying = false; // the mouse turns the head, where it else goes round the target
+    this.flying = false; // the mouse turns the camera in place instead of around the target
     this.reset();
   }
 
   reset() {
     this.fov = this.home.fov;
     this.lookFrom(this.home.position, this.home.target);
-    this.reach = this.distance; // scenes come in any unit
+    this.reach = this.distance; // the first distance: scenes come in any unit
   }
 
   setUp(up) {
@@ -52,7 +52,7 @@ export class Orbit {
     this.lookFrom(position, target);
   }
 
-  // Two directions across `up`, from which the yaw is counted.
+  // Two directions across `up`; the yaw is counted from the first to the second.
   get axes() {
     const any = Math.abs(this.up[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0];
     const first = unit(cross(any, this.up));
@@ -89,14 +89,14 @@ export class Orbit {
     this.pitch = Math.max(-STEEPEST, Math.min(STEEPEST, this.pitch + pitch));
   }
 
-  // Turns the head in place, where `turn` goes round the target.
-  look(yaw, pitch) {
+  // Turns the camera in place, where `turn` moves it around the target.
+  turnInPlace(yaw, pitch) {
     const position = this.position;
     this.turn(yaw, pitch);
     this.target = add(position, this.forward, this.distance);
   }
 
-  // Shifts sideways and upwards, in parts of the distance.
+  // Moves sideways and upwards, in parts of the picture's height.
   pan(right, up) {
     const m = this.matrix;
     const reach = this.distance * Math.tan(this.fov / 2) * 2;
@@ -123,16 +123,16 @@ const KEYS = {
   KeyE: [0, 1, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], ArrowLeft: [-1, 0, 0],
   ArrowRight: [1, 0, 0],
 };
-const SPEED = 0.8; // of the distance to the target, in a second
+const SPEED = 0.8; // distances to the target per second
 
 const typing = () =>
   ["INPUT", "SELECT", "TEXTAREA", "BUTTON"].includes(document.activeElement?.tagName);
 
-// Has mouse, fingers and keys move an orbit; `moved` is told of each change.
+// Lets mouse, fingers and keys move an orbit; `moved` is called after each change.
 export function steer(element, orbit, moved) {
   const pointers = new Map();
   const held = new Set();
-  const turn = (dx, dy) => (orbit.flying ? orbit.look(dx, dy) : orbit.turn(dx, dy));
+  const turn = (dx, dy) => (orbit.flying ? orbit.turnInPlace(dx, dy) : orbit.turn(dx, dy));
 
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
@@ -150,7 +150,7 @@ export function steer(element, orbit, moved) {
     pointers.set(event.pointerId, [event.clientX, event.clientY]);
     const height = element.clientHeight || 1;
     if (others.length) {
-      // Two fingers: apart is nearer, together along is a shift.
+      // Two fingers: moving apart goes nearer, moving together goes sideways.
       const other = others[0][1];
       const was = Math.hypot(before[0] - other[0], before[1] - other[1]);
       const is = Math.hypot(event.clientX - other[0], event.clientY - other[1]);

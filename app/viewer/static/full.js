@@ -1,11 +1,10 @@
-// The page with WebGL: viser's own, with our frames on a canvas beneath its own, which is
-// transparent. viser's camera moves, ours follows; its panel presses our buttons through
-// `window.lumigraph`.
+// The page with WebGL: viser's page, with our frames on a canvas below its own, which is transparent.
+// Our views follow viser's camera; its panel uses our controls through `window.lumigraph`.
 
 import { add, cross, dot, forwardOf, length, positionOf, scaled, unit } from "./camera.js";
-import { Viewing } from "./desk.js";
+import { Viewer } from "./viewer.js";
 import { drawLegend, liveIn } from "./overlay.js";
-import { Probe } from "./probe.js";
+import { PixelLabel } from "./pixel.js";
 import { nameOf } from "./screen.js";
 
 const wait = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
@@ -18,10 +17,10 @@ async function viserReady() {
   }
 }
 
-const HOME = 3; // the first view's distance in viser's world, whose keys have a speed for such scenes
-const NEAREST = 0.01; // viser's least distance to what its camera turns around
+const HOME = 3; // distance of the first view in viser's world: its keys move at a speed for this
+const NEAREST = 0.01; // viser's smallest distance to the point that its camera turns around
 
-// viser's camera, whose world has its second axis upwards, in the frame of the scene.
+// viser's camera in the frame of the scene. The second axis of viser's world points up.
 class ViserEye {
   constructor(inside) {
     this.inside = inside;
@@ -31,15 +30,15 @@ class ViserEye {
     this.axes = axesOf([0, 1, 0]);
   }
 
-  // Has another direction of the scene go upwards, and keeps place and target.
+  // Makes another direction of the scene point up, and keeps place and target.
   setUp(up) {
-    const { position, target } = this.looking();
+    const { position, target } = this.placed();
     this.axes = axesOf(up);
     this.lookAt(position, target);
   }
 
-  // Where the camera is in the scene and what it looks at.
-  looking() {
+  // The place of the camera in the scene, and the point that it looks at.
+  placed() {
     const { camera, cameraControl } = this.inside;
     const [from, to] = [camera.position.clone(), camera.position.clone()];
     cameraControl.getPosition(from);
@@ -50,7 +49,7 @@ class ViserEye {
   }
 
   setFlying(flying) {
-    const { position, target } = this.looking();
+    const { position, target } = this.placed();
     this.flying = flying;
     this.lookAt(position, target);
   }
@@ -81,20 +80,20 @@ class ViserEye {
   lookAt(position, target) {
     const ahead = add(target, position, -1);
     this.distance = length(ahead);
-    // What is right before the eye turns the head: viser itself only goes round a target.
+    // To turn in place it turns around a point just before the eye: viser knows only orbits.
     const end = this.flying ? add(position, unit(ahead), NEAREST * this.unit) : target;
     this.inside.cameraControl.setLookAt(...this.toViser(position), ...this.toViser(end), false);
   }
 
   arrive(shown) {
-    const { position, target, up, fov } = shown.home;
+    const { position, target, up, fov } = shown.first_view;
     this.axes = axesOf(up);
     this.unit = length(add(target, position, -1)) / HOME;
     this.setFov(fov);
     this.lookAt(position, target);
   }
 
-  // Goes to where a camera of the capture stands; viser holds its own upright.
+  // Goes to the place of a camera of the capture; viser keeps its own camera upright.
   follow(shot) {
     const position = positionOf(shot.matrix);
     this.lookAt(position, add(position, forwardOf(shot.matrix), this.distance));
@@ -107,7 +106,7 @@ class ViserEye {
   }
 }
 
-// The axes of a world in the scene's frame whose second is `up`.
+// The axes, in the scene's frame, of a world with `up` as its second axis.
 function axesOf(up) {
   const y = unit(up);
   const x = unit(cross(y, Math.abs(y[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
@@ -118,7 +117,7 @@ const LABEL =
   "position:absolute;margin:0;padding:2px 8px;border-radius:4px;background:rgba(16,17,20,.65);" +
   "color:#eee;font:13px system-ui;z-index:5;pointer-events:none;";
 
-// A label over the picture, at a place given in CSS.
+// Adds a label over the picture, at a place in CSS.
 function label(place, where, name = "p") {
   const made = document.createElement(name);
   made.style.cssText = LABEL + where;
@@ -127,7 +126,7 @@ function label(place, where, name = "p") {
   return made;
 }
 
-// The legend's parts, in the corner at the bottom left.
+// Adds the legend's elements in the bottom left corner.
 function legendIn(place) {
   const root = label(place, "left:84px;bottom:8px;max-width:min(440px,50%)", "div");
   const [words, scale] = [document.createElement("div"), document.createElement("div")];
@@ -140,14 +139,14 @@ function legendIn(place) {
   return { root, words, scale, low, high, ramp };
 }
 
-// Closes viser's notice that WebGL is in software: our pictures are drawn elsewhere.
+// Closes viser's notice that WebGL runs in software: our pictures do not need it.
 function hush() {
   for (const notice of document.querySelectorAll(".mantine-Notification-root"))
     if (notice.textContent.includes("Software WebGL")) notice.querySelector("button")?.click();
 }
 
-// Has the page be dark where it was so last, or where the system is; by the panel's own check,
-// which whoever presses it is remembered by.
+// Makes the page dark if it was dark last, or else if the system is, by the check in the panel. The
+// browser remembers when a person clicks it.
 async function theme() {
   const check = (input) => input.type === "checkbox" && input.labels?.[0]?.textContent === "Dark";
   document.addEventListener("click", ({ isTrusted, target }) => {
@@ -184,8 +183,8 @@ async function start() {
   };
 
   const eye = new ViserEye(inside);
-  const viewing = new Viewing(canvas, eye, {
-    // viser's panel is for those in control; who only looks has all there is to it on the other.
+  const viewer = new Viewer(canvas, eye, {
+    // viser's panel is for clients in control; guests have all that they can use on the light page.
     hello: ({ role }) => role === "view" && location.replace("/light"),
     status: ({ connected, text }) => say(connected ? "" : text),
     sending: (text) => say(text),
@@ -197,19 +196,19 @@ async function start() {
       clearTimeout(told.timer);
       told.timer = setTimeout(() => (told.hidden = true), 8000);
     },
-    standing: (shot) => say(shot ? `${nameOf(shot)}; move to leave` : ""),
+    standing: (shot) => say(shot ? `${nameOf(shot)}. Move the view to leave` : ""),
   });
-  window.lumigraph = viewing;
-  new Probe(viewing, above);
+  window.lumigraph = viewer;
+  new PixelLabel(viewer, above);
 
   let before = "";
   const watch = () => {
     const now = JSON.stringify(eye.view());
     if (now !== before) {
       before = now;
-      // What follows a camera of the capture is not the hand that leaves it.
-      if (performance.now() - (eye.followed ?? -1e9) > 500) viewing.leave();
-      viewing.move();
+      // The move to a camera of the capture is not a hand that leaves the camera.
+      if (performance.now() - (eye.followed ?? -1e9) > 500) viewer.leave();
+      viewer.move();
     }
     requestAnimationFrame(watch);
   };
@@ -219,8 +218,8 @@ async function start() {
   above.addEventListener("pointerdown", (event) => (pressed = [event.offsetX, event.offsetY]));
   above.addEventListener("pointerup", (event) => {
     const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 4;
-    const number = still ? viewing.screen.cameraAt(event.offsetX, event.offsetY) : null;
-    if (number !== null) viewing.stand(number);
+    const number = still ? viewer.screen.cameraAt(event.offsetX, event.offsetY) : null;
+    if (number !== null) viewer.stand(number);
   });
 }
 

@@ -1,11 +1,10 @@
-// Decides which page suits this browser, before viser loads: with WebGL 2, in hardware or software,
-// the full one, else the light one. `?page=full` and `?page=light` choose, and are remembered;
-// `?page=choose` forgets, and stays here.
+// Chooses the page for this browser: the full one if it has WebGL 2, else the light one. `?page=full`
+// and `?page=light` choose a page, which is remembered; `?page=choose` forgets it, and stays here.
 
 const KEY = "lumigraph.page";
 const PAGES = ["full", "light"];
 
-// Storage may be switched off; then nothing is remembered.
+// Storage may be disabled; then nothing is remembered.
 function remember(page) {
   try {
     if (page) localStorage.setItem(KEY, page);

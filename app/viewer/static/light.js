@@ -1,9 +1,9 @@
 // The page without WebGL: its canvas, its controls, its keys.
 
 import { add, forwardOf, positionOf, steer } from "./camera.js";
-import { OrbitEye, Viewing } from "./desk.js";
+import { OrbitEye, Viewer } from "./viewer.js";
 import { drawLegend, Keys, liveIn } from "./overlay.js";
-import { Probe } from "./probe.js";
+import { PixelLabel } from "./pixel.js";
 import { nameOf } from "./screen.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,15 +18,15 @@ eye.follow = (shot) => {
 const legend = { root: $("legend") };
 for (const id of ["words", "scale", "low", "high", "ramp"]) legend[id] = $(id);
 const inputs = new Map();
-const READING = 15000; // milliseconds that a note which is no error stays
+const NOTE = 15000; // milliseconds until a note other than an error disappears
 let role = "view", noted = 0, curves = {};
 
-const viewing = new Viewing(canvas, eye, {
+const viewer = new Viewer(canvas, eye, {
   hello: (hello) => (role = hello.role),
   status: ({ connected, text }) => hint(connected ? "" : text),
-  controls: (told) => {
-    keys.learn(told);
-    drawControls(told.items);
+  controls: (controls) => {
+    keys.learn(controls);
+    drawControls(controls.items);
   },
   state: drawState,
   legend: (colors) => drawLegend(legend, colors),
@@ -35,23 +35,23 @@ const viewing = new Viewing(canvas, eye, {
   sending: (text) => hint(text),
   arrived: () => {
     for (const id of ["fov", "up"])
-      if (inputs.has(id)) inputs.get(id).input.value = viewing.settings[id];
+      if (inputs.has(id)) inputs.get(id).input.value = viewer.settings[id];
   },
-  standing: (shot) => hint(shot ? `${nameOf(shot)}; Esc leaves` : ""),
+  standing: (shot) => hint(shot ? `${nameOf(shot)}. Press Esc to leave` : ""),
 });
-window.lumigraph = viewing;
-new Probe(viewing, canvas);
+window.lumigraph = viewer;
+new PixelLabel(viewer, canvas);
 
 steer(canvas, eye.orbit, () => {
-  viewing.leave();
-  viewing.move();
+  viewer.leave();
+  viewer.move();
 });
 
 function hint(text) {
   $("hint").textContent = text;
 }
 
-// The newest is on top. An error stays until it is closed; what is said again is not stacked.
+// Shows a note above the older ones, once. An error stays until it is closed.
 function note(kind, text) {
   const lines = $("notes");
   for (const line of [...lines.children]) if (line.firstChild.textContent === text) line.remove();
@@ -65,13 +65,13 @@ function note(kind, text) {
   close.addEventListener("click", () => line.remove());
   line.append(words, close);
   lines.prepend(line);
-  if (kind !== "error") setTimeout(() => line.remove(), READING);
+  if (kind !== "error") setTimeout(() => line.remove(), NOTE);
   while (lines.childElementCount > 5) lines.lastChild.remove();
 }
 
 // Controls --------------------------------------------------------------------------------------
 
-// Controls that take turns, as Pause and Resume do, are one on the page.
+// Controls that take turns, as Pause and Resume do, have one place on the page.
 const slotOf = (item) => item.slot ?? item.id;
 
 function drawControls(items) {
@@ -82,7 +82,7 @@ function drawControls(items) {
     layOut(groupOf(name), items.filter((item) => item.group === name));
 }
 
-// Has a group show these in their order, buttons that follow one another in a row.
+// Puts the controls of a group in their order; neighbouring buttons form a row.
 function layOut(group, items) {
   const boxes = [...group.querySelectorAll(".buttons")];
   const places = [group.firstElementChild], within = new Map();
@@ -104,8 +104,7 @@ function layOut(group, items) {
   for (const [box, inside] of within) arrange(box, inside);
 }
 
-// Brings the children of an element to these. What is in its place is not moved: it would lose
-// the focus.
+// Makes these the children of an element. A child in its place is not moved: it would lose the focus.
 function arrange(parent, wanted) {
   wanted.forEach((child, i) => {
     if (parent.children[i] !== child) parent.insertBefore(child, parent.children[i] ?? null);
@@ -155,16 +154,16 @@ function make(item) {
   return made;
 }
 
-// A control is greyed where the server says so, where it is another's, and where the page's
-// settings are none of those that it needs.
+// Greys a control if the server disables it, if guests may not use it, or if the page's settings have
+// none of the values that it needs.
 function enable({ item, input }) {
   const allowed = item.where === "page" || role === "control";
   const needs = Object.entries(item.when ?? {});
-  const idle = needs.some(([id, values]) => !values.includes(viewing.settings[id]));
+  const idle = needs.some(([id, values]) => !values.includes(viewer.settings[id]));
   input.disabled = item.enabled === false || !allowed || idle;
 }
 
-// One of a choice, greyed where it cannot be chosen now.
+// An option of a choice, greyed if it cannot be chosen now.
 function optionOf({ value, label, why }) {
   const made = new Option(label, value);
   made.disabled = Boolean(why);
@@ -194,25 +193,25 @@ function update(made, item) {
     input.replaceChildren(...item.options.map(optionOf));
     if (chosen !== null) input.value = chosen;
   }
-  // What the page itself sets is its own; what is being typed is left alone.
+  // The page keeps the values of its own controls, and a value that is being typed.
   if (item.kind === "upload" || document.activeElement === input) return;
   if (item.where === "page" && made.set) return;
   made.set = true;
-  const value = item.where === "page" ? viewing.settings[item.id] ?? item.value : item.value;
+  const value = item.where === "page" ? viewer.settings[item.id] ?? item.value : item.value;
   if (item.kind === "check") input.checked = value;
   else if (value !== undefined && value !== null) input.value = value;
 }
 
 async function changed(item, input) {
   if (item.kind === "upload") {
-    await viewing.uploadAll(input.files);
+    await viewer.uploadAll(input.files);
     input.value = "";
     return;
   }
-  // A step is what an arrow key goes, not what a number must be a multiple of.
+  // The step is for the arrow keys; a number need not be a multiple of it.
   const { badInput, rangeUnderflow, rangeOverflow } = input.validity;
   if (item.kind === "number" && (badInput || rangeUnderflow || rangeOverflow || !input.value)) {
-    note("error", `${item.label}: a number from ${item.low.toLocaleString("en")} to ${item.high.toLocaleString("en")}`);
+    note("error", `${item.label}: expected a number from ${item.low.toLocaleString("en")} to ${item.high.toLocaleString("en")}`);
     return;
   }
   const value = { check: input.checked, number: input.valueAsNumber, slider: input.valueAsNumber }[
@@ -223,15 +222,15 @@ async function changed(item, input) {
 
 function use(item, value) {
   if (item.where === "page") set(item.id, value);
-  else viewing.stream.send({ t: "do", id: item.id, value });
+  else viewer.stream.send({ t: "control", id: item.id, value });
 }
 
 function set(id, value) {
-  viewing.set(id, value);
+  viewer.set(id, value);
   for (const made of inputs.values()) enable(made);
 }
 
-// Sets a control of the page as if by hand.
+// Sets a control of the page, and shows it.
 function press(id, value) {
   const made = inputs.get(id);
   if (made && typeof value === "boolean" && made.input.type === "checkbox")
@@ -244,7 +243,7 @@ function press(id, value) {
 
 
 function drawState(state) {
-  if (!state.shown && !viewing.shown) hint("Choose a capture and press Start");
+  if (!state.shown && !viewer.shown) hint("Choose a capture and press Start");
   else if ($("hint").textContent.startsWith("Choose")) hint("");
   for (const { id, kind, text } of state.notes ?? []) {
     if (id <= noted) continue;
@@ -252,7 +251,7 @@ function drawState(state) {
     note(kind, text);
   }
   readouts(state.numbers ?? []);
-  // All curves at first, and of another training; else what was added to them.
+  // All curves at first, and of another training; later only their new ends.
   if (state.history) curves = state.history;
   for (const [name, points] of Object.entries(state.more ?? {})) curves[name].push(...points);
   plot("Loss", curves.seconds, curves.loss, 4);
@@ -296,7 +295,7 @@ function plot(name, xs = [], ys = [], digits) {
 
 // Keys, clicks, the page itself ------------------------------------------------------------------
 
-const keys = new Keys(viewing, press, { KeyH: () => $("fold").click(), Help: showKeys });
+const keys = new Keys(viewer, press, { KeyH: () => $("fold").click(), Help: showKeys });
 
 function showKeys() {
   const rows = keys.words.flatMap(([key, does]) => {
@@ -312,11 +311,11 @@ let pressed = null;
 canvas.addEventListener("pointerdown", (event) => (pressed = [event.offsetX, event.offsetY]));
 canvas.addEventListener("pointerup", (event) => {
   const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 4;
-  const number = still ? viewing.screen.cameraAt(event.offsetX, event.offsetY) : null;
-  if (number !== null) viewing.stand(number);
+  const number = still ? viewer.screen.cameraAt(event.offsetX, event.offsetY) : null;
+  if (number !== null) viewer.stand(number);
 });
 canvas.addEventListener("pointermove", (event) => {
-  const { screen } = viewing;
+  const { screen } = viewer;
   const over = event.buttons ? null : screen.cameraAt(event.offsetX, event.offsetY);
   if (over === (screen.hovered ?? null)) return;
   screen.hovered = over;

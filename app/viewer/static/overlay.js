@@ -1,7 +1,7 @@
-// What both pages lay over the picture: the legend of its colours, and how fast it comes.
+// What both pages lay over the picture: the legend of its colours, the frame rate, and the keys.
 
-// Draws a legend: what the numbers shown are, their range, and their colours.
-// box: {root, words, scale, low, high, ramp}; scale holds the last three
+// Draws a legend: the name of the quantity, its range, and its colours.
+// box: the elements {root, words, scale, low, high, ramp}; scale holds the last three
 export function drawLegend(box, legend) {
   box.words.textContent = legend.text;
   box.scale.hidden = !legend.colors?.length;
@@ -15,9 +15,9 @@ export function drawLegend(box, legend) {
   context.putImageData(row, 0, 0);
 }
 
-const FRESH = 1500; // milliseconds; numbers come once a second while pictures do
+const FRESH = 1500; // milliseconds; numbers come once a second as long as pictures come
 
-// Shows in an element how fast pictures come while a hand moves; what is returned is told the
+// Shows the frame rate in an element while a hand moves the view. Returns a function that takes the
 // numbers.
 export function liveIn(element) {
   let timer;
@@ -29,8 +29,8 @@ export function liveIn(element) {
   };
 }
 
-// Frames a second, latency and size, in a line. Of a still view pictures come when the scene is
-// another one: how many says nothing of how fast they could.
+// Frames per second, latency and size, in a line. A still view gets a picture only when the scene has
+// changed, so its number of frames says nothing.
 function statsLine(stats) {
   if (!stats.moving) return `still, ${stats.width} x ${stats.height}`;
   const parts = [`${stats.fps.toFixed(0)} fps`];
@@ -39,11 +39,11 @@ function statsLine(stats) {
   return `${parts.join(", ")}, ${stats.width} x ${stats.height}${scale}`;
 }
 
-// Has keys use the page's controls: `press(id, value)` does, `more` are functions by the codes of
-// further keys, and "Help" that of the question mark.
+// The keys of the page's controls: `press(id, value)` uses a control, `more` has functions by the
+// codes of further keys, and under "Help" the one for the question mark.
 export class Keys {
-  constructor(viewing, press, more) {
-    this.uses = new Map(); // by the name of the key
+  constructor(viewer, press, more) {
+    this.uses = new Map(); // what a key does, by its name
     this.items = new Map();
     addEventListener("keydown", (event) => {
       const tag = document.activeElement?.tagName;
@@ -53,17 +53,17 @@ export class Keys {
       const use = this.uses.get(event.code.replace(/^(Key|Digit|Numpad)/, ""));
       if (!use) return more[event.code]?.();
       const item = this.items.get(use.id);
-      press(use.id, use.value ?? nextOf(item, viewing.settings[use.id]));
+      press(use.id, use.value ?? nextOf(item, viewer.settings[use.id]));
     });
   }
 
-  // Takes the controls and the keys as the server tells them.
+  // Takes the controls and the keys from the server.
   learn({ items, keys }) {
     this.items = new Map(items.map((item) => [item.id, item]));
     this.uses = new Map(keys.map((use) => [use.key, use]));
   }
 
-  // Each key with what it does, in words.
+  // The keys, and the labels of what they do.
   get words() {
     return [...this.uses.values()].map(({ key, id, value }) => {
       const { label, options } = this.items.get(id);
@@ -72,7 +72,7 @@ export class Keys {
   }
 }
 
-// What a key makes of a control: a check turned, the next of a choice, a button pressed.
+// The value that a key gives a control: a check toggled, the next option, or a button pressed.
 function nextOf(item, now) {
   if (item.kind === "check") return !now;
   if (item.kind !== "choice") return true;

@@ -1,15 +1,15 @@
-// What is seen: the newest frame, over it the cameras of the capture, and beside it a photo.
+// The canvas: the newest frame, over it the cameras of the capture, or a photo to compare with.
 
 import { add, dot, positionOf } from "./camera.js";
 
-const CLICK = 14; // pixels around a camera in which a click means it
+const CLICK = 14; // pixels: a click within this distance selects a camera
 const FADED = "rgba(127, 127, 127, 0.55)";
 const COLORS = { train: "#4f9dde", test: "#e8833a", calibration: "#b98be0" };
 
-// What a camera of the capture is called: its photo, and what that was used for.
+// The name of a camera: that of its photo, and the split that the photo belongs to.
 export const nameOf = (shot) => `${shot.name} (${shot.split})`;
 
-// Where a point of the scene lies on an image of `width` x `height` pixels, or null behind it.
+// The place of a point of the scene on an image of `width` x `height` pixels; null behind the camera.
 export function onImage(view, point, width, height) {
   const m = view.matrix;
   const row = (i) => dot([m[4 * i], m[4 * i + 1], m[4 * i + 2]], point) + m[4 * i + 3];
@@ -21,7 +21,7 @@ export function onImage(view, point, width, height) {
   return [u * width + (across * row(0)) / depth, v * height + (focal * row(1)) / depth];
 }
 
-// The view through a camera of the capture that shows all of its photo on a canvas, and where.
+// The view through a camera of the capture that shows its whole photo on a canvas, and its place.
 export function standingAt(shot, width, height) {
   const scale = Math.min(width / shot.width, height / shot.height);
   const focal = shot.focal[1] * scale;
@@ -34,21 +34,21 @@ export function standingAt(shot, width, height) {
 }
 
 export class Screen {
-  // `show` says whether `cameras` are drawn, and how (`compare`, `amount`) a photo is.
+  // `show` has the settings: whether `cameras` are drawn, and how (`compare`, `amount`) a photo is.
   constructor(canvas, show) {
     this.canvas = canvas;
     this.show = show;
     this.context = canvas.getContext("2d", { alpha: false });
-    this.views = new Map(); // by the number under which each was asked for
+    this.views = new Map(); // by their numbers
     this.frame = null;
     this.photo = null;
     this.box = null; // of the photo, in parts of the canvas
     this.cameras = [];
-    this.standing = null; // the number of the camera that is stood at
+    this.standing = null; // the number of the camera that the view looks from
     this.drawn = 0;
   }
 
-  // Fits the canvas to its place on the page; returns whether it changed.
+  // Fits the canvas to its place on the page; returns whether its size changed.
   fit(resolution) {
     const ratio = Math.min(devicePixelRatio || 1, 2) * resolution;
     const width = Math.max(16, Math.min(8192, Math.round(this.canvas.clientWidth * ratio)));
@@ -64,7 +64,7 @@ export class Screen {
     this.views.set(number, view);
   }
 
-  // Shows a frame, unless a later one was quicker to decode.
+  // Shows a frame, unless a later one was decoded before it.
   take(frame) {
     if (frame.number < this.frame?.number) {
       frame.picture.close();
@@ -72,7 +72,7 @@ export class Screen {
     }
     this.frame?.picture.close();
     this.frame = frame;
-    // Views that are older will not come.
+    // Frames of older views will not come any more.
     for (const old of this.views.has(frame.camera) ? this.views.keys() : []) {
       if (old === frame.camera) break;
       this.views.delete(old);
@@ -81,7 +81,7 @@ export class Screen {
     this.draw();
   }
 
-  // From here on frames are counted from the first again.
+  // Frames are counted from the first again.
   restart() {
     if (this.frame) this.frame.number = 0;
   }
@@ -110,7 +110,7 @@ export class Screen {
     if (this.show.cameras && this.standing === null) this.drawCameras();
   }
 
-  // The photo over the frame: up to a line, through it, or the difference of both.
+  // Draws the photo over the frame: up to a line, blended, or as their difference.
   compare() {
     const { context, canvas, show } = this;
     const [x, y, w, h] = this.box;
@@ -128,7 +128,7 @@ export class Screen {
     context.drawImage(this.photo.picture, x, y, w, h);
     context.restore();
     if (show.compare === "error") {
-      // Four times as bright: what is off by a quarter of the range is white.
+      // Four times as bright: a difference of a quarter of the range is white.
       context.save();
       context.beginPath();
       context.rect(x, y, w, h);
@@ -142,7 +142,7 @@ export class Screen {
     }
   }
 
-  // Each camera as the pyramid that it sees the near end of.
+  // Draws each camera as a pyramid.
   drawCameras() {
     const view = this.views.get(this.frame.camera);
     if (!view) return;
@@ -167,7 +167,7 @@ export class Screen {
     }
   }
 
-  // The number of the camera under a place of the canvas, in pixels of the page; or null.
+  // The number of the camera at a place of the canvas, in pixels of the page; null if none is there.
   cameraAt(x, y) {
     if (!this.show.cameras || this.standing !== null || !this.places) return null;
     const ratio = this.canvas.width / this.canvas.clientWidth;
@@ -181,7 +181,7 @@ export class Screen {
 
   setCameras(cameras) {
     this.cameras = cameras;
-    // Half of the way between neighbours: large enough to see, too small to overlap.
+    // Half the distance of neighbours: large enough to see, too small to overlap.
     const places = cameras.map((shot) => positionOf(shot.matrix));
     const gaps = places.map((p, i) =>
       Math.min(...places.map((q, k) => (i === k ? Infinity : Math.hypot(...add(p, q, -1))))),

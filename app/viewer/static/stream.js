@@ -1,13 +1,13 @@
-// The socket to the server: cameras and wishes go out, frames and news come in. Both pages use it.
+// The socket to the server: it sends requests, and receives pictures and news. Both pages use it.
 
 const HEADER = 24;
 const KINDS = { 1: "frame", 2: "photo" };
-const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to come back
-const PATIENCE = 30000; // milliseconds in which a server says whether it takes a file
+const RETRY = [250, 500, 1000, 2000, 4000]; // milliseconds between attempts to connect again
+const PATIENCE = 30000; // milliseconds in which the server answers whether it takes a file
 
-// Calls the handlers given, by the name of what came: hello, state, controls, cameras, legend,
-// stats, note, probe (numbers under the cursor), upload (whether a file is taken), status (connected or not, and why), frame and photo
-// (pictures, with their header).
+// Calls the handler with the name of each message: hello, state, controls, cameras, legend, stats,
+// note, pixel (the numbers under the cursor), upload (whether a file is taken), status (whether it is
+// connected, and why not), frame and photo (pictures, with their headers).
 export class Stream {
   constructor(handlers) {
     this.handlers = handlers;
@@ -27,22 +27,22 @@ export class Stream {
       this.tell("status", { connected: true, text: "" });
     };
     this.socket.onmessage = ({ data }) => {
-      if (typeof data === "string") this.heard(JSON.parse(data));
-      else this.received(data);
+      if (typeof data === "string") this.takeText(JSON.parse(data));
+      else this.takePicture(data);
     };
     this.socket.onclose = (event) => {
       this.answered?.(false);
       const wait = RETRY[Math.min(this.attempts++, RETRY.length - 1)];
-      const reason = event.reason || "The server does not answer";
-      this.tell("status", { connected: false, text: `${reason}. Trying again.` });
-      setTimeout(() => this.comeBack(), wait);
+      const reason = event.reason || "The connection to the server is lost";
+      this.tell("status", { connected: false, text: `${reason}. Connecting again.` });
+      setTimeout(() => this.reopen(), wait);
     };
   }
 
-  // Opens the socket again, unless another server is there by now, which knows this page no more.
-  async comeBack() {
+  // Opens the socket again, unless another server is running by now, which needs another token.
+  async reopen() {
     if (this.attempts > 1 && (await isLocked())) {
-      const text = "The server was started anew: open the address that it printed";
+      const text = "The server was started again: open the address that it printed";
       this.tell("status", { connected: false, text });
     } else {
       this.open();
@@ -53,13 +53,13 @@ export class Stream {
     this.handlers[name]?.(value);
   }
 
-  heard(message) {
+  takeText(message) {
     const { t, ...rest } = message;
     if (t === "upload" && rest.name === this.announced) this.answered?.(rest.taken);
     this.tell(t, rest);
   }
 
-  async received(data) {
+  async takePicture(data) {
     const view = new DataView(data);
     if (data.byteLength < HEADER || view.getUint8(0) !== 0x4c) return;
     const flags = view.getUint16(2, true);
@@ -81,12 +81,12 @@ export class Stream {
     try {
       picture = await createImageBitmap(blob);
     } catch {
-      this.complain("A picture from the server could not be read.");
+      this.complain("A picture from the server could not be decoded.");
     }
-    if (socket !== this.socket) picture?.close(); // from before it came back
+    if (socket !== this.socket) picture?.close(); // of a connection before this one
     else if (picture) this.tell(header.kind, { ...header, picture });
     if (header.kind !== "frame") return;
-    // The next frame may come when this one is on its way to the screen, and not before.
+    // The server sends the next frame only when this one is on its way to the screen.
     const done = () =>
       this.send({ t: "ack", frame: header.number, ms: performance.now() - began });
     if (document.hidden) done();
@@ -97,21 +97,21 @@ export class Stream {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
-  // Asks for a view, unless it is the one that was asked for last; returns its number.
-  look(view) {
+  // Asks for a view, unless it is the last one asked for; returns the number of the view.
+  askView(view) {
     const key = JSON.stringify(view);
     if (key === this.last || this.socket.readyState !== WebSocket.OPEN) return this.cameraId;
     this.last = key;
     this.cameraId = (this.cameraId + 1) % 2 ** 31;
-    this.send({ t: "camera", id: this.cameraId, ...view });
+    this.send({ t: "camera", id: this.cameraId, view });
     return this.cameraId;
   }
 
-  // Sends a file in pieces, if the server takes it; `progress` is told the part that is sent.
+  // Sends a file in pieces, if the server takes it; `progress` gets the part that is sent.
   async upload(file, progress) {
     const { socket } = this;
     if (socket.readyState !== WebSocket.OPEN) return;
-    if (file.size === 0) return this.complain(`${file.name} is empty: it was not sent.`);
+    if (file.size === 0) return this.complain(`${file.name} is empty, so it was not sent.`);
     const taken = new Promise((answered) => (this.answered = answered));
     const timer = setTimeout(() => this.answered(null), PATIENCE);
     this.announced = file.name;
@@ -119,7 +119,7 @@ export class Stream {
     const answer = await taken;
     clearTimeout(timer);
     if (answer === null)
-      return this.complain(`The server did not say whether it takes ${file.name}: send it again.`);
+      return this.complain(`The server did not answer whether it takes ${file.name}: send it again.`);
     if (!answer) return;
     const PIECE = 1 << 19;
     for (let at = 0; at < file.size && socket.readyState === WebSocket.OPEN; at += PIECE) {
@@ -135,7 +135,7 @@ export class Stream {
   }
 }
 
-// Whether the server answers, and does not let this page in.
+// Whether the server answers, but refuses this page.
 async function isLocked() {
   try {
     return (await fetch("/light", { cache: "no-store" })).status === 401;

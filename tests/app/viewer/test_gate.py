@@ -28,8 +28,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
+from lumigraph.app.viewer import gate, server
 from lumigraph.app.viewer import limits as sockets
-from lumigraph.app.viewer import ports, server
 from lumigraph.app.viewer.gate import Role, Visit, enter, make_gate
 from lumigraph.app.viewer.limits import (
     PIECE_LIMIT,
@@ -37,11 +37,10 @@ from lumigraph.app.viewer.limits import (
     VIEW_LIMIT,
     Allowance,
     Closed,
-    Socket,
+    StreamSocket,
 )
-from lumigraph.app.viewer.protocol import SIDE, TEXT_LIMIT
+from lumigraph.app.viewer.protocol import SIDE, TEXT_LIMIT, checked, fits
 from lumigraph.app.viewer.server import Server, open_server, ssh_line
-from lumigraph.app.viewer.viser_messages import checked, fits
 
 PATIENCE = 30.0
 """Seconds after which something that ought to happen is taken not to; nothing waits that long."""
@@ -60,7 +59,7 @@ CAMERA = {
 }
 
 
-async def echo(client: Socket) -> None:
+async def echo(client: StreamSocket) -> None:
     """A stream that sends back what it gets, its role first."""
     await client.send(client.role)
     while True:
@@ -423,7 +422,7 @@ def test_who_only_looks_has_little_to_say(opened: Server, path: str):
     for message in ("x" * (VIEW_LIMIT + 1), bytes(VIEW_LIMIT + 1)):
         with dial(opened, path, "view") as line:
             line.send(message)
-            assert ended(line) == (1008, "Too long a message")
+            assert ended(line) == (1008, "The message is too long")
         emptied(opened)
 
 
@@ -437,7 +436,7 @@ def test_long_messages_are_a_flood_sooner(opened: Server, path: str, role: Role,
             while sent < 8 * TEXT_BURST:
                 line.send("x" * size)
                 sent += size
-        assert ended(line) == (1008, "Too many messages")
+        assert ended(line) == (1008, "Too many messages came in a second")
 
 
 @pytest.mark.parametrize("path", ["/stream", "/full"])
@@ -447,7 +446,7 @@ def test_a_flood_ends_the_connection(opened: Server, path: str):
             for _ in range(1_000_000):
                 line.send("x")
         assert line.close_code == 1008
-        assert line.close_reason == "Too many messages"
+        assert line.close_reason == "Too many messages came in a second"
 
 
 def test_the_allowance_grows_with_time_up_to_a_burst():
@@ -655,13 +654,13 @@ def test_attacks_that_viser_believed_are_dropped(opened: Server, panel: Panel):
     ]
     with dial(opened, "/full") as line:
         client = joined(opened, line)
-        before = opened.gate.refused["Not a message that may be sent to viser"]
+        before = opened.gate.refused["The message may not be sent to viser"]
         for attack in attacks:
             say(line, attack)
         for garbage in (b"", b"\xc1", b"\x91" * 50_000, b"\x80", "text"):
             line.send(garbage)
         panel.press(line)  # the connection lives, and so does the button
-        refused = opened.gate.refused["Not a message that may be sent to viser"] - before
+        refused = opened.gate.refused["The message may not be sent to viser"] - before
         assert refused == len(attacks) + 5
         assert (panel.slider.value, panel.slider.max, panel.choice.value) == (5, 10, "fox")
         assert (client.camera.image_width, client.camera.position[0]) == (640, 0)
@@ -694,8 +693,8 @@ def test_what_viser_reads_is_what_was_checked():
     share, camera = ("type", "ShareUrlRequest"), tuple(CAMERA.items())
     width = ("image_width", 10**9)
     for pairs in ((share, *camera), (*camera, share), (width, *camera, width), (*camera, ("x", 1))):
-        assert checked(packed(*pairs), "control", missing) is None
-    passed = checked(packed(("fov", 0.8), *camera), "control", missing)
+        assert checked(packed(*pairs), guest=False, control_of=missing) is None
+    passed = checked(packed(("fov", 0.8), *camera), guest=False, control_of=missing)
     assert passed is not None
     assert passed.count(b"fov") == 1
     assert msgspec.msgpack.decode(passed)["fov"] == CAMERA["fov"]
@@ -703,7 +702,7 @@ def test_what_viser_reads_is_what_was_checked():
 
 def test_a_camera_passes_in_both_roles():
     for role in ("control", "view"):
-        camera = checked(msgspec.msgpack.encode(CAMERA), role, missing)
+        camera = checked(msgspec.msgpack.encode(CAMERA), guest=role == "view", control_of=missing)
         assert camera is not None
         read: Any = viser_messages.Message.deserialize(camera)
         assert (read.wxyz, read.image_width) == ((1.0, 0.0, 0.0, 0.0), 640)
@@ -722,7 +721,8 @@ def test_a_camera_passes_in_both_roles():
     ids=str,
 )
 def test_a_camera_is_finite_and_its_picture_has_a_size(change: dict[str, Any]):
-    assert checked(msgspec.msgpack.encode({**CAMERA, **change}), "control", missing) is None
+    message = msgspec.msgpack.encode({**CAMERA, **change})
+    assert checked(message, guest=False, control_of=missing) is None
 
 
 def test_every_message_that_is_allowed_is_one_of_visers():
@@ -739,14 +739,14 @@ def test_every_message_that_is_allowed_is_one_of_visers():
     ]
     for message in told:
         sent = msgspec.msgpack.encode(message.as_serializable_dict())
-        passed = checked(sent, "control", lambda _: SimpleNamespace(value=2))
+        passed = checked(sent, guest=False, control_of=lambda _: SimpleNamespace(value=2))
         assert passed is not None
         assert viser_messages.Message.deserialize(passed) == message
         looks = type(message).__name__ in (
             "SceneNodeClickMessage",
             "LocalStorageGetItemResponseMessage",
         )
-        assert (checked(sent, "view", missing) is not None) == looks
+        assert (checked(sent, guest=True, control_of=missing) is not None) == looks
 
 
 @pytest.mark.parametrize(
@@ -788,7 +788,7 @@ def gone(before: set[threading.Thread]) -> bool:
 def test_stopping_frees_port_threads_and_clients(capfd: pytest.CaptureFixture[str]):
     before, cancelled = set(threading.enumerate()), threading.Event()
 
-    async def deaf(client: Socket) -> None:
+    async def deaf(client: StreamSocket) -> None:
         """Notices nothing of its client."""
         await client.send("hello")
         try:
@@ -818,7 +818,7 @@ def test_a_stream_learns_that_its_client_is_gone(opened: Server, monkeypatch: py
     reasons: list[str] = []
     told = threading.Event()
 
-    async def listening(client: Socket) -> None:
+    async def listening(client: StreamSocket) -> None:
         try:
             await client.recv()
         except Closed as end:
@@ -835,7 +835,7 @@ def test_a_stream_learns_that_its_client_is_gone(opened: Server, monkeypatch: py
 
 
 def test_a_stream_can_end_its_socket_and_say_why(opened: Server, monkeypatch: pytest.MonkeyPatch):
-    async def leaving(client: Socket) -> None:
+    async def leaving(client: StreamSocket) -> None:
         await client.close("Nobody looks " * 20)
 
     monkeypatch.setattr(opened._door, "stream", leaving)
@@ -855,7 +855,7 @@ def test_a_stream_can_end_its_socket_and_say_why(opened: Server, monkeypatch: py
 def test_a_stream_that_fails_ends_its_socket_and_is_logged(
     opened: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    async def failing(client: Socket) -> None:
+    async def failing(client: StreamSocket) -> None:
         raise ArithmeticError("the stream is broken")
 
     monkeypatch.setattr(opened._door, "stream", failing)
@@ -925,9 +925,9 @@ def test_a_port_in_use_is_passed_over(monkeypatch: pytest.MonkeyPatch):
         port = held.getsockname()[1]
         running = open_server(port=port, stream=echo)
         running.stop()
-        assert port < running.port < port + ports.PORTS
+        assert port < running.port < port + gate.PORTS
         assert f":{running.port}/" in running.urls["control"]
-        monkeypatch.setattr(ports, "PORTS", 1)
+        monkeypatch.setattr(gate, "PORTS", 1)
         with pytest.raises(OSError, match=f"No port from {port} to {port} is free"):
             open_server(port=port, stream=echo)
     for number in (-1, 65536):
@@ -979,7 +979,7 @@ def test_a_gate_that_lets_strangers_through_does_not_start(
         return page(Request("/", Headers()))
 
     monkeypatch.setattr(server._Door, "answer", open_door)
-    with pytest.raises(RuntimeError, match=r"answers a stranger with 200 in place of 403"):
+    with pytest.raises(RuntimeError, match=r"answers a stranger with 200 instead of 403"):
         open_server(port=0, stream=echo, token=token)
     assert gone(before)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lumigraph.app.run.folder import Run
-from lumigraph.app.viewer.actions import Board
+from lumigraph.app.viewer.actions import Actions
 from lumigraph.app.viewer.library import STAMP, find_sources, named
-from lumigraph.app.viewer.state import Desk
+from lumigraph.app.viewer.state import ViewerState
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_what_cannot_be_read_is_left_out(code, dead, folder, monkeypatch):
         monkeypatch.setattr(os, name, failing(name))
     assert names(folder) == expected
     assert len(expected) == 2
-    desk = Desk([folder, folder / dead], folder / "new")
+    viewer = ViewerState([folder, folder / dead], folder / "new")
     try:
-        assert len([s for s in desk.sources() if not s["id"].startswith("demo:")]) == 2
+        assert len([s for s in viewer.library.as_dicts() if not s["id"].startswith("demo:")]) == 2
     finally:
-        desk.close()
+        viewer.close()
 
 
 def test_a_run_whose_checkpoints_cannot_be_listed_is_left_out(folder, monkeypatch):
@@ -102,28 +102,28 @@ def test_the_name_of_what_was_uploaded_says_when(tmp_path):
 
 def test_a_run_of_which_nothing_was_saved_cannot_be_opened(folder, tmp_path):
     run = folder / "runs" / "chair" / "001"
-    desk = Desk([folder], tmp_path / "new")
-    board = Board(desk, tmp_path / "uploads")
+    viewer = ViewerState([folder], tmp_path / "new")
+    actions = Actions(viewer, tmp_path / "uploads")
     try:
-        (source,) = (s for s in desk.sources() if s["id"].startswith("run:"))
+        (source,) = (s for s in viewer.library.as_dicts() if s["id"].startswith("run:"))
         assert source["name"] == "chair/001 (nothing saved)"
-        board.do("source", source["id"])
-        assert "train its capture again; the run's folder can be removed" in str(desk.state())
+        actions.do("source", source["id"])
+        assert "train its capture again; the run's folder can be removed" in str(viewer.as_dict())
         buttons = {
             c["id"]: c["enabled"]
-            for c in board.controls()
+            for c in actions.controls()
             if c["kind"] == "button" and "enabled" in c
         }
-        assert not any(buttons[name] for name in ("open", "start", "go_on"))
+        assert not any(buttons[name] for name in ("open", "start", "resume_run"))
         with pytest.raises(ValueError, match="chair/001: This run has neither a scene"):
-            desk.show(source["id"])
+            viewer.show(source["id"])
         (run / "checkpoints").mkdir()
         (run / "checkpoints" / "00000300.safetensors").touch()
-        desk.refresh()
-        (now,) = (s for s in desk.sources() if s["id"] == source["id"])
+        viewer.library.refresh()
+        (now,) = (s for s in viewer.library.as_dicts() if s["id"] == source["id"])
         assert (now["name"], now["kind"], now["stopped"]) == ("chair/001", "run", True)
     finally:
-        desk.close()
+        viewer.close()
     with pytest.raises(FileNotFoundError, match=r"off before .* go on with `lumigraph train"):
         Run(run, {}).scene()
     (run / "checkpoints" / "00000300.safetensors").unlink()

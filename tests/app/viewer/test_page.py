@@ -16,13 +16,12 @@ import torch
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from lumigraph.app.commands.bench import generated_scene
-from lumigraph.app.viewer import page as pages
-from lumigraph.app.viewer.controls import desk_controls, page_controls
-from lumigraph.app.viewer.home import frusta_of
-from lumigraph.app.viewer.legend import UNKNOWN
-from lumigraph.app.viewer.protocol import Move, parse
-from lumigraph.app.viewer.scene import Shot
-from lumigraph.app.viewer.state import Desk
+from lumigraph.app.viewer import serve as pages
+from lumigraph.app.viewer.controls import page_controls, server_controls
+from lumigraph.app.viewer.pixel import UNKNOWN
+from lumigraph.app.viewer.protocol import CameraMessage, parse
+from lumigraph.app.viewer.scene import CaptureCamera, frusta_of
+from lumigraph.app.viewer.state import ViewerState
 from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Camera
 
@@ -129,19 +128,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[pages.Page]:
-    page = pages.open_page(Desk([folder], folder / "runs"), folder / "runs" / "uploads", port=0)
+    page = pages.open_page(
+        ViewerState([folder], folder / "runs"), folder / "runs" / "uploads", port=0
+    )
     yield page
     page.close()
 
 
 def opened(served: pages.Page, name: str = "blobs.ply") -> None:
     """Shows a source without the help of a page."""
-    source = next(each["id"] for each in served.desk.sources() if each["name"].endswith(name))
-    served.board.choose(source)
-    served.desk.show(source)
-    version = served.desk.state()["version"]
-    while (served.desk.state()["shown"] or {}).get("source") != source:
-        version = served.desk.wait(version, 60)
+    source = next(
+        each["id"] for each in served.viewer.library.as_dicts() if each["name"].endswith(name)
+    )
+    served.actions.choose(source)
+    served.viewer.show(source)
+    version = served.viewer.as_dict()["version"]
+    while (served.viewer.as_dict()["shown"] or {}).get("source") != source:
+        version = served.viewer.wait(version, 60)
 
 
 def settled(page: Page) -> list[int]:
@@ -181,15 +184,15 @@ def test_every_browser_gets_a_page_that_draws(
 @contextmanager
 def in_training(served: pages.Page) -> Iterator[list[tuple[str, object]]]:
     """All controls can be used, as if something were in training; what was done with them."""
-    board, done = served.board, []
-    board.controls = lambda: [{**c, "enabled": True} for c in type(board).controls(board)]  # type: ignore[method-assign]
-    board.do = lambda id, value: done.append((id, value))  # type: ignore[method-assign]
-    board.changed()
+    actions, done = served.actions, []
+    actions.controls = lambda: [{**c, "enabled": True} for c in type(actions).controls(actions)]  # type: ignore[method-assign]
+    actions.do = lambda id, value: done.append((id, value))  # type: ignore[method-assign]
+    actions.changed()
     try:
         yield done
     finally:
-        del board.controls, board.do
-        board.changed()
+        del actions.controls, actions.do
+        actions.changed()
 
 
 def entered(page: Page, name: str, value: str) -> None:
@@ -227,7 +230,7 @@ def labels(page: Page, group: str) -> list[str]:
 
 
 def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Page):
-    board = served.board
+    actions = served.actions
     job = {"state": "training", "steps": 9, "step": 1}
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         expect(page.locator('[data-id="pause"]')).to_be_attached()
@@ -235,23 +238,23 @@ def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Pa
             for state, waiting in (("training", 0), ("paused", 2), ("training", 1)):
                 jobs = [{"state": "waiting", "id": f"{i}", "name": f"run {i}"} for i in "ab"]
                 told = {"current": {**job, "state": state}, "jobs": jobs[:waiting]}
-                board.controls = lambda told=told: [  # type: ignore[method-assign]
-                    *desk_controls(board._form, told, ()),
+                actions.controls = lambda told=told: [  # type: ignore[method-assign]
+                    *server_controls(actions._form, told, ()),
                     *page_controls(),
                 ]
                 if state == "paused":
                     page.locator('[data-id="pause"]').focus()
-                board.changed()
-                expected = [c["id"] for c in board.controls() if c["group"] == "Make"]
+                actions.changed()
+                expected = [c["id"] for c in actions.controls() if c["group"] == "Train"]
                 turn = "resume" if state == "paused" else "pause"
                 expect(page.locator(f'[data-id="{turn}"]')).to_be_enabled()
-                assert labels(page, "Make") == expected
+                assert labels(page, "Train") == expected
                 assert expected.index(turn) == expected.index("checkpoint") - 1
                 if state == "paused":  # what was pressed keeps the focus
                     assert page.evaluate("() => document.activeElement.dataset.id") == "resume"
         finally:
-            del board.controls
-            board.changed()
+            del actions.controls
+            actions.changed()
 
 
 def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
@@ -330,20 +333,20 @@ def test_a_run_from_the_page_to_its_end(browser: Browser, served: pages.Page):
         page.locator('[data-id="stop"]').click()
         expect(page.locator('[data-id="stop"]')).to_be_disabled(timeout=SECONDS)
         page.wait_for_function(DRAWN, timeout=SECONDS)
-        assert served.desk.state()["current"]["state"] == "stopped"
+        assert served.viewer.as_dict()["current"]["state"] == "stopped"
         # The run that was stopped can be gone on with, and comes to its end.
-        version = served.desk.state()["version"]
-        while not (runs := [s["id"] for s in served.desk.sources() if s["stopped"]]):
-            version = served.desk.wait(version, 60)
+        version = served.viewer.as_dict()["version"]
+        while not (runs := [s["id"] for s in served.viewer.library.as_dicts() if s["stopped"]]):
+            version = served.viewer.wait(version, 60)
         (run,) = runs
         page.locator('[data-id="source"]').select_option(run)
-        page.locator('[data-id="go_on"]').click()
+        page.locator('[data-id="resume_run"]').click()
         expect(page.locator('[data-number="PSNR"]')).to_contain_text("dB", timeout=2 * SECONDS)
-        version = served.desk.state()["version"]
-        while served.desk.state()["current"]["state"] not in ("finished", "failed"):
-            version = served.desk.wait(version, 60)
-        assert served.desk.state()["current"]["state"] == "finished"
-        expect(page.locator('[data-number="Trained for"]')).to_contain_text("s")
+        version = served.viewer.as_dict()["version"]
+        while served.viewer.as_dict()["current"]["state"] not in ("finished", "failed"):
+            version = served.viewer.wait(version, 60)
+        assert served.viewer.as_dict()["current"]["state"] == "finished"
+        expect(page.locator('[data-number="Training time"]')).to_contain_text("s")
         expect(page.locator('[data-number="SSIM"]')).to_contain_text("0.")
         expect(page.locator('[data-plot="Loss"] polyline')).to_have_attribute(
             "points", re.compile(r"\d")
@@ -389,9 +392,9 @@ def test_every_mode_shows_something_else(browser: Browser, served: pages.Page):
 def words(page: Page) -> str:
     """What stands beside the cursor, once something does."""
     page.wait_for_function(
-        "() => { const label = document.querySelector('.probe'); return label && !label.hidden; }"
+        "() => { const label = document.querySelector('.pixel'); return label && !label.hidden; }"
     )
-    return page.locator(".probe").inner_text()
+    return page.locator(".pixel").inner_text()
 
 
 def place_of(page: Page) -> dict[str, float]:
@@ -423,34 +426,34 @@ def test_numbers_stand_beside_the_cursor(browser: Browser, served: pages.Page):
         # It stays inside the canvas, and goes with the cursor.
         hover(page, 0.99, 0.99)
         page.wait_for_function(
-            "() => document.querySelector('.probe').getBoundingClientRect().left > 100"
+            "() => document.querySelector('.pixel').getBoundingClientRect().left > 100"
         )
         box = place_of(page)
-        label = page.locator(".probe").bounding_box()
+        label = page.locator(".pixel").bounding_box()
         assert label
         assert box["left"] <= label["x"] <= label["x"] + label["width"] <= box["right"]
         assert box["top"] <= label["y"] <= label["y"] + label["height"] <= box["bottom"]
         hover(page, 0.5, 0.5)
         page.wait_for_function(
-            "text => document.querySelector('.probe').textContent === text", arg=first
+            "text => document.querySelector('.pixel').textContent === text", arg=first
         )
         page.keyboard.press("2")
-        page.wait_for_function("() => /^Depth/.test(document.querySelector('.probe').textContent)")
+        page.wait_for_function("() => /^Depth/.test(document.querySelector('.pixel').textContent)")
         assert re.fullmatch(r"Depth [\d.]+ ± [\d.]+", words(page))
         # In another mode there is none, nor where the cursor is not.
         page.keyboard.press("1")
-        expect(page.locator(".probe")).to_be_hidden()
+        expect(page.locator(".pixel")).to_be_hidden()
         page.keyboard.press("7")
         words(page)
         page.mouse.move(place_of(page)["right"] + 40, 30)
-        expect(page.locator(".probe")).to_be_hidden()
+        expect(page.locator(".pixel")).to_be_hidden()
 
 
 def test_a_range_is_told_in_words(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         told = page.evaluate(
             """async () => {
-              const { wordsOf } = await import("/static/probe.js");
+              const { wordsOf } = await import("/static/pixel.js");
               const reading = {
                 color: [0.52, 0.4, 0.31], std: [0.01, 0.02, 0.03], calibrated: true,
                 low: [0.48, 0.3, 0], high: [0.56, 0.5, 1], level: 0.9, within: 0.95,
@@ -496,7 +499,7 @@ def test_numbers_stand_beside_the_cursor_on_visers_page(drawer: Browser, served:
         hover(page, 0.4, 0.5)
         assert words(page).startswith("Colour")
         hover(page, 0.3, 0.4)
-        page.wait_for_function("() => window.lumigraph.probe.place[0] < 0.35")
+        page.wait_for_function("() => window.lumigraph.pixelLabel.place[0] < 0.35")
         assert words(page).startswith("Colour")
 
 
@@ -506,7 +509,7 @@ def test_confidence_where_it_is_known_and_where_not(
     scene = load_ply(folder / "blobs.ply")
     trusted = folder / "trusted.ply"
     save_ply(scene, trusted, extra={"confidence": torch.linspace(0, 1, len(scene))})
-    served.desk.refresh()
+    served.viewer.library.refresh()
     opened(served)
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         option = page.locator('[data-id="mode"] option[value="confidence"]')
@@ -518,7 +521,7 @@ def test_confidence_where_it_is_known_and_where_not(
         expect(page.locator(".note.info", has_text=UNKNOWN)).to_be_visible()
         opened(served, "trusted.ply")
         expect(option).to_be_enabled()
-        expect(page.locator("#words")).to_have_text("Confidence in the splats")
+        expect(page.locator("#words")).to_have_text("Confidence of the splats")
         expect(page.locator("#scale")).to_be_visible()
         assert page.locator("#low").inner_text() == "0.00"
         assert page.locator("#high").inner_text() == "1.00"
@@ -529,7 +532,7 @@ def test_confidence_where_it_is_known_and_where_not(
 
 
 def test_standing_at_a_camera_brings_its_photo(browser: Browser, served: pages.Page):
-    run = next(each["name"] for each in served.desk.sources() if each["kind"] == "run")
+    run = next(each["name"] for each in served.viewer.library.as_dicts() if each["kind"] == "run")
     opened(served, run)
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         settled(page)
@@ -590,7 +593,7 @@ def test_a_server_that_was_started_anew_is_told_from_one_that_is_gone(
     browser: Browser, tmp_path: Path
 ):
     def served_at(port: int) -> pages.Page:
-        return pages.open_page(Desk([tmp_path], tmp_path), tmp_path / "uploads", port=port)
+        return pages.open_page(ViewerState([tmp_path], tmp_path), tmp_path / "uploads", port=port)
 
     first = served_at(0)
     context = browser.new_context()
@@ -627,7 +630,7 @@ def test_two_clients_and_two_roles(browser: Browser, served: pages.Page):
         guest.evaluate(f"() => window.lumigraph.stream.send({wish})")
         guest.keyboard.press("2")
         settled(guest)
-        assert served.board.controls()[0]["value"] == "demo:tiny"
+        assert served.actions.controls()[0]["value"] == "demo:tiny"
 
 
 def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served: pages.Page):
@@ -641,7 +644,7 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         page.mouse.up()
         page.wait_for_timeout(1500)
         assert difference(first, settled(page)) > 1
-        page.get_by_role("tab", name="Look").click()
+        page.get_by_role("tab", name="DisplayOptions").click()
         before = page.evaluate(DRAWN)
         page.get_by_label("Show", exact=True).click()
         page.get_by_role("option", name="Depth").click()
@@ -663,7 +666,7 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         expect(page.locator("canvas[width='256']")).to_be_hidden()
         expect(page.get_by_label("Show", exact=True)).to_have_value("Colour")
         page.get_by_role("tab", name="Keys").click()
-        expect(page.get_by_role("cell", name="Take a picture")).to_be_visible()
+        expect(page.get_by_role("cell", name="Save picture")).to_be_visible()
         expect(page.get_by_text("Radiance fields are not built yet.")).to_be_attached()
 
 
@@ -698,7 +701,7 @@ def test_another_up_on_visers_page_keeps_place_and_target(drawer: Browser, serve
         settled(page)
         looking = "() => window.lumigraph.eye.looking()"
         before = page.evaluate(looking)
-        page.get_by_role("tab", name="Look").click()
+        page.get_by_role("tab", name="DisplayOptions").click()
         page.get_by_label("Up", exact=True).click()
         page.get_by_role("option", name="+x", exact=True).click()
         page.wait_for_function("() => window.lumigraph.settings.up === 'x'")
@@ -713,7 +716,7 @@ def test_another_up_on_visers_page_keeps_place_and_target(drawer: Browser, serve
 
 
 def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.Page):
-    served.board.choose("demo:tiny")
+    served.actions.choose("demo:tiny")
     with visiting(drawer, served.server.urls["control"], path="/full") as page:
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("button", name="Pause")).to_be_enabled(timeout=SECONDS)
@@ -723,18 +726,18 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
         # The run that was stopped is chosen by then.
         expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
         # A capture is no run that could go on, which is said here too.
-        served.board.choose("demo:tiny")
+        served.actions.choose("demo:tiny")
         expect(page.get_by_role("button", name="Go on")).to_be_disabled(timeout=SECONDS)
-        served.board.controls = lambda: [  # type: ignore[method-assign]
-            {**c, "enabled": True} for c in type(served.board).controls(served.board)
+        served.actions.controls = lambda: [  # type: ignore[method-assign]
+            {**c, "enabled": True} for c in type(served.actions).controls(served.actions)
         ]
         try:
-            served.board.changed()
+            served.actions.changed()
             expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
             page.get_by_role("button", name="Go on").click()
             expect(page.get_by_text("is a capture, not a run")).to_be_visible(timeout=SECONDS)
         finally:
-            del served.board.controls
+            del served.actions.controls
 
 
 def test_visers_page_is_dark_where_the_system_is_or_it_was(drawer: Browser, served: pages.Page):
@@ -775,7 +778,7 @@ def test_a_photo_and_its_picture_match_where_pixels_are_not_square(
     camera = Camera(
         torch.eye(4, dtype=torch.float64), (500.0, 550.0), (150.0, 90.0), width=320, height=200
     )
-    shot = {**frusta_of([Shot("a.jpg", "train", camera)])[0]}
+    shot = {**frusta_of([CaptureCamera("a.jpg", "train", camera)])[0]}
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         there = page.evaluate(
             """async (shot) => {
@@ -790,14 +793,16 @@ def test_a_photo_and_its_picture_match_where_pixels_are_not_square(
     expected = [80 + scale * (150 + 500 * 0.2), scale * (90 + 550 * 0.1)]
     assert there["place"] == pytest.approx(expected)
     wish = parse(json.dumps({"t": "camera", "id": 1, "width": 800, "height": 400, **there["view"]}))
-    assert isinstance(wish, Move)
+    assert isinstance(wish, CameraMessage)
     seen = wish.view.camera(800, 400, 0.01)
     assert seen.focal == pytest.approx((scale * 500, scale * 550))
     assert seen.center == pytest.approx((80 + scale * 150, scale * 90))
 
 
 def test_another_scene_during_a_training_and_back(browser: Browser, served: pages.Page):
-    blobs = next(s["id"] for s in served.desk.sources() if s["name"].endswith("blobs.ply"))
+    blobs = next(
+        s["id"] for s in served.viewer.library.as_dicts() if s["name"].endswith("blobs.ply")
+    )
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         source = page.locator('[data-id="source"]')
         source.select_option("demo:tiny")
@@ -818,7 +823,7 @@ def test_another_scene_during_a_training_and_back(browser: Browser, served: page
         page.wait_for_function(training)
         expect(follow).to_be_disabled()
         # Somebody ends the training from outside: the page says so, and all else goes on.
-        pid = served.desk._trainings.pid
+        pid = served.viewer.jobs.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
         told = page.locator(".note.error", has_text="was ended by SIGKILL")

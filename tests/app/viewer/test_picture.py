@@ -3,7 +3,7 @@
 import math
 import threading
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,13 +12,12 @@ from torch import Tensor
 from lumigraph.app.viewer.picture import (
     C0,
     HAZE,
-    ColorMap,
-    Look,
-    Mode,
     Picture,
+    SceneUncertainty,
     color_table,
     picture,
 )
+from lumigraph.app.viewer.protocol import ColorMap, DisplayOptions, Mode
 from lumigraph.kernels import Backend, Parameters, Stopped
 from lumigraph.kernels.splats import cpu, reference
 from lumigraph.render import Camera, Splats, render, render_color, to_bytes
@@ -74,9 +73,9 @@ def nothing() -> Splats:
     return scene_of(3)[:0]
 
 
-def looked(scene: Splats, mode: Mode, **look: object) -> Tensor:
-    made = picture(scene, CAMERA, Look(mode, **look), confidence=trusted(scene))  # type: ignore[arg-type]
-    return made.pixels
+def looked(scene: Splats, mode: Mode, *, rate: float = 0.05, **display: Any) -> Tensor:
+    known = SceneUncertainty(rate, confidence=trusted(scene))
+    return picture(scene, CAMERA, DisplayOptions(mode, **display), uncertainty=known).pixels
 
 
 def trusted(scene: Splats) -> Tensor:
@@ -107,13 +106,13 @@ def test_a_picture_leaves_its_scene_alone(mode: Mode):
 def test_uncertainty_is_the_exact_spread_of_what_is_left_out():
     scene = scene_of(200)
     mean, std = exact_color(scene, CAMERA, 0.2)
-    spread = std.mean(-1)
-    made = picture(scene, CAMERA, Look("uncertainty", "gray", 0.0, 0.4, rate=0.2))
+    spread, dropped = std.mean(-1), SceneUncertainty(0.2)
+    made = picture(scene, CAMERA, DisplayOptions("uncertainty", "gray", 0.0, 0.4), None, dropped)
     expected = 255 * (254 * spread / 0.4).clamp(0, 254).round() / 254
     assert (made.pixels[..., 0].float() - expected).abs().max() <= 1
     assert (made.low, made.high) == (0.0, 0.4)
     # The range that is not given is that of most of it.
-    found = picture(scene, CAMERA, Look("uncertainty", rate=0.2))
+    found = picture(scene, CAMERA, DisplayOptions("uncertainty"), None, dropped)
     assert found.low == 0
     assert found.high is not None
     assert spread.median() < found.high <= spread.max()
@@ -135,7 +134,8 @@ def test_confidence_is_that_of_the_splats_blended_as_depth_is():
     )
     seen = render(replace(as_color, rest=scene.rest[:, :0]), CAMERA)
     expected = seen.color[..., 0] / seen.opacity.clamp_min(1e-6)
-    made = picture(scene, CAMERA, Look("confidence", "gray"), confidence=trusted(scene))
+    known = SceneUncertainty(confidence=trusted(scene))
+    made = picture(scene, CAMERA, DisplayOptions("confidence", "gray"), uncertainty=known)
     assert (made.low, made.high) == (0.0, 1.0)
     there = seen.opacity >= HAZE
     assert there.any()
@@ -144,20 +144,21 @@ def test_confidence_is_that_of_the_splats_blended_as_depth_is():
     assert (shown[there] - expected[there]).abs().max() <= 2 / 254
     assert not made.pixels[~there].any()
     # All alike is that number wherever anything is, and the range may be another.
-    half = torch.full((len(scene),), 0.5)
-    made = picture(scene, CAMERA, Look("confidence", "gray", 0.25, 0.5), confidence=half)
+    half = SceneUncertainty(confidence=torch.full((len(scene),), 0.5))
+    made = picture(scene, CAMERA, DisplayOptions("confidence", "gray", 0.25, 0.5), None, half)
     assert (made.pixels[..., 0][there] >= 253).all()
 
 
 def test_confidence_that_is_not_known_shows_nothing():
-    made = picture(scene_of(200), CAMERA, Look("confidence"))
+    made = picture(scene_of(200), CAMERA, DisplayOptions("confidence"))
     assert made.pixels.shape == (HEIGHT, WIDTH, 3)
     assert made.pixels.max() == 0
     assert (made.low, made.high) == (None, None)
 
 
 def test_at_a_rate_of_zero_nothing_is_uncertain():
-    made = picture(scene_of(200), CAMERA, Look("uncertainty", "gray", rate=0.0))
+    display, known = DisplayOptions("uncertainty", "gray"), SceneUncertainty(0.0)
+    made = picture(scene_of(200), CAMERA, display, uncertainty=known)
     assert made.pixels.max() == 0
 
 
@@ -173,7 +174,7 @@ def test_colours_are_those_of_the_rendering_in_bytes():
 def test_the_range_of_depths_is_that_of_most_of_what_is_seen():
     camera = CAMERA.resized(330, 170)
     scene = scene_of(300)
-    shown = picture(scene, camera, Look("depth"))
+    shown = picture(scene, camera, DisplayOptions("depth"))
     whole = render(scene, camera)
     depths = whole.depth[whole.opacity >= HAZE]
     low, high = torch.quantile(depths, torch.tensor([0.02, 0.98])).tolist()
@@ -188,7 +189,7 @@ def test_a_range_stays_as_it_is_while_a_view_moves_on_a_little():
         for step in range(8):
             moved = CAMERA.world_to_camera.clone()
             moved[0, 3] += 1e-3 * step
-            made = picture(scene, replace(CAMERA, world_to_camera=moved), Look(mode))
+            made = picture(scene, replace(CAMERA, world_to_camera=moved), DisplayOptions(mode))
             seen.add((made.low, made.high))
         assert len(seen) <= 2
 
@@ -197,13 +198,13 @@ def test_a_range_stays_as_it_is_while_a_view_moves_on_a_little():
 def test_depth_is_where_it_lies_between_the_ends_of_the_range(color_map: ColorMap):
     table = torch.from_numpy(color_table(color_map).astype("int64"))
     for depth, place in ((2.0, 1), (3.0, 128), (4.0, 255), (1.0, 1), (9.0, 255)):
-        shown = picture(wall(depth), CAMERA, Look("depth", color_map, 2.0, 4.0))
+        shown = picture(wall(depth), CAMERA, DisplayOptions("depth", color_map, 2.0, 4.0))
         assert shown.pixels[8, 16].tolist() == table[place].tolist()
         assert (shown.low, shown.high) == (2.0, 4.0)
 
 
 def test_a_range_of_which_one_end_is_given_finds_the_other():
-    shown = picture(wall(3.0), CAMERA, Look("depth", low=1.0))
+    shown = picture(wall(3.0), CAMERA, DisplayOptions("depth", low=1.0))
     assert shown.low == 1.0
     assert shown.high == pytest.approx(3.0)
 
@@ -221,7 +222,7 @@ def test_opacity_is_what_the_rendering_says():
     opacity = render(scene, CAMERA).opacity
     grays = looked(scene, "opacity", color_map="gray")[..., 0].float() / 255
     assert (grays - opacity).abs().max() <= 1.01 / 254  # rounded twice
-    shown = picture(scene, CAMERA, Look("opacity"))
+    shown = picture(scene, CAMERA, DisplayOptions("opacity"))
     assert (shown.low, shown.high) == (0.0, 1.0)
 
 
@@ -251,7 +252,7 @@ def test_normals_turn_with_the_camera():
     turned[0, 0] = turned[2, 2] = math.cos(angle)
     turned[0, 2], turned[2, 0] = math.sin(angle), -math.sin(angle)
     camera = replace(CAMERA, world_to_camera=turned, focal=(20.0, 20.0))
-    seen = picture(scene, camera, Look("normals")).pixels.reshape(-1, 3)
+    seen = picture(scene, camera, DisplayOptions("normals")).pixels.reshape(-1, 3)
     seen = seen[(seen > 0).any(1)].float().median(0).values / 255
     expected = torch.tensor([0.5 - math.sin(angle) / 2, 0.5, 0.5 + math.cos(angle) / 2])
     torch.testing.assert_close(seen, expected, atol=0.006, rtol=0)
@@ -382,9 +383,10 @@ def test_a_flag_that_is_set_gives_up_the_picture(name: str, count: int):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_can_be_given_up(mode: Mode):
+    known = SceneUncertainty(confidence=trusted(scene_of(30)))
     with pytest.raises(Stopped):
-        picture(scene_of(30), CAMERA, Look(mode), flag(1), trusted(scene_of(30)))
-    assert isinstance(picture(scene_of(30), CAMERA, Look(mode), flag(0)), Picture)
+        picture(scene_of(30), CAMERA, DisplayOptions(mode), flag(1), known)
+    assert isinstance(picture(scene_of(30), CAMERA, DisplayOptions(mode), flag(0)), Picture)
 
 
 def test_a_picture_given_up_at_any_moment_is_never_taken_for_a_whole_one():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumigraph.app.viewer.picture import HAZE
-from lumigraph.app.viewer.pixel import Reading, read_pixel, told
+from lumigraph.app.viewer.pixel import PixelMoments, pixel_message, read_pixel
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.uncertainty import Calibration, exact
 from lumigraph.uncertainty.conformal import STD_FLOOR
@@ -67,8 +67,8 @@ def test_where_nothing_is_there_is_the_background_and_no_depth():
 
 def test_a_page_is_told_intervals_cut_to_what_can_be_seen():
     std = torch.tensor([0.01, 0.2, 0.0])
-    reading = Reading(torch.tensor([0.5, 0.9, 1.2]), std, 0.8, 3.0, 0.25)
-    message = told(reading, (0.25, 0.75), CALIBRATION)
+    reading = PixelMoments(torch.tensor([0.5, 0.9, 1.2]), std, 0.8, 3.0, 0.25)
+    message = pixel_message(reading, (0.25, 0.75), CALIBRATION)
     assert message["color"] == pytest.approx([0.5, 0.9, 1.0])
     assert message["std"] == pytest.approx([0.01, 0.2, 0.0])
     assert message["low"] == pytest.approx([0.47, 0.3, 1.0], abs=1e-5)
@@ -76,7 +76,7 @@ def test_a_page_is_told_intervals_cut_to_what_can_be_seen():
     assert (message["level"], message["within"]) == pytest.approx((0.9, 0.8))
     kept = {key: message[key] for key in ("t", "x", "y", "calibrated", "opacity", "depth_std")}
     assert kept == {
-        "t": "probe",
+        "t": "pixel",
         "x": 0.25,
         "y": 0.75,
         "calibrated": True,
@@ -85,13 +85,13 @@ def test_a_page_is_told_intervals_cut_to_what_can_be_seen():
     }
     # No standard deviation that is believed is below the floor.
     reading = replace(reading, color=torch.full((3,), 0.5))
-    low = told(reading, (0, 0), CALIBRATION)["low"][2]
+    low = pixel_message(reading, (0, 0), CALIBRATION)["low"][2]
     assert low == pytest.approx(0.5 - 3 * STD_FLOOR, abs=1e-5)
 
 
 def test_without_a_calibration_there_are_no_intervals():
-    reading = Reading(torch.rand(3), torch.rand(3), 1.0, None, None)
-    message = told(reading, (0, 0), None)
+    reading = PixelMoments(torch.rand(3), torch.rand(3), 1.0, None, None)
+    message = pixel_message(reading, (0, 0), None)
     assert message["calibrated"] is False
     names = ("low", "high", "level", "within", "depth", "depth_std")
     assert all(message[name] is None for name in names)

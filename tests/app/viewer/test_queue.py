@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lumigraph.app.machine import cores
-from lumigraph.app.training.progress import StepRate
+from lumigraph.app.training.rate import StepRate
 from lumigraph.app.viewer.jobs import queue as trainings
 from lumigraph.app.viewer.jobs.job import Job
-from lumigraph.app.viewer.jobs.queue import Ears, Trainings
+from lumigraph.app.viewer.jobs.queue import JobQueue, QueueCallbacks
 
 PATIENCE = 60
 """Seconds after which something that ought to happen is taken not to; nothing waits that long."""
@@ -70,7 +70,7 @@ class Audience:
         self.lock = threading.Condition()
         self.notes: list[tuple[str, str]] = []
         self.over: list[str] = []
-        self.ears = Ears(
+        self.callbacks = QueueCallbacks(
             note=lambda kind, text: self.notes.append((kind, text)),
             loaded=lambda job: None,
             scene=lambda job, scene, step: None,
@@ -92,11 +92,11 @@ class Audience:
 @pytest.fixture
 def audience(monkeypatch: pytest.MonkeyPatch) -> Audience:
     """Listens to a queue of actors."""
-    monkeypatch.setattr(trainings, "Child", Actor)
+    monkeypatch.setattr(trainings, "TrainingProcess", Actor)
     return Audience()
 
 
-def add(queue: Trainings, name: str, *script: Any) -> Job:
+def add(queue: JobQueue, name: str, *script: Any) -> Job:
     """Puts what the actor is to say in the queue."""
     return queue.add("train", "x", name, {"script": script})
 
@@ -106,7 +106,7 @@ def test_an_error_of_who_listens_does_not_end_the_queue(audience):
         audience._end(job)
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", "/far")
 
-    queue = Trainings(audience.lock, replace(audience.ears, over=fail))
+    queue = JobQueue(audience.lock, replace(audience.callbacks, over=fail))
     jobs = [add(queue, name, RESULT) for name in ("one", "two")]
     audience.until("one", "two")
     queue.close()
@@ -115,7 +115,7 @@ def test_an_error_of_who_listens_does_not_end_the_queue(audience):
 
 
 def test_a_message_that_cannot_be_understood_costs_only_itself(audience):
-    queue = Trainings(audience.lock, audience.ears)
+    queue = JobQueue(audience.lock, audience.callbacks)
     odd = [5, {"no": "kind"}, {"t": "progress"}, {"t": "progress"}, {"t": "loaded"}]
     sound = {**PROGRESS, "step": 3, "seconds": 1.0, "loss": 0.5}
     job = add(queue, "odd", *odd, sound, RESULT)
@@ -126,8 +126,8 @@ def test_a_message_that_cannot_be_understood_costs_only_itself(audience):
 
 
 def test_a_checkpoint_that_was_asked_for_is_noted(audience):
-    queue = Trainings(audience.lock, audience.ears)
-    ask = lambda: queue.tell("checkpoint")  # noqa: E731
+    queue = JobQueue(audience.lock, audience.callbacks)
+    ask = lambda: queue.checkpoint()  # noqa: E731
     saved = [{"t": "saved", "step": step, "path": "x"} for step in (300, 1437, 2000)]
     add(queue, "one", saved[0], ask, saved[1], saved[2], ask, RESULT)
     add(queue, "two", saved[2], RESULT)
@@ -185,10 +185,10 @@ def test_a_run_whose_log_cannot_be_read_has_its_curves_begin_now(tmp_path, monke
 
 
 def test_a_training_that_begins_while_somebody_moves_leaves_them_their_cores(audience):
-    queue = Trainings(audience.lock, audience.ears)
+    queue = JobQueue(audience.lock, audience.callbacks)
     loaded = {"t": "loaded", "capture": "x", "plan": {}, "folder": "/x", "step": 0, "steps": 9}
-    queue.limit(1)
-    first = add(queue, "first", loaded, lambda: queue.limit(None), RESULT)
+    queue.limit_threads(1)
+    first = add(queue, "first", loaded, lambda: queue.limit_threads(None), RESULT)
     second = add(queue, "second", loaded, RESULT)
     audience.until("first", "second")
     queue.close()
@@ -215,7 +215,7 @@ def test_a_snapshot_for_which_memory_is_short_costs_only_itself(message, audienc
     monkeypatch.setattr(trainings, "FAILED_SECONDS", 0.0)
     monkeypatch.setattr(os, "ftruncate", fail)
     monkeypatch.setattr("lumigraph.app.viewer.jobs.shared_memory.mmap.mmap", fail)
-    queue = Trainings(audience.lock, audience.ears)
+    queue = JobQueue(audience.lock, audience.callbacks)
     script = [queue.want_scene, message, queue.want_scene, message, RESULT]
     job = add(queue, "short", *script)
     audience.until("short")

@@ -17,9 +17,9 @@ from lumigraph.app.viewer.scheduling import (
     SETTLE,
     SILENCE,
     SLACK,
+    ClientSchedule,
     Cost,
-    Order,
-    Pace,
+    FrameRequest,
     budget,
 )
 
@@ -31,32 +31,32 @@ EPSILON = 1e-6
 class Screen:
     """A client whose frames take as long as `cost` says, on a clock that goes as told."""
 
-    cost: Callable[[Order], float] = lambda order: 0.01
+    cost: Callable[[FrameRequest], float] = lambda order: 0.01
     size: tuple[int, int] = SMALL
     version: int | None = 1
-    pace: Pace = field(default_factory=Pace)
+    schedule: ClientSchedule = field(default_factory=ClientSchedule)
     now: float = 100.0
     frame: int = 0
 
     def look(self) -> None:
         """Asks for another view."""
-        self.pace.see(*self.size, self.now)
+        self.schedule.see(*self.size, self.now)
 
-    def order(self) -> Order | None:
+    def order(self) -> FrameRequest | None:
         """What is to be drawn now."""
-        return self.pace.next(self.version, self.now)
+        return self.schedule.next(self.version, self.now)
 
-    def send(self, order: Order, size: int = 1000) -> int:
+    def send(self, order: FrameRequest, size: int = 1000) -> int:
         """Sends it; the number of its frame."""
         self.frame += 1
-        self.pace.sent(order, self.frame, size, self.now)
+        self.schedule.sent(order, self.frame, size, self.now)
         return self.frame
 
     def paint(self, frame: int | None = None, paint_seconds: float = 0.01) -> bool:
         """Acknowledges a frame, or the last."""
-        return self.pace.acknowledge(frame or self.frame, paint_seconds, self.now)
+        return self.schedule.acknowledge(frame or self.frame, paint_seconds, self.now)
 
-    def draw(self) -> Order | None:
+    def draw(self) -> FrameRequest | None:
         """Makes, sends and paints a picture if there is one to be made."""
         order = self.order()
         if order is not None:
@@ -65,7 +65,7 @@ class Screen:
             self.paint()
         return order
 
-    def move(self, seconds: float) -> list[Order]:
+    def move(self, seconds: float) -> list[FrameRequest]:
         """Looks elsewhere all the time; the pictures that came."""
         end, orders = self.now + seconds, []
         while self.now < end:
@@ -75,18 +75,18 @@ class Screen:
             orders.append(order)
         return orders
 
-    def rest(self, seconds: float) -> list[Order]:
+    def rest(self, seconds: float) -> list[FrameRequest]:
         """Stays where it is."""
         end, orders = self.now + seconds, []
         while self.now < end:
             order = self.draw()
             if order is not None:
                 orders.append(order)
-            self.now = min(end, max(self.pace.due(self.version), self.now + EPSILON))
+            self.now = min(end, max(self.schedule.due(self.version), self.now + EPSILON))
         return orders
 
 
-def line(fixed: float, per_megapixel: float) -> Callable[[Order], float]:
+def line(fixed: float, per_megapixel: float) -> Callable[[FrameRequest], float]:
     return lambda order: fixed + per_megapixel * order.megapixels
 
 
@@ -96,17 +96,17 @@ def line(fixed: float, per_megapixel: float) -> Callable[[Order], float]:
 def test_a_client_that_has_asked_for_nothing_gets_nothing():
     screen = Screen()
     assert screen.order() is None
-    assert screen.pace.due(1) == math.inf
-    assert not screen.pace.looking(screen.now)
-    assert not screen.pace.gone(screen.now + 1e6)
+    assert screen.schedule.due(1) == math.inf
+    assert not screen.schedule.looking(screen.now)
+    assert not screen.schedule.gone(screen.now + 1e6)
 
 
 def test_without_a_scene_there_is_nothing_to_send():
     screen = Screen(version=None)
     screen.look()
     assert screen.order() is None
-    assert screen.pace.due(None) == math.inf
-    assert screen.pace.looking(screen.now)
+    assert screen.schedule.due(None) == math.inf
+    assert screen.schedule.looking(screen.now)
 
 
 def test_another_view_is_drawn_at_once_and_then_whole():
@@ -116,14 +116,14 @@ def test_another_view_is_drawn_at_once_and_then_whole():
     assert passing is not None
     assert not passing.final
     assert screen.order() is None
-    assert screen.pace.due(1) == pytest.approx(100 + SETTLE)
+    assert screen.schedule.due(1) == pytest.approx(100 + SETTLE)
     screen.now = 100 + SETTLE
     final = screen.draw()
     assert final is not None
     assert final.final
     assert final.whole
     assert (final.width, final.height) == SMALL
-    assert screen.pace.due(1) == math.inf
+    assert screen.schedule.due(1) == math.inf
     assert screen.rest(1000) == []
 
 
@@ -191,10 +191,10 @@ def test_only_a_final_picture_of_another_view_is_stale():
     final = screen.order()
     assert passing is not None
     assert final is not None
-    assert not screen.pace.stale(final)
+    assert not screen.schedule.stale(final)
     screen.look()
-    assert screen.pace.stale(final)
-    assert not screen.pace.stale(passing)
+    assert screen.schedule.stale(final)
+    assert not screen.schedule.stale(passing)
     again = screen.order()
     assert again is not None
     assert not again.final
@@ -205,9 +205,9 @@ def test_a_picture_that_cannot_be_made_is_tried_again_when_something_changes():
     screen.look()
     order = screen.order()
     assert order is not None
-    screen.pace.failed(order)
-    assert screen.pace.due(1) == math.inf
-    assert screen.pace.due(2) == pytest.approx(100 + REFRESH)
+    screen.schedule.failed(order)
+    assert screen.schedule.due(1) == math.inf
+    assert screen.schedule.due(2) == pytest.approx(100 + REFRESH)
     screen.look()
     assert screen.order() is not None
 
@@ -259,28 +259,28 @@ def test_a_client_that_never_acknowledges_gets_its_credit_and_no_more():
             sent += 1
         screen.now += 0.01
         if screen.now < 100 + SILENCE:
-            assert not screen.pace.gone(screen.now)
+            assert not screen.schedule.gone(screen.now)
     assert sent == 2
-    assert screen.pace.due(10_000) == math.inf
-    assert screen.pace.gone(screen.now)
-    assert not screen.pace.looking(screen.now)
+    assert screen.schedule.due(10_000) == math.inf
+    assert screen.schedule.gone(screen.now)
+    assert not screen.schedule.looking(screen.now)
 
 
 def test_a_client_that_stops_to_acknowledge_is_absent_before_it_is_gone():
     screen = Screen()
     screen.move(1)
-    assert screen.pace.looking(screen.now + 1e6)
+    assert screen.schedule.looking(screen.now + 1e6)
     screen.look()
     order = screen.order()
     assert order is not None
     screen.send(order)
-    assert screen.pace.looking(screen.now + 0.9 * ABSENT)
-    assert not screen.pace.looking(screen.now + ABSENT)
-    assert not screen.pace.gone(screen.now + 0.9 * SILENCE)
-    assert screen.pace.gone(screen.now + SILENCE)
+    assert screen.schedule.looking(screen.now + 0.9 * ABSENT)
+    assert not screen.schedule.looking(screen.now + ABSENT)
+    assert not screen.schedule.gone(screen.now + 0.9 * SILENCE)
+    assert screen.schedule.gone(screen.now + SILENCE)
     screen.now += 0.95 * SILENCE
     assert screen.paint()
-    assert screen.pace.looking(screen.now)
+    assert screen.schedule.looking(screen.now)
 
 
 def test_two_frames_are_under_way_and_the_third_waits_for_an_acknowledgement():
@@ -325,7 +325,7 @@ def test_a_client_that_paints_slowly_has_a_credit_of_one():
         screen.send(order)
         screen.now += 0.1
         screen.paint(paint_seconds=0.1)
-    assert screen.pace.credit == 1
+    assert screen.schedule.credit == 1
     screen.look()
     order = screen.order()
     assert order is not None
@@ -389,10 +389,10 @@ def test_the_scale_returns_when_frames_are_quick_again():
     slow = [True]
     screen = Screen(size=SMALL, cost=lambda order: (0.3 if slow[0] else 0.02) * order.scale**2)
     screen.move(4)
-    assert screen.pace.scale < 0.5
+    assert screen.schedule.scale < 0.5
     slow[0] = False
     screen.move(4)
-    assert screen.pace.scale == 1.0
+    assert screen.schedule.scale == 1.0
 
 
 def test_single_hiccups_change_nothing():
@@ -468,44 +468,44 @@ def test_cost_is_never_negative_and_never_falls_with_the_size():
 
 def test_stats_tell_of_the_last_second():
     screen = Screen(cost=lambda order: 0.04, size=LARGE)
-    assert screen.pace.stats(screen.now) is None
+    assert screen.schedule.stats(screen.now) is None
     orders = screen.move(2)
-    stats = screen.pace.stats(screen.now)
+    stats = screen.schedule.stats(screen.now)
     assert stats is not None
     assert stats.fps == pytest.approx(25, abs=0.5)
     assert stats.latency_ms == pytest.approx(40)
     assert (stats.width, stats.height) == (orders[-1].width, orders[-1].height)
     assert stats.kbytes == pytest.approx(25 * 1000 / 1024, abs=0.5)
     screen.now += 1
-    assert screen.pace.stats(screen.now) is None
+    assert screen.schedule.stats(screen.now) is None
 
 
 def test_a_final_picture_is_no_latency():
     screen = Screen()
     screen.look()
     screen.draw()
-    screen.pace.stats(screen.now)
+    screen.schedule.stats(screen.now)
     screen.now += 5
     screen.draw()
-    stats = screen.pace.stats(screen.now)
+    stats = screen.schedule.stats(screen.now)
     assert stats is not None
     assert stats.latency_ms is None
     assert stats.scale == 1.0
 
 
 def test_a_client_is_settled_with_the_final_picture_of_its_view_and_scene():
-    pace = Pace()
-    assert pace.settled(1) is None
-    pace.see(640, 360, 0.0)
-    passing = pace.next(1, 0.0)
+    schedule = ClientSchedule()
+    assert schedule.settled(1) is None
+    schedule.see(640, 360, 0.0)
+    passing = schedule.next(1, 0.0)
     assert passing
-    pace.sent(passing, 1, 100, 0.1)
-    assert pace.settled(1) is None
-    final = pace.next(1, 1.0)
+    schedule.sent(passing, 1, 100, 0.1)
+    assert schedule.settled(1) is None
+    final = schedule.next(1, 1.0)
     assert final
-    pace.sent(final, 2, 100, 1.1)
-    assert pace.settled(1) == final
-    assert pace.settled(2) is None
-    assert pace.settled(None) is None
-    pace.see(640, 360, 2.0)
-    assert pace.settled(1) is None
+    schedule.sent(final, 2, 100, 1.1)
+    assert schedule.settled(1) == final
+    assert schedule.settled(2) is None
+    assert schedule.settled(None) is None
+    schedule.see(640, 360, 2.0)
+    assert schedule.settled(1) is None

@@ -25,11 +25,10 @@ from lumigraph.app.run.folder import open_run
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import checkpoints
 from lumigraph.app.training.start import start
-from lumigraph.app.viewer import page as pages
+from lumigraph.app.viewer import serve as pages
 from lumigraph.app.viewer import serve as viewing
-from lumigraph.app.viewer.page import Page, open_page
-from lumigraph.app.viewer.serve import Serving, run_app, train_viewed, view
-from lumigraph.app.viewer.state import Desk
+from lumigraph.app.viewer.serve import Page, ServeOptions, open_page, run_app, train_viewed, view
+from lumigraph.app.viewer.state import ViewerState
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import save_ply
 from lumigraph.render import Splats
@@ -39,7 +38,7 @@ ENDLESS = TrainOptions("quick", changes={"steps": 1_000_000, "splat_limit": 500,
 PATIENCE = 60
 """Seconds after which something that ought to happen is taken not to; nothing waits that long."""
 
-ANY = Serving(port=0)
+ANY = ServeOptions(port=0)
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +87,18 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> Callable[[Visit], None]:
     return arrange
 
 
-def until(desk: Desk, true: Callable[[], Any]) -> None:
-    """Returns once something is true of the desk."""
-    version = desk.state()["version"]
+def until(viewer: ViewerState, true: Callable[[], Any]) -> None:
+    """Returns once something is true of the viewer."""
+    version = viewer.as_dict()["version"]
     while not true():
-        later = desk.wait(version, PATIENCE)
-        assert later > version, f"nothing happens any more: {desk.state()}"
+        later = viewer.wait(version, PATIENCE)
+        assert later > version, f"nothing happens any more: {viewer.as_dict()}"
         version = later
 
 
-def current(desk: Desk) -> str:
+def current(viewer: ViewerState) -> str:
     """The state of the job in work."""
-    return (desk.state()["current"] or {}).get("state", "")
+    return (viewer.as_dict()["current"] or {}).get("state", "")
 
 
 def test_looking_leaves_nothing_and_keeps_the_token_off_the_command_line(ply, tmp_path, visited):
@@ -150,7 +149,7 @@ def test_what_is_no_file_of_splats_is_said_before_anything_is_served(
 
 def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
     shown = []
-    visited(lambda page, address: shown.append(page.desk.state()["shown"]["name"]))
+    visited(lambda page, address: shown.append(page.viewer.as_dict()["shown"]["name"]))
     run_app([ply], tmp_path / "runs", ANY)
     assert shown == ["splats.ply"]
 
@@ -160,13 +159,13 @@ def test_what_is_given_is_chosen(capture, ply, tmp_path, visited):
     make_demo(runs / "uploads" / "a", "tiny")
     make_demo(tmp_path / "a", "tiny")
     for folders in ([ply, runs, capture.parent], [ply], [runs], [], [capture, tmp_path / "a"]):
-        visited(lambda page, address: chosen.append(page.board.controls()[0]["value"]))
+        visited(lambda page, address: chosen.append(page.actions.controls()[0]["value"]))
         run_app(folders, runs, ANY)
     kinds = [source.split(":")[0] for source in chosen]
     assert kinds == ["capture", "ply", "capture", "demo", "capture"]
-    desk = Desk([capture], runs)
-    assert chosen[0] == chosen[4] == desk.source_at(capture)
-    desk.close()
+    viewer = ViewerState([capture], runs)
+    assert chosen[0] == chosen[4] == viewer.library.add(capture).id
+    viewer.close()
 
 
 def test_a_training_that_fails_is_said_at_once_and_is_a_failure(tmp_path):
@@ -192,15 +191,15 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
     run = tmp_path / "runs" / "pavilion" / "001"
 
     def visit(page: Page, address: str) -> None:
-        desk = page.desk
-        until(desk, lambda: current(desk) == "training")
-        desk.checkpoint()
-        until(desk, lambda: run.exists() and checkpoints(open_run(run)))
-        desk.start(desk.source_at(capture), TrainOptions("quick", changes={"steps": 2}))
-        pid = desk._trainings.pid
+        viewer = page.viewer
+        until(viewer, lambda: current(viewer) == "training")
+        viewer.jobs.checkpoint()
+        until(viewer, lambda: run.exists() and checkpoints(open_run(run)))
+        viewer.start(viewer.library.add(capture).id, TrainOptions("quick", changes={"steps": 2}))
+        pid = viewer.jobs.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
-        until(desk, lambda: desk.state()["jobs"][1]["state"] == "finished")
+        until(viewer, lambda: viewer.as_dict()["jobs"][1]["state"] == "finished")
 
     visited(visit)
     assert train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY) is None
@@ -209,7 +208,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
     assert error.splitlines()[-1] == resume_command(capture, run)
 
     def stop(page: Page, address: str) -> None:
-        until(page.desk, lambda: page.desk.state()["current"].get("step"))
+        until(page.viewer, lambda: page.viewer.as_dict()["current"].get("step"))
 
     visited(stop)
     words = shlex.split(resume_command(capture, run))
@@ -221,9 +220,9 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
 
 def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_path, visited):
     def stopped(page: Page, address: str) -> None:
-        until(page.desk, lambda: page.desk.state()["current"].get("step"))
-        page.desk.stop()
-        until(page.desk, lambda: current(page.desk) == "stopped")
+        until(page.viewer, lambda: page.viewer.as_dict()["current"].get("step"))
+        page.viewer.jobs.stop()
+        until(page.viewer, lambda: current(page.viewer) == "stopped")
 
     visited(stopped)
     ended = train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY)
@@ -233,7 +232,7 @@ def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_pat
         report_run(ended.run, capture, False, 130)
     assert left.value.exit_code == 130
 
-    visited(lambda page, address: until(page.desk, lambda: current(page.desk)))
+    visited(lambda page, address: until(page.viewer, lambda: current(page.viewer)))
     with pytest.raises(typer.Exit) as left:
         train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY)
     assert left.value.exit_code == 128 + signal.SIGTERM
@@ -241,13 +240,13 @@ def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_pat
 
 def test_a_second_signal_ends_a_training_that_does_not_answer(capture, tmp_path, visited):
     def visit(page: Page, address: str) -> None:
-        desk = page.desk
-        until(desk, lambda: current(desk) == "training")
-        pid = desk._trainings.pid
+        viewer = page.viewer
+        until(viewer, lambda: current(viewer) == "training")
+        pid = viewer.jobs.pid
         assert pid
         os.kill(pid, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGINT)
-        until(desk, lambda: "Lumigraph ends" in str(desk.state()["notes"]))
+        until(viewer, lambda: "Lumigraph ends" in str(viewer.as_dict()["notes"]))
 
     visited(visit)
     assert train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY) is None
@@ -285,7 +284,7 @@ def test_loading_can_be_ended_at_any_photo_or_step_and_leaves_nothing(capture, t
 @pytest.fixture
 def opened(tmp_path: Path) -> Any:
     """A page over nothing."""
-    page = open_page(Desk([], tmp_path), tmp_path / "uploads", port=0)
+    page = open_page(ViewerState([], tmp_path), tmp_path / "uploads", port=0)
     yield page
     page.close()
 
@@ -296,14 +295,14 @@ def test_pages_are_told_that_it_ends(opened, monkeypatch):
     monkeypatch.setattr(
         opened._streams,
         "changed",
-        lambda: (told.extend(n["text"] for n in opened.desk.state()["notes"]), news()),
+        lambda: (told.extend(n["text"] for n in opened.viewer.as_dict()["notes"]), news()),
     )
     opened.close()
     assert any("Lumigraph ends" in text for text in told)
 
 
 def test_a_client_that_has_left_leaves_no_panel(opened, monkeypatch):
-    monkeypatch.setattr(pages, "Panel", lambda client, board, role: SimpleNamespace())
+    monkeypatch.setattr(pages, "Panel", lambda client, actions, role: SimpleNamespace())
     opened._enter(cast(viser.ClientHandle, SimpleNamespace(client_id=7)))
     assert opened._panels == {}
     refreshed = threading.Event()
@@ -314,7 +313,7 @@ def test_a_client_that_has_left_leaves_no_panel(opened, monkeypatch):
             return super().pop(*key)
 
     opened._panels = Watched({8: SimpleNamespace(refresh=lambda: None)})
-    opened.desk.note("info", "something")
+    opened.viewer.note("info", "something")
     assert refreshed.wait(PATIENCE)
 
 
@@ -322,8 +321,8 @@ def test_the_cores_shared_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(pages, "cores", lambda: 6)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     told = []
-    desk = cast(Desk, SimpleNamespace(training=True, threads=told.append))
-    assert pages._threads(desk) == 3
-    pages._make_room(desk, True)
-    pages._make_room(desk, False)
+    viewer = cast(ViewerState, SimpleNamespace(training=True, threads=told.append))
+    assert pages._threads(viewer) == 3
+    pages._make_room(viewer, True)
+    pages._make_room(viewer, False)
     assert told == [3, None]

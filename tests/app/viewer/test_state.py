@@ -1,4 +1,4 @@
-"""The desk: what may be opened, the queue of trainings, and that nothing brings the rest down."""
+"""The viewer: what may be opened, the queue of trainings, and that nothing brings the rest down."""
 
 import json
 import os
@@ -17,14 +17,12 @@ from lumigraph.app.run.folder import open_run
 from lumigraph.app.training.inputs import Selection, TrainOptions
 from lumigraph.app.training.session import checkpoints, run_session
 from lumigraph.app.training.start import start
-from lumigraph.app.viewer.home import frusta_of
 from lumigraph.app.viewer.jobs.job import POINTS, Curve, Job
-from lumigraph.app.viewer.library import find_sources, source_at
-from lumigraph.app.viewer.origins import Origins
-from lumigraph.app.viewer.picture import RATE
-from lumigraph.app.viewer.scene import Photos, open_setting
-from lumigraph.app.viewer.state import NOTES, Desk
-from lumigraph.app.viewer.trust import Trust
+from lumigraph.app.viewer.library import CaptureFinder, find_sources, source_at
+from lumigraph.app.viewer.loader import Photos, context_of, open_allowed_run
+from lumigraph.app.viewer.picture import DROP_RATE, SceneUncertainty
+from lumigraph.app.viewer.scene import frusta_of
+from lumigraph.app.viewer.state import NOTES, ViewerState
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import load_ply, save_ply
 from lumigraph.render import Splats
@@ -66,28 +64,30 @@ def folder(tmp_path, pavilion) -> Path:
 
 
 @pytest.fixture
-def desk(folder) -> Iterator[Desk]:
-    """A desk on which nothing was done."""
-    opened = Desk([folder], folder.parent / "runs")
+def viewer(folder) -> Iterator[ViewerState]:
+    """A viewer on which nothing was done."""
+    opened = ViewerState([folder], folder.parent / "runs")
     yield opened
     opened.close()
 
 
-def until(desk: Desk, true: Callable[[dict[str, Any]], Any], *, watched: bool = False) -> dict:
+def until(
+    viewer: ViewerState, true: Callable[[dict[str, Any]], Any], *, watched: bool = False
+) -> dict:
     """The state once something is true of it."""
-    state = desk.state()
+    state = viewer.as_dict()
     while not true(state):
         if watched:
-            desk.want_scene()
-        version = desk.wait(state["version"], timeout=60)
+            viewer.want_scene()
+        version = viewer.wait(state["version"], timeout=60)
         assert version > state["version"], f"nothing happens any more: {state}"
-        state = desk.state()
+        state = viewer.as_dict()
     return state
 
 
-def id_of(desk: Desk, name: str) -> str:
+def id_of(viewer: ViewerState, name: str) -> str:
     """The id of the source of that name."""
-    return next(source["id"] for source in desk.sources() if source["name"] == name)
+    return next(source["id"] for source in viewer.library.as_dicts() if source["name"] == name)
 
 
 def job_states(state: dict[str, Any]) -> list[str]:
@@ -98,8 +98,8 @@ def notes_of(state: dict[str, Any], kind: str) -> list[str]:
     return [note["text"] for note in state["notes"] if note["kind"] == kind]
 
 
-def test_sources_are_what_lies_in_the_folders(desk):
-    assert [(source["kind"], source["name"]) for source in desk.sources()] == [
+def test_sources_are_what_lies_in_the_folders(viewer):
+    assert [(source["kind"], source["name"]) for source in viewer.library.as_dicts()] == [
         ("capture", "Built-in scene, tiny"),
         ("capture", "Built-in scene, small"),
         ("capture", "Built-in scene, full"),
@@ -108,9 +108,9 @@ def test_sources_are_what_lies_in_the_folders(desk):
         ("ply", "hostile.ply"),
         ("ply", "splats.ply"),
     ]
-    text = json.dumps([desk.sources(), desk.state()])
+    text = json.dumps([viewer.library.as_dicts(), viewer.as_dict()])
     assert os.path.dirname(__file__) not in text
-    assert "path" not in desk.sources()[-1], "where it lies is nobody's business"
+    assert "path" not in viewer.library.as_dicts()[-1], "where it lies is nobody's business"
 
 
 def test_a_folder_may_be_a_source_itself_and_a_source_lies_in_it_once(folder):
@@ -129,15 +129,17 @@ def test_the_search_ends_at_a_depth_and_in_circles_of_links(folder):
     assert find_sources([folder]) == before
 
 
-def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, desk):
+def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, viewer):
     outside = tmp_path / "outside"
     outside.mkdir()
     shutil.copy(folder / "splats.ply", outside / "secret.ply")
     shutil.copytree(folder / "captures" / "pavilion", outside / "pavilion")
     (folder / "link.ply").symlink_to(outside / "secret.ply")
     (folder / "folder").symlink_to(outside)
-    desk.refresh()
-    assert not [s for s in desk.sources() if "link" in s["name"] or "folder" in s["name"]]
+    viewer.library.refresh()
+    assert not [
+        s for s in viewer.library.as_dicts() if "link" in s["name"] or "folder" in s["name"]
+    ]
     paths = [
         outside / "secret.ply",
         folder / ".." / "outside" / "secret.ply",
@@ -147,177 +149,179 @@ def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, desk):
     ]
     for path in paths:
         with pytest.raises(ValueError, match="lies outside the folders"):
-            desk.source_at(path)
+            viewer.library.add(path)
     with pytest.raises(ValueError, match="is no capture, no run and no PLY"):
-        desk.source_at(folder / "notes.txt")
+        viewer.library.add(folder / "notes.txt")
     for name in ("", "ply:0000", "../outside/secret.ply", str(outside / "secret.ply")):
-        with pytest.raises(ValueError, match="not to be found here any more"):
-            desk.show(name)
-    shown = id_of(desk, "splats.ply")
+        with pytest.raises(ValueError, match="was not found: press Rescan"):
+            viewer.show(name)
+    shown = id_of(viewer, "splats.ply")
     (folder / "splats.ply").unlink()
     (folder / "splats.ply").symlink_to(outside / "secret.ply")
-    with pytest.raises(ValueError, match="not to be found here any more"):
-        desk.show(shown)
+    with pytest.raises(ValueError, match="was not found: press Rescan"):
+        viewer.show(shown)
 
 
-def test_what_cannot_be_asked_for_is_refused_in_one_sentence(desk, folder):
-    capture, splats = id_of(desk, "pavilion"), id_of(desk, "splats.ply")
+def test_what_cannot_be_asked_for_is_refused_in_one_sentence(viewer, folder):
+    capture, splats = id_of(viewer, "pavilion"), id_of(viewer, "splats.ply")
     refusals = [
-        (lambda: desk.start(splats), "splats.ply is a ply, not a capture"),
-        (lambda: desk.show(capture), "is a capture, not a run or a ply"),
-        (lambda: desk.go_on(capture), "is a capture, not a run"),
-        (lambda: desk.start(capture, TrainOptions(changes={"steps": 0})), "ask for at least 1"),
+        (lambda: viewer.start(splats), "splats.ply is a ply, not a capture"),
+        (lambda: viewer.show(capture), "is a capture, not a run or a ply"),
+        (lambda: viewer.resume_run(capture), "is a capture, not a run"),
+        (lambda: viewer.start(capture, TrainOptions(changes={"steps": 0})), "ask for at least 1"),
         (
-            lambda: desk.start(capture, TrainOptions(changes={"steps": 1.5})),
+            lambda: viewer.start(capture, TrainOptions(changes={"steps": 1.5})),
             "steps of the plan is 1.5",
         ),
         (
-            lambda: desk.start(capture, TrainOptions(changes={"speed": 5})),
+            lambda: viewer.start(capture, TrainOptions(changes={"speed": 5})),
             "no such setting: .*speed",
         ),
-        (lambda: desk.change(degree=5), "degree is 5"),
-        (lambda: desk.change(degree=1), "Nothing is being trained now"),
-        (desk.pause, "Nothing is being trained now"),
-        (desk.resume, "Nothing is being trained now"),
-        (desk.stop, "Nothing is being trained now"),
-        (desk.checkpoint, "Nothing is being trained now"),
-        (lambda: desk.cancel("job:1"), "not waiting any more"),
+        (lambda: viewer.jobs.change(degree=5), "degree is 5"),
+        (lambda: viewer.jobs.change(degree=1), "Nothing is being trained now"),
+        (viewer.jobs.pause, "Nothing is being trained now"),
+        (viewer.jobs.resume, "Nothing is being trained now"),
+        (viewer.jobs.stop, "Nothing is being trained now"),
+        (viewer.jobs.checkpoint, "Nothing is being trained now"),
+        (lambda: viewer.jobs.cancel("job:1"), "not waiting any more"),
     ]
     for ask, words in refusals:
         with pytest.raises(ValueError, match=words) as refused:
             ask()
         assert "\n" not in str(refused.value)
-    assert desk.state()["jobs"] == []
-    assert desk.scene() is None
-    assert desk.photo(0) is None
+    assert viewer.as_dict()["jobs"] == []
+    assert viewer.scene() is None
+    assert viewer.photo(0) is None
 
 
-def test_a_ply_is_shown_and_a_hostile_one_is_a_note(desk):
-    desk.show(id_of(desk, "splats.ply"))
-    state = until(desk, lambda state: state["shown"])
-    first = desk.scene()
+def test_a_ply_is_shown_and_a_hostile_one_is_a_note(viewer):
+    viewer.show(id_of(viewer, "splats.ply"))
+    state = until(viewer, lambda state: state["shown"])
+    first = viewer.scene()
     assert first is not None
-    assert (state["shown"]["splats"], state["shown"]["up"]) == (20, [0.0, -1.0, 0.0])
-    assert (first.cameras, first.step, first.background) == ((), 0, (0.0, 0.0, 0.0))
+    assert (state["shown"]["splats"], state["shown"]["first_view"]["up"]) == (20, [0, -1, 0])
+    assert (first.context.cameras, first.step, first.context.background) == ((), 0, (0, 0, 0))
 
-    desk.show(id_of(desk, "hostile.ply"))
-    state = until(desk, lambda state: not state["opening"])
-    state = until(desk, lambda state: notes_of(state, "error"))
+    viewer.show(id_of(viewer, "hostile.ply"))
+    state = until(viewer, lambda state: not state["opening"])
+    state = until(viewer, lambda state: notes_of(state, "error"))
     assert len(notes_of(state, "error")) == 1
     assert "hostile.ply" in notes_of(state, "error")[0]
-    assert desk.scene() is first, "what was shown stays"
+    assert viewer.scene() is first, "what was shown stays"
 
 
-def test_listeners_hear_of_changes_and_may_fail(desk):
+def test_listeners_hear_of_changes_and_may_fail(viewer):
     heard = []
 
     def fail() -> None:
         raise RuntimeError("no")
 
-    desk.subscribe(fail)
-    leave = desk.subscribe(lambda: heard.append(1))
-    version = desk.state()["version"]
-    thread = threading.Timer(0.0, lambda: desk.note("info", "hello"))
+    viewer.subscribe(fail)
+    leave = viewer.subscribe(lambda: heard.append(1))
+    version = viewer.as_dict()["version"]
+    thread = threading.Timer(0.0, lambda: viewer.note("info", "hello"))
     thread.start()
-    assert desk.wait(version, timeout=60) > version
+    assert viewer.wait(version, timeout=60) > version
     thread.join()
     leave()
     for _ in range(2 * NOTES):
-        desk.note("error", "x" * 5000)
+        viewer.note("error", "x" * 5000)
     assert heard == [1]
-    assert len(desk.state()["notes"]) == NOTES
-    assert len(desk.state()["notes"][-1]["text"]) == 1000
-    assert desk.wait(desk.state()["version"], timeout=0) == desk.state()["version"]
+    assert len(viewer.as_dict()["notes"]) == NOTES
+    assert len(viewer.as_dict()["notes"][-1]["text"]) == 1000
+    assert viewer.wait(viewer.as_dict()["version"], timeout=0) == viewer.as_dict()["version"]
 
 
-def test_trainings_come_one_after_the_other_whatever_happens_to_them(desk, folder):
+def test_trainings_come_one_after_the_other_whatever_happens_to_them(viewer, folder):
     descriptors = len(os.listdir("/dev/fd"))
-    capture = id_of(desk, "pavilion")
-    desk.start(id_of(desk, "broken"))
-    desk.start(capture, ENDLESS)
-    last = desk.start(capture, TrainOptions("quick", changes={"steps": 30}))
-    desk.cancel(desk.start(capture))
-    assert job_states(desk.state())[-1] == "stopped"
+    capture = id_of(viewer, "pavilion")
+    viewer.start(id_of(viewer, "broken"))
+    viewer.start(capture, ENDLESS)
+    last = viewer.start(capture, TrainOptions("quick", changes={"steps": 30}))
+    viewer.jobs.cancel(viewer.start(capture))
+    assert job_states(viewer.as_dict())[-1] == "stopped"
 
     # The broken capture says why, and the next one begins.
-    state = until(desk, lambda state: state["shown"], watched=True)
+    state = until(viewer, lambda state: state["shown"], watched=True)
     assert job_states(state) == ["failed", "training", "waiting", "stopped"]
     assert "transforms.json" in state["jobs"][0]["sentence"]
     assert len([n for n in notes_of(state, "error") if "broken" in n]) == 1
 
-    check_live(desk)
+    check_live(viewer)
 
     # The trainer is killed: that is said, and the last one has its turn.
     run = folder.parent / "runs" / "pavilion" / "001"
-    until(desk, lambda state: checkpoints(open_run(run)))
-    pid = desk._trainings.pid
+    until(viewer, lambda state: checkpoints(open_run(run)))
+    pid = viewer.jobs.pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    state = until(desk, lambda state: state["jobs"][1]["state"] == "failed", watched=True)
+    state = until(viewer, lambda state: state["jobs"][1]["state"] == "failed", watched=True)
     assert "was ended by SIGKILL" in state["jobs"][1]["sentence"]
-    assert desk.scene() is not None
-    state = until(desk, lambda s: s["jobs"][2]["state"] == "finished", watched=True)
+    assert viewer.scene() is not None
+    state = until(viewer, lambda s: s["jobs"][2]["state"] == "finished", watched=True)
     assert state["current"]["id"] == last
     assert state["current"]["psnr"] > 5
 
     # What is shown in the end is what lies in its folder.
-    until(desk, lambda _: "pavilion/002" in {source["name"] for source in desk.sources()})
-    state = until(desk, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
-    assert state["shown"]["source"] == id_of(desk, "pavilion/002")
-    shown = desk.scene()
+    until(
+        viewer, lambda _: "pavilion/002" in {source["name"] for source in viewer.library.as_dicts()}
+    )
+    state = until(viewer, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
+    assert state["shown"]["source"] == id_of(viewer, "pavilion/002")
+    shown = viewer.scene()
     assert shown is not None
     kept = open_run(folder.parent / "runs" / "pavilion" / "002").scene()
     assert torch.equal(shown.scene.means, kept.means)
-    check_photos(desk)
-    runs = {s["name"]: s["stopped"] for s in desk.sources() if s["kind"] == "run"}
+    check_photos(viewer)
+    runs = {s["name"]: s["stopped"] for s in viewer.library.as_dicts() if s["kind"] == "run"}
     assert runs == {"pavilion/001": True, "pavilion/002": False}
     # The trainings' pipes and buffers are gone.
-    until(desk, lambda state: not state["opening"])
+    until(viewer, lambda state: not state["opening"])
     assert len(os.listdir("/dev/fd")) == descriptors
 
 
-def check_live(desk: Desk) -> None:
+def check_live(viewer: ViewerState) -> None:
     """The scene of the training in work is here with its cameras, and follows what is changed."""
-    first = desk.scene()
+    first = viewer.scene()
     assert first is not None
-    assert len(first.cameras) == 32
-    assert {shot.split for shot in first.cameras} == {"train", "test"}
-    assert first.up.norm() == pytest.approx(1)
-    until(desk, lambda state: state["shown"]["step"] > first.step, watched=True)
-    until(desk, lambda state: state["shown"]["degree"] > 0, watched=True)
-    desk.change(degree=0, splat_limit=600)
-    desk.checkpoint()
-    state = until(desk, lambda state: state["shown"]["degree"] == 0, watched=True)
+    assert len(first.context.cameras) == 32
+    assert {shot.split for shot in first.context.cameras} == {"train", "test"}
+    assert first.context.up.norm() == pytest.approx(1)
+    until(viewer, lambda state: state["shown"]["step"] > first.step, watched=True)
+    until(viewer, lambda state: state["shown"]["degree"] > 0, watched=True)
+    viewer.jobs.change(degree=0, splat_limit=600)
+    viewer.jobs.checkpoint()
+    state = until(viewer, lambda state: state["shown"]["degree"] == 0, watched=True)
     assert state["current"]["plan"] == {"splat_limit": 600, "degree": 0, "ssim_weight": 0.2}
 
 
-def check_photos(desk: Desk) -> None:
+def check_photos(viewer: ViewerState) -> None:
     """Photos of both splits are there, the right ones, and there are no more."""
-    shown = desk.scene()
+    shown = viewer.scene()
     assert shown is not None
-    for index in (0, len(shown.cameras) - 1):
-        photo = desk.photo(index)
+    for index in (0, len(shown.context.cameras) - 1):
+        photo = viewer.photo(index)
         assert photo is not None
         assert photo.shape == (36, 48, 3)
         assert photo.dtype == torch.uint8
-    assert desk.photo(len(shown.cameras)) is None
-    assert desk.photo(-1) is None
+    assert viewer.photo(len(shown.context.cameras)) is None
+    assert viewer.photo(-1) is None
 
 
 @pytest.fixture(scope="module")
-def closed(pavilion, tmp_path_factory) -> tuple[Desk, Path]:
-    """A desk that was closed while it trained and one more waited, and its folder of runs."""
+def closed(pavilion, tmp_path_factory) -> tuple[ViewerState, Path]:
+    """A viewer that was closed while it trained and one more waited, and its folder of runs."""
     runs = tmp_path_factory.mktemp("closed") / "runs"
-    desk = Desk([pavilion], runs)
+    viewer = ViewerState([pavilion], runs)
     try:
-        desk.start(id_of(desk, "pavilion"), ENDLESS)
-        desk.start(id_of(desk, "pavilion"))
-        until(desk, lambda state: state["current"] and state["current"]["state"] == "training")
-        desk.pause()
-        until(desk, lambda state: state["current"]["state"] == "paused")
+        viewer.start(id_of(viewer, "pavilion"), ENDLESS)
+        viewer.start(id_of(viewer, "pavilion"))
+        until(viewer, lambda state: state["current"] and state["current"]["state"] == "training")
+        viewer.jobs.pause()
+        until(viewer, lambda state: state["current"]["state"] == "paused")
     finally:
-        desk.close()
-    return desk, runs
+        viewer.close()
+    return viewer, runs
 
 
 @pytest.fixture
@@ -327,49 +331,49 @@ def stopped(closed, folder) -> Path:
     return folder.parent / "runs" / "pavilion" / "001"
 
 
-def test_a_desk_that_is_closed_keeps_what_was_done_and_begins_nothing(closed):
-    desk, runs = closed
-    assert job_states(desk.state()) == ["stopped", "stopped"]
+def test_a_viewer_that_is_closed_keeps_what_was_done_and_begins_nothing(closed):
+    viewer, runs = closed
+    assert job_states(viewer.as_dict()) == ["stopped", "stopped"]
     assert open_run(runs / "pavilion" / "001").state == "stopped"
     assert not (runs / "pavilion" / "002").exists()
-    assert desk.scene() is None
+    assert viewer.scene() is None
     with pytest.raises(ValueError, match="closing"):
-        desk.start(id_of(desk, "pavilion"))
-    desk.close()
+        viewer.start(id_of(viewer, "pavilion"))
+    viewer.close()
 
 
-def test_a_closed_desk_leaves_a_run_that_another_desk_shows_and_goes_on_with(stopped, folder):
+def test_a_closed_viewer_leaves_a_run_that_another_viewer_shows_and_goes_on_with(stopped, folder):
     run = open_run(stopped)
     assert (run.state, len(checkpoints(run))) == ("stopped", 1)
-    desk = Desk([folder / "captures"], stopped.parent.parent)
+    viewer = ViewerState([folder / "captures"], stopped.parent.parent)
     try:
-        source = id_of(desk, "pavilion/001")
-        desk.show(source)
-        until(desk, lambda state: state["shown"])
-        check_photos(desk)
-        desk.go_on(source)
-        until(desk, lambda s: s["current"] and s["current"].get("step", 0) > run.record["step"])
-        desk.stop()
-        until(desk, lambda state: state["current"]["state"] == "stopped")
+        source = id_of(viewer, "pavilion/001")
+        viewer.show(source)
+        until(viewer, lambda state: state["shown"])
+        check_photos(viewer)
+        viewer.resume_run(source)
+        until(viewer, lambda s: s["current"] and s["current"].get("step", 0) > run.record["step"])
+        viewer.jobs.stop()
+        until(viewer, lambda state: state["current"]["state"] == "stopped")
     finally:
-        desk.close()
+        viewer.close()
     assert open_run(stopped).record["step"] > run.record["step"]
 
 
 def test_a_run_whose_files_lead_out_is_not_opened(stopped, folder, tmp_path):
-    desk = Desk([folder / "broken"], stopped.parent.parent)
+    viewer = ViewerState([folder / "broken"], stopped.parent.parent)
     try:
-        source = id_of(desk, "pavilion/001")
+        source = id_of(viewer, "pavilion/001")
         with pytest.raises(ValueError, match="The capture of pavilion/001 is in none of"):
-            desk.go_on(source)
+            viewer.resume_run(source)
         (stopped / "scene.safetensors").rename(tmp_path / "elsewhere")
         (stopped / "scene.safetensors").symlink_to(tmp_path / "elsewhere")
-        desk.show(source)
-        state = until(desk, lambda state: notes_of(state, "error"))
+        viewer.show(source)
+        state = until(viewer, lambda state: notes_of(state, "error"))
         assert "scene.safetensors leads out of the folders" in notes_of(state, "error")[0]
-        assert desk.scene() is None
+        assert viewer.scene() is None
     finally:
-        desk.close()
+        viewer.close()
 
 
 def estimated(run: Path, *, rate: float, **more: Any) -> None:
@@ -379,39 +383,47 @@ def estimated(run: Path, *, rate: float, **more: Any) -> None:
     (run / "uncertainty" / "estimate.json").write_text(json.dumps(estimate))
 
 
-def shown_again(desk: Desk, ask: Callable[[], object]) -> Trust:
+def shown_again(viewer: ViewerState, ask: Callable[[], object]) -> SceneUncertainty:
     """What is known of the scene shown once it is another one than before."""
-    before = desk.scene()
+    before = viewer.scene()
     ask()
-    until(desk, lambda state: state["shown"] and desk.scene() is not before)
-    shown = desk.scene()
+    until(viewer, lambda state: state["shown"] and viewer.scene() is not before)
+    shown = viewer.scene()
     assert shown
-    return shown.trust
+    return shown.uncertainty
 
 
 def test_what_is_estimated_while_a_run_is_open_is_found_by_looking_again(stopped):
-    desk = Desk([], stopped.parent.parent)
+    viewer = ViewerState([], stopped.parent.parent)
     try:
-        source = id_of(desk, "pavilion/001")
-        trust = shown_again(desk, lambda: desk.show(source))
-        assert (trust.rate, trust.searched) == (RATE, False)
-        assert (trust.calibration, trust.confidence) == (None, None)
+        source = id_of(viewer, "pavilion/001")
+        uncertainty = shown_again(viewer, lambda: viewer.show(source))
+        assert (uncertainty.rate, uncertainty.calibrated) == (DROP_RATE, False)
+        assert (uncertainty.calibration, uncertainty.confidence) == (None, None)
         run = open_run(stopped)
         scene, calibration = run.scene(), Calibration(0.1, 0.2, 3.0, 9)
         digest = scene_digest(scene)
         estimated(stopped, rate=0.21, scene=digest, intervals=calibration.plain())
         save_confidence(run, scene, torch.linspace(0, 1, len(scene)))
-        for ask in (desk.look_again, lambda: desk.show(source)):
-            trust = shown_again(desk, ask)
-            assert (trust.rate, trust.searched, trust.calibration) == (0.21, True, calibration)
-            assert trust.confidence is not None
-            assert torch.equal(trust.confidence, torch.linspace(0, 1, len(scene)))
+        for ask in (viewer.rescan, lambda: viewer.show(source)):
+            uncertainty = shown_again(viewer, ask)
+            assert (uncertainty.rate, uncertainty.calibrated, uncertainty.calibration) == (
+                0.21,
+                True,
+                calibration,
+            )
+            assert uncertainty.confidence is not None
+            assert torch.equal(uncertainty.confidence, torch.linspace(0, 1, len(scene)))
         # What was estimated for another scene is not known of this one: its rate is uncalibrated.
         estimated(stopped, rate=0.3, scene="other", intervals=calibration.plain())
-        trust = shown_again(desk, desk.look_again)
-        assert (trust.rate, trust.searched, trust.calibration) == (0.3, False, None)
+        uncertainty = shown_again(viewer, viewer.rescan)
+        assert (uncertainty.rate, uncertainty.calibrated, uncertainty.calibration) == (
+            0.3,
+            False,
+            None,
+        )
     finally:
-        desk.close()
+        viewer.close()
 
 
 @pytest.mark.parametrize("name", ["estimate.json", "confidence.safetensors"])
@@ -427,25 +439,25 @@ def test_an_estimate_that_cannot_be_read_is_a_note_and_the_scene_is_shown(
     else:
         (tmp_path / "elsewhere").write_text("{}")
         path.symlink_to(tmp_path / "elsewhere")
-    desk = Desk([], stopped.parent.parent)
+    viewer = ViewerState([], stopped.parent.parent)
     try:
-        trust = shown_again(desk, lambda: desk.show(id_of(desk, "pavilion/001")))
-        assert (trust.calibration, trust.confidence) == (None, None)
-        (note, *_) = notes_of(desk.state(), "info")
+        uncertainty = shown_again(viewer, lambda: viewer.show(id_of(viewer, "pavilion/001")))
+        assert (uncertainty.calibration, uncertainty.confidence) == (None, None)
+        (note, *_) = notes_of(viewer.as_dict(), "info")
         assert name in note
         assert ("leads out of the folders" in note) == (how == "outside")
     finally:
-        desk.close()
+        viewer.close()
 
 
-def test_a_ply_tells_how_far_its_splats_can_be_trusted(desk, folder):
-    assert shown_again(desk, lambda: desk.show(id_of(desk, "splats.ply"))).confidence is None
+def test_a_ply_tells_how_far_its_splats_can_be_trusted(viewer, folder):
+    assert shown_again(viewer, lambda: viewer.show(id_of(viewer, "splats.ply"))).confidence is None
     scene = load_ply(folder / "splats.ply")
     save_ply(scene, folder / "splats.ply", extra={"confidence": torch.linspace(0, 1, 20)})
-    trust = shown_again(desk, lambda: desk.show(id_of(desk, "splats.ply")))
-    assert trust.confidence is not None
-    assert torch.equal(trust.confidence, torch.linspace(0, 1, 20))
-    assert trust.rate == RATE
+    uncertainty = shown_again(viewer, lambda: viewer.show(id_of(viewer, "splats.ply")))
+    assert uncertainty.confidence is not None
+    assert torch.equal(uncertainty.confidence, torch.linspace(0, 1, 20))
+    assert uncertainty.rate == DROP_RATE
 
 
 def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_path):
@@ -456,18 +468,18 @@ def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_
     )
     run_session(session)
     whole = Selection(calibration=3).load(capture)
-    setting = open_setting(tmp_path / "run", "run", "run", [tmp_path])
-    aside = [shot.name for shot in setting.cameras if shot.split == "calibration"]
+    context = context_of(open_allowed_run(tmp_path / "run", [tmp_path]), "run", "run")
+    aside = [shot.name for shot in context.cameras if shot.split == "calibration"]
     assert aside == [frame.name for frame in whole.calibration]
-    assert [shot["split"] for shot in frusta_of(setting.cameras)].count("calibration") == 3
+    assert [shot["split"] for shot in frusta_of(context.cameras)].count("calibration") == 3
     # Its capture is found, though views of it were set aside; their photos need it not.
-    origins = Origins(lambda: [source_at(capture, [folder])])
-    for find in (origins.capture, lambda run, cache: None):
+    finder = CaptureFinder(lambda: [source_at(capture, [folder])])
+    for find in (finder.capture, lambda run, cache: None):
         photos = Photos(find)
-        for index, shot in enumerate(setting.cameras):
-            photo = photos.photo(setting, index)
+        for index, shot in enumerate(context.cameras):
+            photo = photos.photo(context, index)
             frame = next(frame for frame in whole.frames if frame.name == shot.name)
-            if shot.split == "train" and find != origins.capture:
+            if shot.split == "train" and find != finder.capture:
                 assert photo is None
                 continue
             assert photo is not None
@@ -475,7 +487,7 @@ def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_
     # Photos are not read through links.
     (tmp_path / "run" / "calibration" / "photos" / "link.png").symlink_to(folder / "notes.txt")
     with pytest.raises(ValueError, match="has links in it"):
-        open_setting(tmp_path / "run", "run", "run", [tmp_path])
+        open_allowed_run(tmp_path / "run", [tmp_path])
 
 
 def test_curves_stay_short_and_keep_their_ends():

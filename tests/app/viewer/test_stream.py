@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,17 @@ from torch import Tensor
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from lumigraph.app.viewer import renderer as painter
-from lumigraph.app.viewer import stream
-from lumigraph.app.viewer.client import Client
+from lumigraph.app.viewer import renderer as rendering
+from lumigraph.app.viewer.client import Client, IncomingFile, StreamCallbacks
 from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.gate import Role
-from lumigraph.app.viewer.legend import UNKNOWN
-from lumigraph.app.viewer.picture import Look, Picture, picture
-from lumigraph.app.viewer.pixel import Reading, read_pixel
-from lumigraph.app.viewer.protocol import View
+from lumigraph.app.viewer.picture import NOTHING_KNOWN, Picture, SceneUncertainty, picture
+from lumigraph.app.viewer.pixel import UNKNOWN, PixelMoments, read_pixel
+from lumigraph.app.viewer.protocol import ClientCamera, DisplayOptions
 from lumigraph.app.viewer.renderer import FRAME, HEADER, PHOTO
+from lumigraph.app.viewer.scene import CurrentScene, SceneContext
 from lumigraph.app.viewer.scheduling import SILENCE
 from lumigraph.app.viewer.stream import Streams
-from lumigraph.app.viewer.trust import Trust
 from lumigraph.kernels import Stopped
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.uncertainty import Calibration, exact
@@ -57,16 +55,18 @@ def scene_of(count: int = 50) -> Splats:
     )
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A scene as the source hands it out."""
-
-    scene: Splats = field(default_factory=scene_of)
-    version: int = 1
-    step: int = 300
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    near: float = 0.01
-    trust: Trust = field(default_factory=Trust)
+def shown_scene(
+    scene: Splats | None = None,
+    *,
+    version: int = 1,
+    step: int = 300,
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    uncertainty: SceneUncertainty = NOTHING_KNOWN,
+) -> CurrentScene:
+    """A scene as the state hands it out."""
+    scene = scene_of() if scene is None else scene
+    context = SceneContext("x", "x", background, (), torch.zeros(3), 0.01, {})
+    return CurrentScene(scene, version, step, context, uncertainty)
 
 
 @dataclass
@@ -91,7 +91,7 @@ class File:
             self.may_finish.set()
 
     def add(self, data: bytes) -> bool:
-        """See `Upload.add`."""
+        """See `IncomingFile.add`."""
         self.calls.append("add")
         self.adding.set()
         assert self.may_add.wait(PATIENCE)
@@ -102,7 +102,7 @@ class File:
         return len(self.data) == self.size
 
     def finish(self) -> None:
-        """See `Upload.finish`."""
+        """See `IncomingFile.finish`."""
         self.finishing.set()
         assert self.may_finish.wait(PATIENCE)
         if self.name.endswith("broken.zip"):
@@ -111,7 +111,7 @@ class File:
         self.finished = True
 
     def drop(self) -> None:
-        """See `Upload.drop`."""
+        """See `IncomingFile.drop`."""
         if len(self.data) == self.size:
             return
         self.calls.append("drop")
@@ -120,10 +120,10 @@ class File:
 
 
 @dataclass
-class Desk:
-    """A source of what a test puts into it."""
+class FakeViewer:
+    """State and actions that a test sets."""
 
-    shown: Scene | None = field(default_factory=Scene)
+    shown: CurrentScene | None = field(default_factory=shown_scene)
     news: dict[str, Any] = field(default_factory=lambda: {"jobs": []})
     photos: dict[int, Tensor] = field(default_factory=dict)
     done: list[tuple[str, Any]] = field(default_factory=list)
@@ -132,33 +132,35 @@ class Desk:
     broken: str = ""
     shots: list[dict[str, Any]] = field(default_factory=lambda: [{"number": 0}])
     asked: list[int] = field(default_factory=list)
+    collected: int = 0
     reading: threading.Event = field(default_factory=threading.Event)
     may_read: threading.Event | None = None
 
-    def scene(self) -> Scene | None:
-        """See `Source.scene`."""
+    def scene(self) -> CurrentScene | None:
+        """See `StreamCallbacks.scene`."""
         if self.broken:
             raise ValueError(self.broken)
         return self.shown
 
     def want_scene(self) -> None:
-        """See `Source.want_scene`."""
+        """See `StreamCallbacks.want_scene`."""
         self.wanted.set()
 
     def state(self) -> dict[str, Any]:
-        """See `Source.state`."""
+        """See `StreamCallbacks.state`."""
         return self.news
 
     def controls(self) -> list[dict[str, Any]]:
-        """See `Source.controls`."""
+        """See `StreamCallbacks.controls`."""
         return [{"id": "start"}]
 
-    def cameras(self) -> list[dict[str, Any]]:
-        """See `Source.cameras`."""
-        return self.shots
+    def frusta(self) -> str:
+        """See `StreamCallbacks.frusta`."""
+        self.collected += 1
+        return json.dumps(self.shots)
 
     def photo(self, index: int) -> Tensor | None:
-        """See `Source.photo`."""
+        """See `StreamCallbacks.photo`."""
         self.asked.append(index)
         self.reading.set()
         if self.may_read is not None:
@@ -166,21 +168,26 @@ class Desk:
         return self.photos.get(index)
 
     def do(self, id: str, value: Any) -> None:
-        """See `Source.do`."""
+        """See `StreamCallbacks.do`."""
         if id == "forbidden":
             raise ValueError("That cannot be done now")
         self.done.append((id, value))
 
-    def upload(self, name: str, size: int) -> File:
-        """See `Source.upload`."""
+    def upload(self, name: str, size: int) -> IncomingFile:
+        """See `StreamCallbacks.upload`."""
         if name.endswith(".exe"):
             raise ValueError(f"{name} is not taken")
-        self.files.append(File(name, size))
-        return self.files[-1]
+        self.files.append(file := File(name, size))
+        return IncomingFile(file.add, file.finish, file.drop)
+
+    @property
+    def callbacks(self) -> StreamCallbacks:
+        """The methods."""
+        return StreamCallbacks(**{f.name: getattr(self, f.name) for f in fields(StreamCallbacks)})
 
 
 @dataclass
-class Shot:
+class Received:
     """A picture that came, with its header."""
 
     kind: int
@@ -194,7 +201,7 @@ class Shot:
     pixels: np.ndarray
 
 
-def shot_of(data: bytes) -> Shot:
+def received(data: bytes) -> Received:
     magic, kind, flags, number, view, width, height, step, scale = HEADER.unpack_from(data)
     assert HEADER.size == 24
     assert magic == 0x4C
@@ -204,7 +211,7 @@ def shot_of(data: bytes) -> Shot:
     assert image.size == (width, height)
     size = (width, height)
     final, whole = bool(flags & 1), bool(flags & 2)
-    return Shot(kind, final, whole, number, view, size, step, scale, np.asarray(image))
+    return Received(kind, final, whole, number, view, size, step, scale, np.asarray(image))
 
 
 class Page:
@@ -214,7 +221,7 @@ class Page:
         self.role: Role = role
         self.acknowledges = acknowledges
         self.texts: list[dict[str, Any]] = []
-        self.shots: list[Shot] = []
+        self.shots: list[Received] = []
         self.reason: str | None = None
         self.stuck = False
         self.ids = 0
@@ -223,20 +230,20 @@ class Page:
         self._came = asyncio.Condition()
 
     async def recv(self) -> str | bytes:
-        """See `Socket.recv`."""
+        """See `StreamSocket.recv`."""
         message = await self._incoming.get()
         if message is None:
             raise EOFError
         return message
 
     async def send(self, message: str | bytes) -> None:
-        """See `Socket.send`."""
+        """See `StreamSocket.send`."""
         if self.stuck:
             await asyncio.Event().wait()
         if isinstance(message, str):
             self.texts.append(json.loads(message))
         else:
-            shot = shot_of(message)
+            shot = received(message)
             self.shots.append(shot)
             if self.acknowledges and shot.kind == FRAME:
                 self.say(t="ack", frame=shot.number, ms=3.0)
@@ -244,7 +251,7 @@ class Page:
             self._came.notify_all()
 
     async def close(self, reason: str) -> None:
-        """See `Socket.close`."""
+        """See `StreamSocket.close`."""
         self.reason = reason
         self.leave()
 
@@ -260,7 +267,8 @@ class Page:
         """Asks for the view from a place; the number of that."""
         self.ids += 1
         matrix = [*IDENTITY[:3], x, *IDENTITY[4:]]
-        self.say(t="camera", id=self.ids, matrix=matrix, fov=0.8, width=width, height=height)
+        view = {"matrix": matrix, "fov": 0.8, "width": width, "height": height}
+        self.say(t="camera", id=self.ids, view=view)
         return self.ids
 
     def leave(self) -> None:
@@ -273,7 +281,7 @@ class Page:
             await self._came.wait_for(holds)
         return holds()
 
-    async def final(self, view: int) -> Shot:
+    async def final(self, view: int) -> Received:
         """The final picture of a view."""
         return await self.until(
             lambda: next((s for s in self.shots if s.final and s.view == view), None)
@@ -294,7 +302,7 @@ class Page:
     async def photographed(self) -> None:
         """Asks for a photo and waits for it: by then all that was said before it is known."""
         before = sum(shot.kind == PHOTO for shot in self.shots)
-        self.say(t="photo", frame=0)
+        self.say(t="photo", camera=0)
         await self.until(lambda: sum(shot.kind == PHOTO for shot in self.shots) > before)
 
     async def settled(self) -> None:
@@ -307,9 +315,9 @@ class Page:
 
 def drawn(streams: Streams) -> None:
     """Waits until the thread that draws has nothing to do."""
-    painter = streams._painter
-    with painter.lock:
-        rests = painter.lock.wait_for(lambda: painter.resting and not painter._stirred, PATIENCE)
+    renderer = streams._renderer
+    with renderer.lock:
+        rests = renderer.lock.wait_for(lambda: renderer.resting and not renderer._stirred, PATIENCE)
     assert rests
 
 
@@ -325,10 +333,10 @@ class Clock:
 
 
 class Visit:
-    """Some pages that look at a desk."""
+    """Some pages that look at a viewer."""
 
-    def __init__(self, desk: Desk, streams: Streams) -> None:
-        self.desk, self.streams = desk, streams
+    def __init__(self, viewer: FakeViewer, streams: Streams) -> None:
+        self.viewer, self.streams = viewer, streams
         self.served: list[asyncio.Task[None]] = []
 
     def open(self, page: Page) -> Page:
@@ -344,16 +352,16 @@ class Visit:
 
 
 def visit(
-    scenario: Callable[[Visit], Awaitable[None]], desk: Desk | None = None, **options: Any
+    scenario: Callable[[Visit], Awaitable[None]], viewer: FakeViewer | None = None, **options: Any
 ) -> None:
     """Runs a scenario, ends all pages, and checks that nothing of them is left."""
-    desk = desk or Desk()
-    desk.photos.setdefault(0, torch.zeros(4, 6, 3, dtype=torch.uint8))
+    viewer = viewer or FakeViewer()
+    viewer.photos.setdefault(0, torch.zeros(4, 6, 3, dtype=torch.uint8))
     threads = set(threading.enumerate())
 
     async def run() -> None:
-        streams = Streams(desk, **options)
-        there = Visit(desk, streams)
+        streams = Streams(viewer.callbacks, **options)
+        there = Visit(viewer, streams)
         try:
             await scenario(there)
         finally:
@@ -375,7 +383,7 @@ def test_a_client_is_greeted_and_told_what_there_is():
     async def scenario(there: Visit) -> None:
         page = there.open(Page("view"))
         await page.until(lambda: len(page.texts) >= 4)
-        assert page.texts[0] == {"t": "hello", "version": 1, "role": "view"}
+        assert page.texts[0] == {"t": "hello", "version": 2, "role": "view"}
         assert page.texts[1] == {"t": "state", "jobs": [], "notes": [], "history": {}}
         assert page.texts[2] == {"t": "controls", "items": [{"id": "start"}], "keys": KEYS}
         assert page.texts[3] == {"t": "cameras", "items": [{"number": 0}]}
@@ -400,28 +408,28 @@ def test_a_view_is_drawn_at_once_and_then_whole_and_well():
         matrix[0, 3] = 0.2
         focal = 18 / np.tan(0.4)
         camera = Camera(matrix, (focal, focal), (32, 18), 64, 36)
-        expected = picture(scene_of(), camera, Look()).pixels.numpy().astype(int)
+        expected = picture(scene_of(), camera, DisplayOptions()).pixels.numpy().astype(int)
         assert abs(final.pixels.astype(int) - expected).mean() < 4
 
     visit(scenario)
 
 
 def test_nothing_is_sent_when_nothing_has_changed():
-    look = {"t": "look", "mode": "color", "map": "gray", "background": [0, 0, 0]}
+    display = {"t": "display", "mode": "color", "map": "gray", "background": [0, 0, 0]}
 
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**look)
+        page.say(**display)
         await page.final(page.look(0.2))
         await page.settled()
         frames = [shot.number for shot in page.shots if shot.kind == FRAME]
         page.look(0.2)
-        page.say(**look)
+        page.say(**display)
         there.streams.changed()
         await page.settled()
         assert [shot.number for shot in page.shots if shot.kind == FRAME] == frames
         assert [text["t"] for text in page.texts].count("state") == 1
-        page.say(**look, low=1)
+        page.say(**display, low=1)
         await page.until(lambda: page.shots[-1].final and page.shots[-1].number > frames[-1])
 
     visit(scenario)
@@ -433,11 +441,11 @@ def test_without_a_scene_there_is_no_picture_until_there_is_one():
         view = page.look()
         await page.settled()
         assert all(shot.kind == PHOTO for shot in page.shots)
-        there.desk.shown = Scene()
+        there.viewer.shown = shown_scene()
         there.streams.changed()
         await page.final(view)
 
-    visit(scenario, Desk(shown=None))
+    visit(scenario, FakeViewer(shown=None))
 
 
 def test_a_scene_in_training_is_asked_for_and_shown_again():
@@ -446,9 +454,9 @@ def test_a_scene_in_training_is_asked_for_and_shown_again():
         view = page.look()
         await page.final(view)
         for version in range(2, 5):
-            there.desk.wanted.clear()
-            assert await asyncio.to_thread(there.desk.wanted.wait, PATIENCE)
-            there.desk.shown = Scene(version=version, step=version * 100)
+            there.viewer.wanted.clear()
+            assert await asyncio.to_thread(there.viewer.wanted.wait, PATIENCE)
+            there.viewer.shown = shown_scene(version=version, step=version * 100)
             there.streams.changed()
             await page.until(lambda v=version: page.shots[-1].step == v * 100)
             assert page.shots[-1].final
@@ -461,7 +469,7 @@ def test_nobody_is_asked_for_scenes_while_nobody_looks():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         await page.settled()
-        assert not there.desk.wanted.is_set()
+        assert not there.viewer.wanted.is_set()
 
     visit(scenario)
 
@@ -471,14 +479,14 @@ def test_the_background_is_that_of_the_scene_until_the_client_says_another():
         page = there.open(Page())
         first = await page.final(page.look())
         assert abs(first.pixels.astype(int) - [255, 128, 0]).max() < 6
-        page.say(t="look", mode="color", map="turbo", low=None, high=None, background=[0, 0, 1])
+        page.say(t="display", mode="color", map="turbo", low=None, high=None, background=[0, 0, 1])
         second = await page.final(page.look(0.1))
         assert abs(second.pixels.astype(int) - [0, 0, 255]).max() < 6
-        page.say(t="look", mode="color", map="turbo", low=None, high=None, background=None)
+        page.say(t="display", mode="color", map="turbo", low=None, high=None, background=None)
         third = await page.final(page.look(0.2))
         assert abs(third.pixels.astype(int) - [255, 128, 0]).max() < 6
 
-    visit(scenario, Desk(shown=Scene(scene=scene_of()[:0], background=(1.0, 0.5, 0.0))))
+    visit(scenario, FakeViewer(shown=shown_scene(scene_of()[:0], background=(1.0, 0.5, 0.0))))
 
 
 def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
@@ -494,8 +502,8 @@ def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
             "colors": None,
             "text": "",
         }
-        look = {"t": "look", "mode": "depth", "map": "gray", "background": [0, 0, 0]}
-        page.say(**look, low=1, high=None)
+        display = {"t": "display", "mode": "depth", "map": "gray", "background": [0, 0, 0]}
+        page.say(**display, low=1, high=None)
         await page.final(page.look(0.1))
         legend = page.last("legend")
         assert legend["mode"] == "depth"
@@ -503,7 +511,7 @@ def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
         assert legend["colors"][0] == [0, 0, 0]
         assert legend["colors"][-1] == [255, 255, 255]
         assert 3 < legend["high"] < 9
-        page.say(**look, low=1, high=4)
+        page.say(**display, low=1, high=4)
         for x in (0.2, 0.3):
             await page.final(page.look(x))
         assert page.last("legend") == {**legend, "high": 4}
@@ -584,8 +592,8 @@ def test_who_takes_nothing_does_not_hold_up_the_others():
         stuck.stuck = True
         for n in range(5):
             stuck.look(0.1 * n)
-            stuck.say(t="photo", frame=0)
-            stuck.say(t="do", id="forbidden", value=n)
+            stuck.say(t="photo", camera=0)
+            stuck.say(t="control", id="forbidden", value=n)
         await page.final(page.look())
         await page.settled()
         assert not stuck.shots
@@ -622,7 +630,7 @@ def test_a_hundred_visits_leave_nothing_behind():
 # What is known of the scene's uncertainty ------------------------------------------------------
 
 CALIBRATION = Calibration(alpha=0.1, beta=0.2, q=3.0, views=9)
-LOOK = {"t": "look", "mode": "uncertainty", "map": "gray", "background": [0, 0, 0]}
+DISPLAY = {"t": "display", "mode": "uncertainty", "map": "gray", "background": [0, 0, 0]}
 
 
 async def read(page: Page, count: int) -> dict[str, Any]:
@@ -631,20 +639,20 @@ async def read(page: Page, count: int) -> dict[str, Any]:
 
 
 def probes(page: Page) -> list[dict[str, Any]]:
-    return [text for text in page.texts if text["t"] == "probe"]
+    return [text for text in page.texts if text["t"] == "pixel"]
 
 
 @pytest.mark.parametrize("role", ["control", "view"])
 def test_numbers_under_the_cursor_are_those_of_the_exact_picture(role: Role):
     async def scenario(there: Visit) -> None:
         page = there.open(Page(role))
-        page.say(**LOOK)
-        page.say(t="probe", x=1.0, y=0.26)
+        page.say(**DISPLAY)
+        page.say(t="pixel", x=1.0, y=0.26)
         await page.final(page.look(0.3))
         message = await read(page, 1)
         assert page.shots[-1].final
         matrix = [*IDENTITY[:3], 0.3, *IDENTITY[4:]]
-        camera = View(tuple(map(float, matrix)), 0.8, (0.5, 0.5), 64, 36).camera(64, 36, 0.01)
+        camera = ClientCamera(tuple(map(float, matrix)), 0.8, 64, 36).camera(64, 36, 0.01)
         spread, colors = exact(shown.scene, camera, 0.3), render_color(shown.scene, camera)
         assert (message["x"], message["y"]) == (1.0, 0.26)
         color, std = colors[9, 63].tolist(), spread.std[9, 63].tolist()
@@ -656,53 +664,55 @@ def test_numbers_under_the_cursor_are_those_of_the_exact_picture(role: Role):
         assert (message["level"], message["within"]) == pytest.approx((0.9, 0.8))
         assert message["depth"] == pytest.approx(float(spread.depth[9, 63]), rel=1e-3)
 
-    shown = Scene(scene_of(400), trust=Trust(rate=0.3, calibration=CALIBRATION))
-    visit(scenario, Desk(shown))
+    shown = shown_scene(
+        scene_of(400), uncertainty=SceneUncertainty(rate=0.3, calibration=CALIBRATION)
+    )
+    visit(scenario, FakeViewer(shown))
 
 
 def test_intervals_hold_before_the_scenes_own_background_alone():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(t="probe", x=0.5, y=0.5)
+        page.say(t="pixel", x=0.5, y=0.5)
         page.look()
         for count, (background, known) in enumerate([([0, 0, 0], True), ([1, 1, 1], False)], 1):
-            page.say(**{**LOOK, "background": background})
+            page.say(**{**DISPLAY, "background": background})
             assert (await read(page, count))["calibrated"] is known
 
-    visit(scenario, Desk(Scene(trust=Trust(calibration=CALIBRATION))))
+    visit(scenario, FakeViewer(shown_scene(uncertainty=SceneUncertainty(calibration=CALIBRATION))))
 
 
 def test_numbers_are_read_again_when_the_view_or_the_scene_is_another():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**LOOK)
-        page.say(t="probe", x=0.5, y=0.5)
+        page.say(**DISPLAY)
+        page.say(t="pixel", x=0.5, y=0.5)
         first = page.look(0.1)
         await page.final(first)
         seen = [(await read(page, 1))["color"]]
         await page.final(page.look(0.4))
         seen.append((await read(page, 2))["color"])
-        there.desk.shown = Scene(scene_of(60), version=2)
+        there.viewer.shown = shown_scene(scene_of(60), version=2)
         there.streams.changed()
         seen.append((await read(page, 3))["color"])
-        page.say(**{**LOOK, "mode": "depth"})
+        page.say(**{**DISPLAY, "mode": "depth"})
         assert (await read(page, 4))["color"] == seen[-1]
         assert len(set(map(tuple, seen))) == 3
         # Nothing is another: nothing more is read.
         await page.settled()
         assert len(probes(page)) == 4
         # It is no place any more, or one in a picture that has no such numbers.
-        page.say(t="probe", x=None, y=None)
+        page.say(t="pixel", x=None, y=None)
         await page.final(page.look(0.2))
-        page.say(t="probe", x=0.5, y=0.5)
-        page.say(**{**LOOK, "mode": "color"})
+        page.say(t="pixel", x=0.5, y=0.5)
+        page.say(**{**DISPLAY, "mode": "color"})
         await page.final(page.look(0.3))
         await page.settled()
         assert len(probes(page)) == 4
         # Each question gets its answer, also the same one again.
-        page.say(**LOOK)
+        page.say(**DISPLAY)
         await read(page, 5)
-        page.say(t="probe", x=0.5, y=0.5)
+        page.say(t="pixel", x=0.5, y=0.5)
         await read(page, 6)
 
     visit(scenario)
@@ -711,16 +721,16 @@ def test_numbers_are_read_again_when_the_view_or_the_scene_is_another():
 def test_nothing_is_read_while_the_view_moves_nor_more_than_the_newest_place(monkeypatch):
     read_of: list[tuple[int, int]] = []
 
-    def counted(scene: Splats, camera: Camera, column: int, row: int, **rest: Any) -> Reading:
+    def counted(scene: Splats, camera: Camera, column: int, row: int, **rest: Any) -> PixelMoments:
         read_of.append((column, row))
         return read_pixel(scene, camera, column, row, **rest)
 
-    monkeypatch.setattr(painter, "read_pixel", counted)
+    monkeypatch.setattr(rendering, "read_pixel", counted)
 
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**LOOK)
-        page.say(t="probe", x=0.5, y=0.5)
+        page.say(**DISPLAY)
+        page.say(t="pixel", x=0.5, y=0.5)
         clock.standing = True  # no view comes to rest
         view = 0
         for n in range(5):
@@ -735,11 +745,11 @@ def test_nothing_is_read_while_the_view_moves_nor_more_than_the_newest_place(mon
         # The clock stands still: after one reading the next one has to wait.
         clock.standing = True
         for n in range(5):
-            page.say(t="probe", x=n / 64, y=0)
+            page.say(t="pixel", x=n / 64, y=0)
             await page.settled()
         assert len(read_of) <= 2
         clock.standing = False
-        page.say(t="probe", x=50 / 64, y=0)
+        page.say(t="pixel", x=50 / 64, y=0)
         await page.until(lambda: probes(page)[-1]["x"] == 50 / 64)
         assert read_of[-1] == (50, 0)
 
@@ -762,16 +772,16 @@ class Standing:
 
 
 def test_a_reading_that_fails_is_told_and_the_picture_stays(monkeypatch):
-    def fail(*_: Any, **__: Any) -> Reading:
+    def fail(*_: Any, **__: Any) -> PixelMoments:
         raise ValueError("The moon has no depth")
 
-    monkeypatch.setattr(painter, "read_pixel", fail)
+    monkeypatch.setattr(rendering, "read_pixel", fail)
 
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**LOOK)
+        page.say(**DISPLAY)
         await page.final(page.look())
-        page.say(t="probe", x=0.5, y=0.5)
+        page.say(t="pixel", x=0.5, y=0.5)
         await page.until(lambda: page.notes() == ["The moon has no depth"])
         await page.final(page.look(0.1))
         await page.settled()
@@ -783,32 +793,36 @@ def test_a_reading_that_fails_is_told_and_the_picture_stays(monkeypatch):
 def test_the_legend_of_uncertainty_says_what_it_is_and_how_it_is_known():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**LOOK)
+        page.say(**DISPLAY)
         page.look()
         await page.until(lambda: any(t["t"] == "legend" for t in page.texts))
         text = "Standard deviation of the colours; drop rate 0.21"
         assert page.last("legend")["text"] == text
-        there.desk.shown = Scene(version=2, trust=Trust(0.21, searched=False))
+        there.viewer.shown = shown_scene(
+            version=2, uncertainty=SceneUncertainty(0.21, calibrated=False)
+        )
         there.streams.changed()
         await page.until(lambda: page.last("legend")["text"] == f"{text}, not calibrated")
 
-    visit(scenario, Desk(Scene(trust=Trust(0.21, searched=True))))
+    visit(scenario, FakeViewer(shown_scene(uncertainty=SceneUncertainty(0.21, calibrated=True))))
 
 
 def test_confidence_is_shown_where_it_is_known_and_else_that_it_is_not():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(**{**LOOK, "mode": "confidence"})
+        page.say(**{**DISPLAY, "mode": "confidence"})
         shot = await page.final(page.look())
         assert shot.pixels.max() == 0
         assert page.last("legend")["text"] == UNKNOWN
         assert page.last("legend")["colors"] is None
         assert page.notes("info") == [UNKNOWN]
-        there.desk.shown = Scene(version=2, trust=Trust(confidence=torch.ones(50)))
+        there.viewer.shown = shown_scene(
+            version=2, uncertainty=SceneUncertainty(confidence=torch.ones(50))
+        )
         there.streams.changed()
         shot = await page.until(lambda: next((s for s in page.shots if s.pixels.max() > 250), None))
         assert (page.last("legend")["low"], page.last("legend")["high"]) == (0.0, 1.0)
-        assert page.last("legend")["text"] == "Confidence in the splats"
+        assert page.last("legend")["text"] == "Confidence of the splats"
         await page.settled()
         assert page.notes("info") == [UNKNOWN]
 
@@ -824,13 +838,17 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     hooks: dict[str, Any] = {"before": None}
 
     def hooked(
-        scene: Splats, camera: Camera, look: Look, stop: Tensor | None, confidence: Tensor | None
+        scene: Splats,
+        camera: Camera,
+        display: DisplayOptions,
+        stop: Tensor | None,
+        confidence: Tensor | None,
     ) -> Picture:
         if hooks["before"] is not None:
             hooks["before"](stop)
-        return picture(scene, camera, look, stop, confidence)
+        return picture(scene, camera, display, stop, confidence)
 
-    monkeypatch.setattr(painter, "picture", hooked)
+    monkeypatch.setattr(rendering, "picture", hooked)
     return hooks
 
 
@@ -923,11 +941,11 @@ def test_a_source_that_fails_is_told_and_asked_again():
         page = there.open(Page())
         view = page.look()
         await page.until(lambda: page.notes() == ["The disk is on fire"])
-        there.desk.broken = ""
+        there.viewer.broken = ""
         there.streams.changed()
         await page.final(view)
 
-    visit(scenario, Desk(broken="The disk is on fire"))
+    visit(scenario, FakeViewer(broken="The disk is on fire"))
 
 
 def test_nonsense_is_dropped_and_the_client_lives():
@@ -936,13 +954,13 @@ def test_nonsense_is_dropped_and_the_client_lives():
         for text in ("", "no JSON", '{"t": "camera"}', '{"t": "run"}', "[" * 9000):
             page._incoming.put_nowait(text)
         page.give(b"a piece of nothing")
-        page.say(t="do", id="start", value=True)
+        page.say(t="control", id="start", value=True)
         page.say(t="upload", name="a.ply", size=3)
         page.give(b"ply")
         page.say(t="ack", frame=99, ms=1)
         await page.final(page.look())
-        assert there.desk.done == []
-        assert there.desk.files == []
+        assert there.viewer.done == []
+        assert there.viewer.files == []
         assert page.notes() == []
 
     visit(scenario)
@@ -951,13 +969,13 @@ def test_nonsense_is_dropped_and_the_client_lives():
 # Controls, files and photos --------------------------------------------------------------------
 
 
-def test_controls_reach_the_desk_and_its_answer_the_client():
+def test_controls_reach_the_viewer_and_its_answer_the_client():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
-        page.say(t="do", id="steps", value=300)
-        page.say(t="do", id="forbidden", value=None)
+        page.say(t="control", id="steps", value=300)
+        page.say(t="control", id="forbidden", value=None)
         await page.until(lambda: page.notes())
-        assert there.desk.done == [("steps", 300)]
+        assert there.viewer.done == [("steps", 300)]
         assert page.notes() == ["That cannot be done now"]
 
     visit(scenario)
@@ -967,7 +985,7 @@ def test_news_come_when_there_are_some():
     async def scenario(there: Visit) -> None:
         page, other = there.open(Page()), there.open(Page("view"))
         await page.until(lambda: len(page.texts) >= 4)
-        there.desk.news = {"jobs": ["one"]}
+        there.viewer.news = {"jobs": ["one"]}
         there.streams.changed()
         for each in (page, other):
             await each.until(lambda each=each: each.last("state")["jobs"] == ["one"])
@@ -1015,7 +1033,7 @@ def test_curves_and_notes_are_sent_once():
         ):
             heard = len(states(page))
             history = curves(count, start)
-            there.desk.news = {"step": 7, "history": history, "notes": numbered[:told]}
+            there.viewer.news = {"step": 7, "history": history, "notes": numbered[:told]}
             there.streams.changed()
             await page.until(lambda heard=heard: len(states(page)) > heard)
             assert followed(page) == (history, [note["text"] for note in numbered[:told]])
@@ -1033,15 +1051,7 @@ def test_curves_and_notes_are_sent_once():
     visit(scenario)
 
 
-def test_cameras_are_written_once_for_all_and_sent_when_they_are_others(monkeypatch):
-    written: list[Any] = []
-    genuine = json.dumps
-
-    def counting(value: Any) -> str:
-        if isinstance(value, dict) and value.get("t") == "cameras":
-            written.append(value["items"])
-        return genuine(value)
-
+def test_the_state_is_collected_once_for_all_and_cameras_are_sent_when_they_are_others():
     async def scenario(there: Visit) -> None:
         pages = [there.open(Page()) for _ in range(3)]
 
@@ -1053,20 +1063,19 @@ def test_cameras_are_written_once_for_all_and_sent_when_they_are_others(monkeypa
 
         await told(1)
         for step in range(3):
-            there.desk.news = {"step": step}
+            there.viewer.news = {"step": step}
             there.streams.changed()
             await pages[0].until(lambda step=step: pages[0].last("state").get("step") == step)
-        there.desk.shots = list(there.desk.shots)  # the same, made anew
+        there.viewer.shots = list(there.viewer.shots)  # the same, made anew
         there.streams.changed()
         await pages[0].settled()
-        there.desk.shots = [{"number": 1}]
+        there.viewer.shots = [{"number": 1}]
         there.streams.changed()
         await told(2)
         assert pages[2].last("cameras") == {"t": "cameras", "items": [{"number": 1}]}
+        assert there.viewer.collected <= 1 + 5, "once, and once for each change"
 
-    monkeypatch.setattr(stream.json, "dumps", counting)
     visit(scenario)
-    assert [items[0]["number"] for items in written] in ([0, 0, 1], [0, 1])
 
 
 def test_a_file_comes_in_pieces():
@@ -1078,7 +1087,7 @@ def test_a_file_comes_in_pieces():
         page.give(b"end")
         page.say(t="upload", name="b.exe", size=7)
         await page.until(lambda: page.notes())
-        (file,) = there.desk.files
+        (file,) = there.viewer.files
         assert (file.name, file.size, file.data) == ("a.ply", 7, b"ply\nend")
         assert not file.dropped
         assert page.notes() == ["b.exe is not taken"]
@@ -1096,8 +1105,8 @@ def test_a_file_that_is_larger_than_announced_is_dropped():
         page.give(b"and more")
         await page.until(lambda: page.notes())
         await page.settled()
-        assert there.desk.files[0].dropped
-        assert there.desk.files[0].data == b"more"
+        assert there.viewer.files[0].dropped
+        assert there.viewer.files[0].data == b"more"
 
     visit(scenario)
 
@@ -1115,7 +1124,7 @@ def test_a_file_that_is_not_finished_is_dropped(then: str):
             page.say(t="upload", name="b.ply", size=3)
         else:
             there.served[0].cancel()
-        assert await asyncio.to_thread(there.desk.files[0].gone.wait, PATIENCE)
+        assert await asyncio.to_thread(there.viewer.files[0].gone.wait, PATIENCE)
 
     visit(scenario)
 
@@ -1125,12 +1134,12 @@ def test_a_client_is_served_while_its_file_is_unpacked():
         page = there.open(Page())
         page.say(t="upload", name="slow broken.zip", size=3)
         await page.until(page.answers)
-        there.desk.files[0].may_add.set()
+        there.viewer.files[0].may_add.set()
         page.give(b"zip")
         page.say(t="upload", name="b.ply", size=6)
         page.give(b"ply")
         await page.until(lambda: len(page.answers()) == 2)
-        archive, scene = there.desk.files
+        archive, scene = there.viewer.files
         assert await asyncio.to_thread(archive.finishing.wait, PATIENCE)
         for n in range(3):
             await page.final(page.look(0.1 * n))
@@ -1154,7 +1163,7 @@ def test_a_file_that_is_whole_is_received_though_its_client_goes(end: str):
         page.say(t="upload", name="slow a.zip", size=3)
         page.give(b"zip")
         await page.until(page.answers)
-        (file,) = there.desk.files
+        (file,) = there.viewer.files
         assert await asyncio.to_thread(file.adding.wait, PATIENCE)
         closing: asyncio.Task[None] | None = None
         if end == "leaves":
@@ -1176,12 +1185,12 @@ def test_a_file_that_is_whole_is_received_though_its_client_goes(end: str):
             page.give(b"ply")
             page.leave()
             await there.gone()
-            assert there.desk.files[1].calls == ["drop"]
+            assert len(there.viewer.files) == 1, "nothing is begun any more"
 
-    desk = Desk()
-    visit(scenario, desk)
-    assert desk.files[0].finished
-    assert not desk.files[0].dropped
+    viewer = FakeViewer()
+    visit(scenario, viewer)
+    assert viewer.files[0].finished
+    assert not viewer.files[0].dropped
 
 
 def test_a_file_is_dropped_after_its_last_piece_is_written():
@@ -1190,7 +1199,7 @@ def test_a_file_is_dropped_after_its_last_piece_is_written():
         page.say(t="upload", name="slow a.zip", size=30)
         page.give(b"zip")
         await page.until(page.answers)
-        (file,) = there.desk.files
+        (file,) = there.viewer.files
         assert await asyncio.to_thread(file.adding.wait, PATIENCE)
         there.served[0].cancel()
         async with asyncio.timeout(PATIENCE):
@@ -1209,20 +1218,20 @@ def test_a_photo_fits_the_canvas():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         page.look(width=64, height=36)
-        page.say(t="photo", frame=3)
+        page.say(t="photo", camera=3)
         shot = await page.until(lambda: next((s for s in page.shots if s.kind == PHOTO), None))
         assert shot.number == 3
         assert shot.size == (48, 36)
         assert abs(shot.pixels.astype(int) - 200).max() <= 2
-        page.say(t="photo", frame=4)
+        page.say(t="photo", camera=4)
         await page.until(lambda: page.notes("info"))
         await page.settled()
 
-    visit(scenario, Desk(photos={3: photo}))
+    visit(scenario, FakeViewer(photos={3: photo}))
 
 
 def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
-    class Bare(Desk):
+    class Bare(FakeViewer):
         """Has the photos of no camera but the first."""
 
         def photo(self, index: int) -> Tensor | None:
@@ -1233,7 +1242,7 @@ def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         for count in (1, 2):
-            page.say(t="photo", frame=1)
+            page.say(t="photo", camera=1)
             await page.until(lambda count=count: len(page.notes()) == count)
         assert set(page.notes()) == {"Give the folder of the capture as well"}
 
@@ -1245,23 +1254,23 @@ def test_nobody_waits_for_a_photo_that_is_read():
 
     async def scenario(there: Visit) -> None:
         page, other = there.open(Page()), there.open(Page())
-        page.say(t="photo", frame=0)
-        assert await asyncio.to_thread(there.desk.reading.wait, PATIENCE)
+        page.say(t="photo", camera=0)
+        assert await asyncio.to_thread(there.viewer.reading.wait, PATIENCE)
         for each in (page, other):
             await each.final(each.look(0.1))
             await each.final(each.look(0.2))
         for number in range(20, 0, -1):
-            page.say(t="photo", frame=number)
+            page.say(t="photo", camera=number)
         await page.final(page.look(0.3))
         assert all(shot.kind == FRAME for shot in page.shots)
         may_read.set()
         await page.until(lambda: [s.number for s in page.shots if s.kind == PHOTO] == [0, 1])
-        assert there.desk.asked == [0, 1]  # the newest wish alone
+        assert there.viewer.asked == [0, 1]  # the newest wish alone
 
     may_read = threading.Event()
     photo = torch.zeros(4, 6, 3, dtype=torch.uint8)
-    desk = Desk(photos=dict.fromkeys(range(21), photo), may_read=may_read)
-    visit(scenario, desk)
+    viewer = FakeViewer(photos=dict.fromkeys(range(21), photo), may_read=may_read)
+    visit(scenario, viewer)
 
 
 # The machine ------------------------------------------------------------------------------------
@@ -1271,7 +1280,7 @@ def test_who_trains_is_told_when_somebody_begins_and_ends_to_move():
     told: list[bool] = []
     calm = threading.Event()
 
-    def busy(moving: bool) -> None:
+    def hear(moving: bool) -> None:
         told.append(moving)
         if not moving:
             calm.set()
@@ -1289,7 +1298,7 @@ def test_who_trains_is_told_when_somebody_begins_and_ends_to_move():
         assert told == [True, False]
 
     clock = Clock()
-    visit(scenario, clock=clock, busy=busy)
+    visit(scenario, clock=clock, moving=hear)
 
 
 def test_a_picture_uses_as_many_threads_as_it_is_told(drawing):
@@ -1321,15 +1330,15 @@ class Wire:
         self.connection = connection
 
     async def recv(self) -> str | bytes:
-        """See `Socket.recv`."""
+        """See `StreamSocket.recv`."""
         return await self.connection.recv()
 
     async def send(self, message: str | bytes) -> None:
-        """See `Socket.send`."""
+        """See `StreamSocket.send`."""
         await self.connection.send(message)
 
     async def close(self, reason: str) -> None:
-        """See `Socket.close`."""
+        """See `StreamSocket.close`."""
         await self.connection.close(1000, reason)
 
 
@@ -1341,14 +1350,14 @@ def test_pictures_come_through_a_websocket():
         async with serve(serve_one, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             async with asyncio.timeout(PATIENCE), connect(f"ws://127.0.0.1:{port}") as socket:
-                camera = {"t": "camera", "matrix": IDENTITY, "fov": 0.8, "width": 64, "height": 36}
+                view: dict[str, Any] = {"fov": 0.8, "width": 64, "height": 36}
                 numbers = []
-                for view in range(1, 20):
-                    matrix = [*IDENTITY[:3], 0.01 * view, *IDENTITY[4:]]
-                    await socket.send(json.dumps({**camera, "id": view, "matrix": matrix}))
+                for number in range(1, 20):
+                    view["matrix"] = [*IDENTITY[:3], 0.01 * number, *IDENTITY[4:]]
+                    await socket.send(json.dumps({"t": "camera", "id": number, "view": view}))
                     while isinstance(message := await socket.recv(), str):
                         pass
-                    shot = shot_of(message)
+                    shot = received(message)
                     numbers.append(shot.number)
                     ack = {"t": "ack", "frame": shot.number, "ms": 1.0}
                     await socket.send(json.dumps(ack))

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from lumigraph.app.commands.demo import demo_options
+from lumigraph.app.console import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.run.folder import open_run
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import checkpoints, run_session
 from lumigraph.app.training.start import start
-from lumigraph.app.viewer.errors import SENTENCE_LIMIT, sentence_of
 from lumigraph.app.viewer.jobs import shared_memory as snapshots
-from lumigraph.app.viewer.jobs.process import Child
-from lumigraph.app.viewer.jobs.shared_memory import Buffers, Writer
-from lumigraph.app.viewer.jobs.worker import Outbox, Trainer, of_demo
+from lumigraph.app.viewer.jobs.process import TrainingProcess
+from lumigraph.app.viewer.jobs.shared_memory import SceneBuffers, SceneWriter
+from lumigraph.app.viewer.jobs.worker import Outbox, Worker, of_demo
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon import SplatFit, load_checkpoint
 from lumigraph.render import Splats
@@ -67,7 +67,7 @@ def assert_equal(scene: Splats, other: Splats) -> None:
         assert torch.equal(value, other.tensors[name]), name
 
 
-def written(buffers: Buffers, writer: Writer, scene: Splats) -> Splats:
+def written(buffers: SceneBuffers, writer: SceneWriter, scene: Splats) -> Splats:
     """The scene after it went through the memory that both sides share."""
     lent = buffers.lend()
     assert lent
@@ -79,23 +79,23 @@ def written(buffers: Buffers, writer: Writer, scene: Splats) -> Splats:
 
 
 @pytest.fixture
-def buffers() -> Iterator[Buffers]:
+def buffers() -> Iterator[SceneBuffers]:
     """The buffers of a training."""
-    made = Buffers()
+    made = SceneBuffers()
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_a_scene_goes_through_shared_memory_to_the_bit(degree, buffers):
-    writer = Writer(buffers.descriptors)
+    writer = SceneWriter(buffers.descriptors)
     for count in (0, 1, 33, 1000, 50, 4000):
         scene = splats(count, degree)
         assert_equal(written(buffers, writer, scene), scene)
 
 
 def test_a_scene_that_is_held_keeps_its_memory(buffers):
-    writer, first, second = Writer(buffers.descriptors), splats(100), splats(120)
+    writer, first, second = SceneWriter(buffers.descriptors), splats(100), splats(120)
     one, other = written(buffers, writer, first), written(buffers, writer, second)
     assert buffers.lend() is None, "both are held"
     assert_equal(one, first)
@@ -111,7 +111,7 @@ def test_a_scene_that_is_held_keeps_its_memory(buffers):
 
 
 def test_who_holds_on_to_old_scenes_does_not_hold_up_the_rest(buffers, monkeypatch):
-    writer = Writer(buffers.descriptors)
+    writer = SceneWriter(buffers.descriptors)
     held = [written(buffers, writer, splats(10)) for _ in range(2)]
     assert buffers.lend() is None
     monkeypatch.setattr(snapshots, "PATIENCE", 0.0)
@@ -127,9 +127,9 @@ def test_one_buffer_is_lent_at_a_time(buffers):
 
 def test_shared_memory_has_no_name_and_goes_with_its_last_holder():
     before = len(os.listdir("/dev/fd"))
-    buffers = Buffers()
+    buffers = SceneBuffers()
     assert {os.fstat(number).st_nlink for number in buffers.descriptors} == {0}
-    writer, scene = Writer(buffers.descriptors), splats(10)
+    writer, scene = SceneWriter(buffers.descriptors), splats(10)
     held = written(buffers, writer, scene)
     buffers.close()
     assert_equal(held, scene)
@@ -141,7 +141,7 @@ def test_shared_memory_has_no_name_and_goes_with_its_last_holder():
 def test_pauses_and_snapshots_change_nothing(capture, tmp_path, buffers):
     plain = run_session(start(capture, TrainOptions("quick", changes=CHANGES), tmp_path / "plain"))
 
-    child = Child(order_for(capture, tmp_path / "runs", CHANGES), buffers.descriptors)
+    child = TrainingProcess(order_for(capture, tmp_path / "runs", CHANGES), buffers.descriptors)
     child.do("pause")
     child.do("checkpoint")
     saved, seen, steps = Path(), [], []
@@ -170,14 +170,14 @@ def test_pauses_and_snapshots_change_nothing(capture, tmp_path, buffers):
     assert_equal(run.scene(), plain.scene())
 
 
-def ask(child: Child, lent: tuple[int, int] | None) -> None:
+def ask(child: TrainingProcess, lent: tuple[int, int] | None) -> None:
     """Asks for a snapshot if there is a buffer for it."""
     if lent:
         child.do("snapshot", buffer=lent[0], size=lent[1])
 
 
 def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path):
-    child = Child(order_for(capture, tmp_path, ENDLESS), [])
+    child = TrainingProcess(order_for(capture, tmp_path, ENDLESS), [])
     told: list[dict[str, Any]] = []
     for message in child.messages():
         told.append(message)
@@ -209,7 +209,7 @@ def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path
 def test_a_scene_that_cannot_be_written_is_told():
     reading, writing = os.pipe()
     outbox = Outbox(writing)
-    trainer = Trainer({"buffers": [reading]}, outbox)  # a pipe is no memory to share
+    trainer = Worker({"buffers": [reading]}, outbox)  # a pipe is no memory to share
     trainer._show(0, 1 << 20, cast(SplatFit, SimpleNamespace(splats=splats(10), step=7)))
     outbox.finish()
     os.close(writing)
@@ -232,7 +232,7 @@ def test_nobody_waits_for_a_trainer_that_does_not_read(monkeypatch):
     monkeypatch.setattr(
         "lumigraph.app.viewer.jobs.process.COMMAND", (sys.executable, "-Pc", STUBBORN, str(reading))
     )
-    child = Child({"more": "x" * (1 << 20)}, [reading])  # than a pipe holds
+    child = TrainingProcess({"more": "x" * (1 << 20)}, [reading])  # than a pipe holds
 
     def steer() -> None:
         for count in (1, 2):
@@ -267,7 +267,7 @@ def test_nobody_waits_for_a_trainer_that_does_not_read(monkeypatch):
 def test_a_trainer_that_is_stopped_can_be_ended(monkeypatch):
     command = (sys.executable, "-Pc", "import signal; signal.pause()")
     monkeypatch.setattr("lumigraph.app.viewer.jobs.process.COMMAND", command)
-    child = Child({"more": "x" * (1 << 20)}, [])
+    child = TrainingProcess({"more": "x" * (1 << 20)}, [])
     os.kill(child.pid, signal.SIGSTOP)
     child.leave()
     child.kill()
@@ -277,8 +277,8 @@ def test_a_trainer_that_is_stopped_can_be_ended(monkeypatch):
 
 PARENT = """
 import json, sys
-from lumigraph.app.viewer.jobs.process import Child
-child = Child(json.loads(sys.argv[1]), [int(sys.argv[2])])
+from lumigraph.app.viewer.jobs.process import TrainingProcess
+child = TrainingProcess(json.loads(sys.argv[1]), [int(sys.argv[2])])
 for message in child.messages():
     if message["t"] == "progress":
         print(message["step"], flush=True)

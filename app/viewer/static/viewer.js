@@ -1,5 +1,5 @@
-// What both pages do with the scene: views asked for, cameras stood at, the controls of the page.
-// A page gives it a canvas and says where the eye is.
+// What both pages share: they ask for views, look from cameras of the capture, and act on the
+// controls of the page. A page gives a canvas, and an eye that says where its camera is.
 
 import { Orbit, scaled } from "./camera.js";
 import { Screen, standingAt } from "./screen.js";
@@ -7,15 +7,15 @@ import { Stream } from "./stream.js";
 
 const AXES = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] };
 
-const LOOKS = [
+const DISPLAY = [
   "mode", "map", "auto_range", "low", "high", "own_background", "background", "over", "threshold",
 ];
 
 const hexToRgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 
-export class Viewing {
-  // `eye.view()` gives {matrix, fov} of the page's own camera; `arrive`, `follow`, `setUp` and
-  // `setFov` set it. `handlers` hear of all that the stream tells.
+export class Viewer {
+  // `eye.view()` gives {matrix, fov} of the page's own camera; `arrive`, `follow`, `setUp`, `setFov`
+  // and `setFlying` change it. `handlers` get all messages of the stream, by their names.
   constructor(canvas, eye, handlers) {
     this.eye = eye;
     this.handlers = handlers;
@@ -26,22 +26,22 @@ export class Viewing {
     };
     this.screen = new Screen(canvas, this.settings);
     this.shown = null;
-    this.probe = null; // shows numbers under the cursor, see probe.js
+    this.pixelLabel = null; // shows the numbers under the cursor, see pixel.js
     this.stream = new Stream({
       ...handlers,
       status: (status) => {
         if (status.connected) this.restart();
         handlers.status?.(status);
       },
-      state: (state) => this.hearState(state),
+      state: (state) => this.takeState(state),
       cameras: ({ items }) => this.screen.setCameras(items),
       frame: (frame) => {
         this.screen.take(frame);
-        this.probe?.frame(frame);
+        this.pixelLabel?.takeFrame(frame);
         handlers.frame?.(frame);
       },
       stats: (stats) => handlers.stats?.({ ...stats, moving: this.moved() }),
-      probe: (reading) => this.probe?.show(reading),
+      pixel: (pixel) => this.pixelLabel?.show(pixel),
       photo: (photo) => {
         if (photo.number === this.screen.cameras[this.screen.standing]?.number)
           this.screen.takePhoto(photo);
@@ -53,19 +53,20 @@ export class Viewing {
 
   restart() {
     this.screen.restart();
-    this.sendLook();
+    this.sendDisplay();
     this.move();
-    this.probe?.again();
+    this.pixelLabel?.askAgain();
   }
 
-  hearState(state) {
+  takeState(state) {
     const shown = state.shown ?? null;
-    // A run that is finished, and was watched until then, is looked at from where one is.
-    const isNew = shown && JSON.stringify(this.shown?.home) !== JSON.stringify(shown.home);
+    // When a run that was watched is finished, the view stays where it is.
+    const view = JSON.stringify(shown?.first_view);
+    const isNew = shown && JSON.stringify(this.shown?.first_view) !== view;
     this.shown = shown ?? this.shown;
     if (isNew) {
       this.screen.forget();
-      this.settings.fov = Math.round((shown.home.fov * 180) / Math.PI);
+      this.settings.fov = Math.round((shown.first_view.fov * 180) / Math.PI);
       this.settings.up = "scene";
       this.eye.arrive(shown);
       this.move();
@@ -74,12 +75,12 @@ export class Viewing {
     this.handlers.state?.(state);
   }
 
-  // Whether a hand has moved since this was last asked: an arrival and a window that is made
-  // larger ask for a few views, a hand for a dozen in the second from one question to the next.
+  // Whether a hand has moved the view since the last call, a second ago: a new scene and a new size
+  // of the window ask for a few views in this time, a hand for a dozen.
   moved() {
-    const asked = this.stream.cameraId - (this.counted ?? 0);
+    const views = this.stream.cameraId - (this.counted ?? 0);
     this.counted = this.stream.cameraId;
-    return asked > 5;
+    return views > 5;
   }
 
   // The view has changed, or may have.
@@ -98,11 +99,11 @@ export class Viewing {
       this.screen.box = stand.box;
       view = stand.view;
     }
-    const number = this.stream.look({ ...view, width: canvas.width, height: canvas.height });
+    const number = this.stream.askView({ ...view, width: canvas.width, height: canvas.height });
     this.screen.asked(number, view);
   }
 
-  // Stands where a photo was taken, with the photo beside.
+  // Looks from where a photo was taken, and shows the photo with the picture.
   stand(number) {
     const count = this.screen.cameras.length;
     if (!count) return;
@@ -110,7 +111,7 @@ export class Viewing {
     if (this.screen.standing !== at) this.screen.takePhoto(null);
     this.screen.standing = at;
     this.eye.follow?.(this.screen.cameras[at]);
-    this.stream.send({ t: "photo", frame: this.screen.cameras[at].number });
+    this.stream.send({ t: "photo", camera: this.screen.cameras[at].number });
     this.move();
     this.handlers.standing?.(this.screen.cameras[at]);
   }
@@ -122,10 +123,10 @@ export class Viewing {
     this.handlers.standing?.(null);
   }
 
-  sendLook() {
+  sendDisplay() {
     const s = this.settings;
     this.stream.send({
-      t: "look",
+      t: "display",
       mode: s.mode,
       map: s.map,
       low: s.auto_range ? null : s.low,
@@ -140,9 +141,9 @@ export class Viewing {
   async set(id, value) {
     const { settings, screen } = this;
     if (id in settings) settings[id] = value;
-    if (LOOKS.includes(id)) {
-      this.sendLook();
-      this.probe?.again();
+    if (DISPLAY.includes(id)) {
+      this.sendDisplay();
+      this.pixelLabel?.askAgain();
     } else if (id === "fov") this.eye.setFov((value * Math.PI) / 180);
     else if (id === "up") this.eye.setUp(this.upOf(value));
     else if (id === "fly") this.eye.setFlying(value);
@@ -158,11 +159,11 @@ export class Viewing {
   }
 
   upOf(name) {
-    if (name === "scene") return this.shown?.home.up ?? [0, 0, 1];
+    if (name === "scene") return this.shown?.first_view.up ?? [0, 0, 1];
     return scaled(AXES[name.replace("-", "")], name.startsWith("-") ? -1 : 1);
   }
 
-  // Sends files that are chosen in the browser's own window.
+  // Has the person choose files in a window of the browser, and sends them.
   pickFiles() {
     const input = document.createElement("input");
     input.type = "file";
@@ -205,8 +206,8 @@ export class OrbitEye {
   }
 
   arrive(shown) {
-    this.orbit.home = shown.home;
-    this.orbit.up = shown.home.up;
+    this.orbit.home = shown.first_view;
+    this.orbit.up = shown.first_view.up;
     this.orbit.reset();
   }
 

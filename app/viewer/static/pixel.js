@@ -1,7 +1,7 @@
-// The numbers under the cursor: asked for where it rests on the canvas, shown in a label beside it.
+// The numbers of the pixel under the cursor, in a label beside it.
 
 const PROBED = ["uncertainty", "depth"];
-const PAUSE = 100; // milliseconds from one question to the next, as the server answers
+const PAUSE = 100; // milliseconds from one request to the next: the server answers no faster
 const GAP = 14; // pixels from the cursor to the label
 const SLOP = 10; // pixels that a finger may stray in a tap
 
@@ -15,38 +15,38 @@ const part = (value) => value.toFixed(2);
 const percent = (share) => `${+(100 * share).toFixed(1)} %`;
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-// A reading in a few lines, by what is looked at.
-export function wordsOf(reading, mode) {
+// The numbers of a pixel as a few lines of text, by the mode.
+export function wordsOf(pixel, mode) {
   if (mode === "depth") {
-    if (reading.depth === null) return ["Nothing here"];
-    return [`Depth ${short(reading.depth)} ± ${short(reading.depth_std)}`];
+    if (pixel.depth === null) return ["No splats here"];
+    return [`Depth ${short(pixel.depth)} ± ${short(pixel.depth_std)}`];
   }
-  const { color, std, low, high } = reading;
+  const { color, std, low, high } = pixel;
   const lines = [`Colour ${color.map(part).join("  ")}  ± ${mean(std).toFixed(3)}`];
-  if (!reading.calibrated) return [...lines, "Not calibrated: no range is known"];
+  if (!pixel.calibrated) return [...lines, "Not calibrated: the range is not known"];
   const ranges = low.map((from, i) => `${part(from)}–${part(high[i])}`);
   lines.push(`Photos would show ${ranges.join("  ")}`);
-  const within = percent(reading.within);
-  lines.push(`in ${percent(reading.level)} of views, for ${within} of their colour values`);
+  const within = percent(pixel.within);
+  lines.push(`in ${percent(pixel.level)} of views, for ${within} of their colour values`);
   return lines;
 }
 
 const short = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toString());
 
-export class Probe {
-  // `surface` is what the hand touches, over the viewing's canvas and as large.
-  constructor(viewing, surface) {
-    this.viewing = viewing;
-    this.place = null; // under the cursor, in parts of the canvas
+export class PixelLabel {
+  // `surface` is the element that gets the pointer's events; it covers the viewer's canvas.
+  constructor(viewer, surface) {
+    this.viewer = viewer;
+    this.place = null; // of the cursor, in parts of the canvas
     this.asked = "";
     this.label = document.createElement("div");
-    this.label.className = "probe";
+    this.label.className = "pixel";
     this.label.style.cssText = STYLE;
     this.label.hidden = true;
-    viewing.screen.canvas.parentElement.append(this.label);
-    viewing.probe = this;
+    viewer.screen.canvas.parentElement.append(this.label);
+    viewer.pixelLabel = this;
     const at = (event) => {
-      const box = viewing.screen.canvas.getBoundingClientRect();
+      const box = viewer.screen.canvas.getBoundingClientRect();
       const inside = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
       return inside.every((part) => part >= 0 && part <= 1) ? inside : null;
     };
@@ -69,17 +69,17 @@ export class Probe {
   }
 
   get wanted() {
-    return PROBED.includes(this.viewing.settings.mode);
+    return PROBED.includes(this.viewer.settings.mode);
   }
 
-  // The cursor is there now, or nowhere.
+  // The cursor has moved to a place, or has left the canvas.
   point(place) {
     this.place = place;
     if (!place) this.hide();
     this.ask();
   }
 
-  // Asks for what is under the cursor, soon after the last question.
+  // Asks for the pixel under the cursor, at most once in each pause.
   ask() {
     if (this.timer) return;
     const place = this.wanted ? this.place : null;
@@ -87,22 +87,22 @@ export class Probe {
     if (key === (this.asked || "null")) return;
     this.asked = key;
     const [x, y] = place ?? [null, null];
-    this.viewing.stream.send({ t: "probe", x, y });
+    this.viewer.stream.send({ t: "pixel", x, y });
     this.timer = setTimeout(() => {
       this.timer = 0;
       this.ask();
     }, PAUSE);
   }
 
-  // What is looked at, or the connection, is another one: asks anew.
-  again() {
+  // Asks anew, when the mode or the connection is another one.
+  askAgain() {
     this.hide();
     this.asked = "";
     this.ask();
   }
 
-  // A frame came: what was read of another view is read again by the server.
-  frame({ final }) {
+  // A frame of another view came: the server reads the pixel again when the view is still.
+  takeFrame({ final }) {
     if (!final) this.hide();
   }
 
@@ -110,14 +110,14 @@ export class Probe {
     this.label.hidden = true;
   }
 
-  show(reading) {
+  show(pixel) {
     if (!this.place || !this.wanted) return;
-    this.label.textContent = wordsOf(reading, this.viewing.settings.mode).join("\n");
+    this.label.textContent = wordsOf(pixel, this.viewer.settings.mode).join("\n");
     this.label.hidden = false;
-    const { clientWidth: width, clientHeight: height } = this.viewing.screen.canvas;
+    const { clientWidth: width, clientHeight: height } = this.viewer.screen.canvas;
     const { offsetWidth: w, offsetHeight: h } = this.label;
-    const [x, y] = [reading.x * width, reading.y * height];
-    // To the right and below, unless it would not fit; inside in any case.
+    const [x, y] = [pixel.x * width, pixel.y * height];
+    // To the right and below if it fits, and inside the canvas in any case.
     const left = x + GAP + w <= width ? x + GAP : x - GAP - w;
     const top = y + GAP + h <= height ? y + GAP : y - GAP - h;
     const within = (value, most) => Math.max(0, Math.min(value, most));

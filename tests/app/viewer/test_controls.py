@@ -1,6 +1,6 @@
 """The numbers beside the picture, as words."""
 
-from lumigraph.app.viewer.readouts import readouts
+from lumigraph.app.viewer.controls import readouts
 
 JOB = {"state": "training", "step": 1500, "steps": 3000, "loss": 0.12345, "splats": 4000}
 SHOWN = {"step": 8000, "steps": 8000, "psnr": 31.234, "ssim": 0.9, "splats": 9000, "seconds": 75.0}
@@ -22,7 +22,7 @@ def test_of_another_scene_that_was_opened_those_of_its_run():
         ("PSNR", "31.23 dB"),
         ("SSIM", "0.9000"),
         ("Splats", "9,000"),
-        ("Trained for", "1 min 15 s"),
+        ("Training time", "1 min 15 s"),
     ]
     assert readouts(JOB, {**SHOWN, "following": False}) == expected
     assert readouts({**JOB, "state": "finished"}, {**SHOWN, "following": True}) == expected

@@ -1,0 +1,161 @@
+"""What guests take from a client in control: its pictures per second, alone and beside guests.
+
+    .venv/bin/python benchmarks/guests.py
+    .venv/bin/python benchmarks/guests.py --guests 1 7 --mode uncertainty --seconds 10 --json
+
+The client in control turns its view 60 times a second and acknowledges every picture at once, as
+does each guest. All clients run in one process beside the server, which decodes no picture, on the
+same machine; in turn there are none and some guests, and the ratio is that of two neighbours.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from measuring import markdown, number
+from websockets.asyncio.client import ClientConnection, connect
+
+from lumigraph.app.commands.bench import generated_scene
+from lumigraph.app.viewer.controls import MODES
+from lumigraph.app.viewer.renderer import FRAME, HEADER
+from lumigraph.app.viewer.serve import open_page
+from lumigraph.app.viewer.state import ViewerState
+from lumigraph.recon.files import save_ply
+
+WIDTH, HEIGHT = 640, 360
+TURNS = 60
+"""Views a second."""
+
+
+def main() -> None:
+    """Measures, and prints the figures."""
+    asked = _arguments()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_ply(generated_scene(asked.splats), folder / "scene.ply")
+        viewer = ViewerState([folder], folder / "runs")
+        page = open_page(viewer, folder / "runs", port=0)
+        try:
+            viewer.show_now(viewer.library.add(folder / "scene.ply").id)
+            rows = [_measured(page.server.urls, asked, guests) for guests in asked.guests]
+        finally:
+            page.close()
+    if asked.json:
+        print(json.dumps({"mode": asked.mode, "splats": asked.splats, "rows": rows}))
+    else:
+        names = list(rows[0])
+        print(markdown(names, [[number(row[name]) for name in names] for row in rows]))
+
+
+def _arguments() -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--guests", type=int, nargs="+", default=[1, 7], help="[1 7]")
+    parser.add_argument("--mode", choices=MODES, default="uncertainty", help="of the guests")
+    parser.add_argument("--splats", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=8, help="of each measurement [8]")
+    parser.add_argument("--runs", type=int, default=3, help="the median of this number [3]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _measured(urls: Any, asked: argparse.Namespace, guests: int) -> dict[str, float]:
+    """Medians of pictures per second, alone and beside the guests, and of their ratio."""
+    runs: list[tuple[float, float, float]] = []
+    for _ in range(asked.runs):
+        (alone, _), (beside, theirs) = (
+            _visited(urls, count, asked.mode, asked.seconds) for count in (0, guests)
+        )
+        runs.append((alone, beside, theirs))
+    return {
+        "guests": guests,
+        "alone, pictures/s": median(alone for alone, _, _ in runs),
+        "beside guests, pictures/s": median(beside for _, beside, _ in runs),
+        "ratio": median(beside / alone for alone, beside, _ in runs),
+        "each guest, pictures/s": median(theirs for _, _, theirs in runs),
+    }
+
+
+def _visited(urls: Any, guests: int, mode: str, seconds: float) -> tuple[float, float]:
+    """Pictures per second of the client in control, and of each guest."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    visitors = context.Process(target=_visit, args=(theirs, dict(urls), guests, mode, seconds))
+    visitors.start()
+    theirs.close()
+    control, *others = ours.recv()
+    visitors.join()
+    return control / seconds, sum(others) / seconds / max(1, len(others))
+
+
+def _visit(pipe: Connection, urls: dict[str, str], guests: int, mode: str, seconds: float) -> None:
+    """Sends the number of pictures of each client; the first one is in control."""
+
+    async def all_clients() -> list[int]:
+        modes = [(urls["control"], "color"), *[(urls["view"], mode)] * guests]
+        return await asyncio.gather(*(_client(url, each, seconds) for url, each in modes))
+
+    pipe.send(asyncio.run(all_clients()))
+
+
+async def _client(url: str, mode: str, seconds: float) -> int:
+    """The number of pictures of a client that turns its view, after a second to settle."""
+    host = url.split("/?")[0]
+    headers = {"Cookie": await asyncio.to_thread(_cookie, url)}
+    options: dict[str, Any] = {"additional_headers": headers, "compression": None, "proxy": None}
+    async with connect(host.replace("http", "ws") + "/stream", origin=host, **options) as line:
+        await line.send(json.dumps({"t": "display", "mode": mode, "map": "turbo"}))
+        turning = asyncio.create_task(_turn(line))
+        counted, began = 0, time.monotonic()
+        while (now := time.monotonic()) < began + 1 + seconds:
+            try:
+                message = await asyncio.wait_for(line.recv(), began + 1 + seconds - now)
+            except TimeoutError:
+                break
+            if isinstance(message, bytes):
+                _, kind, _, frame, *_ = HEADER.unpack_from(message)
+                if kind == FRAME:
+                    await line.send(json.dumps({"t": "ack", "frame": frame, "ms": 2}))
+                    counted += time.monotonic() > began + 1
+        turning.cancel()
+    return counted
+
+
+async def _turn(line: ClientConnection) -> None:
+    """Asks for another view all the time."""
+    number = 0
+    while True:
+        angle = number * 0.01
+        c, s = math.cos(angle), math.sin(angle)
+        matrix = [c, 0, -s, 0, 0, 1, 0, 0, s, 0, c, 4]
+        view = {"matrix": matrix, "fov": 0.8, "width": WIDTH, "height": HEIGHT}
+        await line.send(json.dumps({"t": "camera", "id": number, "view": view}))
+        number += 1
+        await asyncio.sleep(1 / TURNS)
+
+
+def _cookie(url: str) -> str:
+    """The cookie that the server gives for the token in an address."""
+    parts = urlsplit(url)
+    line = http.client.HTTPConnection(parts.netloc, timeout=30)
+    line.request("GET", f"{parts.path}?{parts.query}")
+    cookie = line.getresponse().headers["Set-Cookie"]
+    line.close()
+    return cookie.split(";")[0]
+
+
+if __name__ == "__main__":
+    main()
