@@ -72,13 +72,15 @@ def sentence_of(error: BaseException) -> str:
     from lumigraph.datasets.files import printable
 
     if isinstance(error, MemoryError) or is_memory_error(error):
-        sentence = "Out of memory: use a larger --downscale or a smaller --splat-limit"
+        sentence = "Out of memory: use a larger downscale or a smaller splat limit"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         sentence = f"The disk is full ({error.filename}): free some space"
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         sentence = f"{error.filename}: {error.strerror}"
-    else:
+    elif isinstance(error, ValueError | OSError):
         sentence = str(error) or type(error).__name__
+    else:
+        sentence = f"Lumigraph made an error of its own; please report it: {error!r}"
     return printable(" ".join(sentence.split()))[:SENTENCE_LIMIT]
 
 

@@ -204,7 +204,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
     visited(visit)
     assert train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY) is None
     error = capfd.readouterr().err
-    assert error.count("Error: The training was ended by SIGKILL") == 1
+    assert error.count("Error: The training process was ended by the signal SIGKILL") == 1
     assert error.splitlines()[-1] == resume_command(capture, run)
 
     def stop(page: Page, address: str) -> None:
@@ -246,7 +246,7 @@ def test_a_second_signal_ends_a_training_that_does_not_answer(capture, tmp_path,
         assert pid
         os.kill(pid, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGINT)
-        until(viewer, lambda: "Lumigraph ends" in str(viewer.as_dict()["notes"]))
+        until(viewer, lambda: "Lumigraph is closing" in str(viewer.as_dict()["notes"]))
 
     visited(visit)
     assert train_viewed(capture, ENDLESS, tmp_path / "runs", None, ANY) is None
@@ -298,11 +298,11 @@ def test_pages_are_told_that_it_ends(opened, monkeypatch):
         lambda: (told.extend(n["text"] for n in opened.viewer.as_dict()["notes"]), news()),
     )
     opened.close()
-    assert any("Lumigraph ends" in text for text in told)
+    assert any("Lumigraph is closing" in text for text in told)
 
 
 def test_a_client_that_has_left_leaves_no_panel(opened, monkeypatch):
-    monkeypatch.setattr(pages, "Panel", lambda client, actions, role: SimpleNamespace())
+    monkeypatch.setattr(pages, "Panel", lambda client, callbacks, role: SimpleNamespace())
     opened._enter(cast(viser.ClientHandle, SimpleNamespace(client_id=7)))
     assert opened._panels == {}
     refreshed = threading.Event()
@@ -321,8 +321,10 @@ def test_the_cores_shared_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(pages, "cores", lambda: 6)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     told = []
-    viewer = cast(ViewerState, SimpleNamespace(training=True, threads=told.append))
+    viewer = cast(
+        ViewerState, SimpleNamespace(jobs=SimpleNamespace(training=True, limit_threads=told.append))
+    )
     assert pages._threads(viewer) == 3
-    pages._make_room(viewer, True)
-    pages._make_room(viewer, False)
+    pages._share_cores(viewer, True)
+    pages._share_cores(viewer, False)
     assert told == [3, None]

@@ -256,7 +256,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(viewer, fol
     assert pid
     os.kill(pid, signal.SIGKILL)
     state = until(viewer, lambda state: state["jobs"][1]["state"] == "failed", watched=True)
-    assert "was ended by SIGKILL" in state["jobs"][1]["sentence"]
+    assert "was ended by the signal SIGKILL" in state["jobs"][1]["sentence"]
     assert viewer.scene() is not None
     state = until(viewer, lambda s: s["jobs"][2]["state"] == "finished", watched=True)
     assert state["current"]["id"] == last
@@ -509,7 +509,7 @@ def test_a_job_knows_its_rate_and_what_is_left():
     for step in range(1, 501):
         seconds = step / 10 if step < 100 else 10 + (step - 100) / 40
         job.hear({**message, "step": step, "seconds": seconds})
-    facts = job.facts()
+    facts = job.details()
     assert facts["steps_per_second"] == pytest.approx(40)
     assert facts["seconds_left"] == pytest.approx(500 / 40)
     assert facts["loss"] == pytest.approx(0.5)

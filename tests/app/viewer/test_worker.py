@@ -315,11 +315,11 @@ def test_the_built_in_scene_is_made_as_the_demo_makes_it_but_for_what_was_asked(
     ("error", "sentence"),
     [
         (ValueError("a\nb\x1b c"), "a b? c"),
-        (MemoryError(), "Out of memory: take smaller photos or fewer splats"),
-        (RuntimeError("can't allocate memory: 9 bytes"), "Out of memory: take smaller"),
+        (MemoryError(), "Out of memory: use a larger downscale or a smaller splat limit"),
+        (RuntimeError("can't allocate memory: 9 bytes"), "Out of memory: use a larger"),
         (OSError(28, "No space left on device", "/a/b"), "The disk is full (/a/b): free some"),
         (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
-        (KeyError("x"), "An error of Lumigraph's own, please report it: KeyError('x')"),
+        (KeyError("x"), "Lumigraph made an error of its own; please report it: KeyError('x')"),
     ],
 )
 def test_an_error_is_one_sentence(error, sentence):
