@@ -209,14 +209,14 @@ def test_any_number_in_its_range_is_taken(browser: Browser, served: pages.Page):
         expect(page.locator('[data-id="splat_limit"]')).to_be_enabled()
         entered(page, "splat_limit", "20500")
         entered(page, "minutes", "1441")
-        expect(page.locator(".note.error")).to_contain_text("a number from 0 to 1,440")
+        expect(page.locator(".note.error")).to_contain_text("expected a number from 0 to 1,440")
         page.locator('[data-id="mode"]').select_option("depth")
         page.locator('[data-id="auto_range"]').uncheck()
         entered(page, "high", "0.55")
         page.wait_for_function("() => window.lumigraph.settings.high === 0.55")
         entered(page, "minutes", "7")
         expect(page.locator(".note.error")).to_have_count(1)
-        page.evaluate("() => window.lumigraph.stream.send({t: 'do', id: 'end', value: 1})")
+        page.evaluate("() => window.lumigraph.stream.send({t: 'control', id: 'end', value: 1})")
         while ("end", 1) not in done:
             page.wait_for_timeout(20)
         assert done == [("splat_limit", 20500), ("minutes", 7), ("end", 1)]
@@ -292,7 +292,7 @@ def test_notes_can_be_closed_and_are_not_stacked(browser: Browser, served: pages
         expect(notes.first).to_contain_text("Minutes")
         notes.first.get_by_role("button", name="Close").click()
         expect(notes).to_have_count(1)
-        expect(notes).to_contain_text("Smaller photos")
+        expect(notes).to_contain_text("Downscale")
 
 
 def box_of(page: Page, selector: str) -> tuple[float, float]:
@@ -603,7 +603,7 @@ def test_a_server_that_was_started_anew_is_told_from_one_that_is_gone(
         page.wait_for_url("**/light")
         page.wait_for_function("() => window.lumigraph?.stream.socket.readyState === 1")
         first.close()
-        expect(page.locator("#hint")).to_contain_text("Trying again", timeout=SECONDS)
+        expect(page.locator("#hint")).to_contain_text("Connecting again", timeout=SECONDS)
         first = served_at(int(page.url.split(":")[2].split("/")[0]))
         told = "The server was started anew: open the address that it printed"
         expect(page.locator("#hint")).to_have_text(told, timeout=SECONDS)
@@ -626,7 +626,7 @@ def test_two_clients_and_two_roles(browser: Browser, served: pages.Page):
         guest.wait_for_function(chosen)
         expect(guest.locator('[data-id="start"]')).to_be_disabled()
         # Whoever only looks cannot steer by talking to the server directly either.
-        wish = "{t: 'do', id: 'source', value: 'demo:full'}"
+        wish = "{t: 'control', id: 'source', value: 'demo:full'}"
         guest.evaluate(f"() => window.lumigraph.stream.send({wish})")
         guest.keyboard.press("2")
         settled(guest)
@@ -644,13 +644,13 @@ def test_visers_page_shows_the_same_and_steers_the_same(drawer: Browser, served:
         page.mouse.up()
         page.wait_for_timeout(1500)
         assert difference(first, settled(page)) > 1
-        page.get_by_role("tab", name="DisplayOptions").click()
+        page.get_by_role("tab", name="View").click()
         before = page.evaluate(DRAWN)
         page.get_by_label("Show", exact=True).click()
         page.get_by_role("option", name="Depth").click()
-        expect(page.get_by_label("Uncertain from", exact=True)).to_be_disabled()
+        expect(page.get_by_label("Threshold", exact=True)).to_be_disabled()
         expect(page.get_by_label("To", exact=True)).to_be_disabled()
-        seen = page.get_by_role("checkbox", name="Range as seen")
+        seen = page.get_by_role("checkbox", name="Automatic range")
         expect(seen).to_be_enabled()
         seen.uncheck(force=True)
         expect(page.get_by_label("To", exact=True)).to_be_enabled()
@@ -701,8 +701,8 @@ def test_another_up_on_visers_page_keeps_place_and_target(drawer: Browser, serve
         settled(page)
         looking = "() => window.lumigraph.eye.looking()"
         before = page.evaluate(looking)
-        page.get_by_role("tab", name="DisplayOptions").click()
-        page.get_by_label("Up", exact=True).click()
+        page.get_by_role("tab", name="View").click()
+        page.get_by_label("Up axis", exact=True).click()
         page.get_by_role("option", name="+x", exact=True).click()
         page.wait_for_function("() => window.lumigraph.settings.up === 'x'")
         page.wait_for_timeout(500)
@@ -724,17 +724,17 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=SECONDS)
         # The run that was stopped is chosen by then.
-        expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
+        expect(page.get_by_role("button", name="Resume run")).to_be_enabled(timeout=SECONDS)
         # A capture is no run that could go on, which is said here too.
         served.actions.choose("demo:tiny")
-        expect(page.get_by_role("button", name="Go on")).to_be_disabled(timeout=SECONDS)
+        expect(page.get_by_role("button", name="Resume run")).to_be_disabled(timeout=SECONDS)
         served.actions.controls = lambda: [  # type: ignore[method-assign]
             {**c, "enabled": True} for c in type(served.actions).controls(served.actions)
         ]
         try:
             served.actions.changed()
-            expect(page.get_by_role("button", name="Go on")).to_be_enabled(timeout=SECONDS)
-            page.get_by_role("button", name="Go on").click()
+            expect(page.get_by_role("button", name="Resume run")).to_be_enabled(timeout=SECONDS)
+            page.get_by_role("button", name="Resume run").click()
             expect(page.get_by_text("is a capture, not a run")).to_be_visible(timeout=SECONDS)
         finally:
             del served.actions.controls
@@ -826,7 +826,7 @@ def test_another_scene_during_a_training_and_back(browser: Browser, served: page
         pid = served.viewer.jobs.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
-        told = page.locator(".note.error", has_text="was ended by SIGKILL")
+        told = page.locator(".note.error", has_text="was ended by the signal SIGKILL")
         expect(told).to_be_visible(timeout=SECONDS)
         expect(page.locator('[data-id="stop"]')).to_be_disabled()
         source.select_option(blobs)
