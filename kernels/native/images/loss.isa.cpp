@@ -88,13 +88,21 @@ inline void copy_row(const Loss &l, const T *image, float scale, const Block &b,
     for (int j = end; j < WIDE; ++j) out[j] = 0;
 }
 
-// A row of numbers for each pixel, once for each channel of the group; zeros beyond the image.
-template <int CHANNELS, typename T>
-inline void spread_row(const Loss &l, const T *pixels, const Block &b, int y, float *out) {
-    const T *row = pixels + int64_t(y) * l.width;
+// What is particular to the pixels of a row, once for each channel of the group: whether they
+// count, and their weights.
+struct PixelRow {
+    alignas(64) float counts[WIDE], weights[WIDE];
+};
+
+// The same as it is given, which is ones where nothing is; zeros beyond the image.
+template <int CHANNELS>
+inline void read_pixels(const Loss &l, const Block &b, int y, PixelRow &out) {
     for (int j = 0; j < b.width; ++j) {
         const int x = b.left + j;
-        out[j] = x >= 0 && x < b.row_floats ? float(row[x / CHANNELS]) : 0;
+        const bool inside = x >= 0 && x < b.row_floats;
+        const int64_t pixel = int64_t(y) * l.width + x / CHANNELS;
+        out.counts[j] = inside && (!l.mask || l.mask[pixel]) ? 1 : 0;
+        out.weights[j] = !inside ? 0 : l.weight ? l.weight[pixel] : 1;
     }
 }
 
@@ -138,19 +146,31 @@ inline void blur_moments_down(const Rings &r, const Block &b, int y, Moments &ou
     }
 }
 
-// The columns of the rings over which the loss is summed.
+// The columns of a ring from `first` on and before `end`.
+struct Columns {
+    float first, end;
+
+    Mask operator()(int j) const {
+        const Floats column = iota() + float(j);
+        return both(at_least(column, fill(first)), above(fill(end), column));
+    }
+};
+
+// Those over which the loss is summed, at least `first` and below `end`.
 template <int CHANNELS>
-inline Mask counted(const Loss &l, const Block &b, Floats column) {
-    return both(at_least(column, fill(float(l.left * CHANNELS - b.left))),
-                above(fill(float(l.right * CHANNELS - b.left)), column));
+inline Columns counted(const Loss &l, const Block &b, int first, int end) {
+    const int left = l.left * CHANNELS - b.left, right = l.right * CHANNELS - b.left;
+    return {float(left > first ? left : first), float(right < end ? right : end)};
 }
 
 // SSIM (Wang 2004, eq. 13) of row y, the i-th of the moments', and its derivatives into the rings,
 // with the pixels' weights. Returns the weighted sum of 1 - SSIM over the block's floats.
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments &down, int i,
-                  const float *weights) {
+                  const PixelRow &pixels) {
     constexpr int SIDE = HALO<CHANNELS>;
+    const Columns counts = counted<CHANNELS>(l, b, 0, b.width);
+    const Columns summed = counted<CHANNELS>(l, b, 2 * SIDE, b.to - b.left);
     float *mean = r.maps[0].at(y), *square = r.maps[1].at(y), *product = r.maps[2].at(y);
     Floats sum{};
     for (int j = SIDE; j < b.width - SIDE; j += LANES) {
@@ -167,17 +187,17 @@ float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments 
         const Floats r1 = 1.0f / b1, r2 = 1.0f / b2, both_r = r1 * r2, value = a1 * a2 * both_r;
 
         // Its derivatives by the blurred x, x^2 and xt, where SSIM counts.
-        const Floats column = iota() + float(j);
-        const Mask counts = counted<CHANNELS>(l, b, column);
-        const Floats weight = weights ? load(weights + j) : fill(1);
-        const Floats by_mean = 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1);
-        store(mean + j, keep(counts, weight * by_mean));
-        store(square + j, keep(counts, weight * -value * r2));
-        store(product + j, keep(counts, weight * 2 * a1 * both_r));
-
-        const Mask here = both(at_least(column, fill(float(2 * SIDE))),
-                               above(fill(float(b.to - b.left)), column));
-        sum += keep(both(counts, here), weight * (1 - value));
+        Floats by_mean = 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1);
+        Floats by_square = -value * r2, by_product = 2 * a1 * both_r, missing = 1 - value;
+        if constexpr (WEIGHTED) {
+            const Floats weight = load(pixels.weights + j);
+            by_mean *= weight, by_square *= weight, by_product *= weight, missing *= weight;
+        }
+        const Mask here = counts(j);
+        store(mean + j, keep(here, by_mean));
+        store(square + j, keep(here, by_square));
+        store(product + j, keep(here, by_product));
+        sum += keep(summed(j), missing);
     }
     return total(sum);
 }
@@ -203,11 +223,6 @@ inline void blur_maps_down(const Rings &r, const Block &b, int y, Blurred &out) 
     }
 }
 
-// What is particular to a row of pixels, once for each channel of the group; null for ones.
-struct PixelRow {
-    const float *counts, *weights;
-};
-
 // Factors of the gradient's two parts.
 struct Scales {
     float l1, ssim;
@@ -215,44 +230,41 @@ struct Scales {
 
 // The gradient of the loss in row y, the i-th of the blurred derivatives'. Returns the weighted sum
 // of absolute differences over the block's floats.
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, const Blurred &down,
                         int i, Scales scales, const PixelRow &pixels, float *out) {
     const float *image = r.image.at(y), *target = r.target.at(y);
-    if (y < l.top || y >= l.bottom) scales.l1 = 0;
-    Floats sum{};
     const int end = b.to - b.left;
+    Columns counts = counted<CHANNELS>(l, b, 0, end);
+    if (y < l.top || y >= l.bottom) counts.end = 0;
+    Floats sum{};
     for (int j = 2 * HALO<CHANNELS>; j < end; j += LANES) {
         // |x - t| and its derivative, the sign, where the difference counts.
-        const Floats x = load(image + j), t = load(target + j), difference = x - t;
-        const int count = end - j < LANES ? end - j : LANES;
-        const Floats column = iota() + float(j);
-        const Mask counts = both(counted<CHANNELS>(l, b, column), above(fill(float(end)), column));
-        const Floats weight = pixels.weights ? load(pixels.weights + j) : fill(1);
-        sum += keep(counts, weight * absolute(difference));
+        const Floats x = load(image + j), t = load(target + j), difference = keep(counts(j), x - t);
+        const Floats weight = WEIGHTED ? load(pixels.weights + j) : fill(1);
+        sum += weight * absolute(difference);
         if (!out) continue;
-        const Floats slope = keep(counts, weight * scales.l1);
-        Floats gradient =
-            choose(above(difference, Floats{}), slope, keep(above(Floats{}, difference), -slope));
+        Floats gradient = choose(above(difference, Floats{}), weight * scales.l1,
+                                 keep(above(Floats{}, difference), weight * -scales.l1));
 
         // The derivatives of SSIM go back through the blur, which is its own adjoint.
         if (scales.ssim != 0)
             gradient += scales.ssim * (blurred_along<CHANNELS>(down[0][i] + j) +
                                        2 * x * blurred_along<CHANNELS>(down[1][i] + j) +
                                        t * blurred_along<CHANNELS>(down[2][i] + j));
-        if (pixels.counts) gradient = keep(above(load(pixels.counts + j), Floats{}), gradient);
-        if (count == LANES)
+        if constexpr (WEIGHTED) gradient = keep(above(load(pixels.counts + j), Floats{}), gradient);
+        if (end - j >= LANES)
             store(out + j, gradient);
         else
-            store_first(out + j, gradient, count);
+            store_first(out + j, gradient, end - j);
     }
-    return scales.l1 != 0 ? total(sum) : 0;
+    return total(sum);
 }
 
 // Rows of the inputs, zeros beyond the image. Where a pixel does not count, image and target are
 // made equal.
-template <int CHANNELS>
-inline void read_rows(const Loss &l, const Block &b, int from, float *counts, Rings &r) {
+template <int CHANNELS, bool WEIGHTED>
+inline void read_rows(const Loss &l, const Block &b, int from, PixelRow &pixels, Rings &r) {
     for (int y = from; y < from + ROWS; ++y) {
         float *image = r.image.at(y), *target = r.target.at(y);
         if (y < 0 || y >= l.height) {
@@ -263,9 +275,10 @@ inline void read_rows(const Loss &l, const Block &b, int from, float *counts, Ri
                 copy_row<CHANNELS>(l, l.photo, 1.0f / 255, b, y, target);
             else
                 copy_row<CHANNELS>(l, l.target, 1.0f, b, y, target);
-            if (l.mask) {
-                spread_row<CHANNELS>(l, l.mask, b, y, counts);
-                for (int j = 0; j < b.width; ++j) image[j] = counts[j] != 0 ? image[j] : target[j];
+            if constexpr (WEIGHTED) {
+                read_pixels<CHANNELS>(l, b, y, pixels);
+                for (int j = 0; j < b.width; ++j)
+                    if (pixels.counts[j] == 0) image[j] = target[j];
             }
         }
         r.image.repeat(y), r.target.repeat(y);
@@ -276,11 +289,12 @@ struct Scratch {
     Rings rings;
     alignas(64) Moments moments;
     alignas(64) Blurred blurred;
-    alignas(64) float counts[WIDE], weights[WIDE], gradient[WIDE];
+    PixelRow pixels;
+    alignas(64) float gradient[WIDE];
 };
 
 // SSIM and its derivatives in ROWS rows from y on; the sum over the block.
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 double compare_rows(const Loss &l, const Block &b, int y, Scratch &s) {
     double sum = 0;
     blur_moments_down(s.rings, b, y, s.moments);
@@ -289,9 +303,9 @@ double compare_rows(const Loss &l, const Block &b, int y, Scratch &s) {
         if (row < l.top || row >= l.bottom) {
             for (Ring &map : s.rings.maps) map.clear(row);
         } else {
-            if (l.weight) spread_row<CHANNELS>(l, l.weight, b, row, s.weights);
-            const float part = compare_row<CHANNELS>(l, s.rings, b, row, s.moments, i,
-                                                     l.weight ? s.weights : nullptr);
+            if constexpr (WEIGHTED) read_pixels<CHANNELS>(l, b, row, s.pixels);
+            const float part =
+                compare_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.moments, i, s.pixels);
             if (row >= b.top && row < b.bottom) sum += part;
         }
         for (Ring &map : s.rings.maps) map.repeat(row);
@@ -300,20 +314,19 @@ double compare_rows(const Loss &l, const Block &b, int y, Scratch &s) {
 }
 
 // The gradient in the block's rows among ROWS from y on; the sum of absolute differences.
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 double differentiate_rows(const Loss &l, const Block &b, int y, Scales scales, Scratch &s) {
     double sum = 0;
     if (scales.ssim != 0 && l.gradient) blur_maps_down<CHANNELS>(s.rings, b, y, s.blurred);
     for (int i = 0; i < ROWS; ++i) {
         const int row = y + i;
         if (row < b.top || row >= b.bottom) continue;
-        if (l.mask) spread_row<CHANNELS>(l, l.mask, b, row, s.counts);
-        if (l.weight) spread_row<CHANNELS>(l, l.weight, b, row, s.weights);
-        const PixelRow pixels = {l.mask ? s.counts : nullptr, l.weight ? s.weights : nullptr};
+        if constexpr (WEIGHTED) read_pixels<CHANNELS>(l, b, row, s.pixels);
         const bool direct = l.channels == CHANNELS;
         float *whole = l.gradient ? l.gradient + int64_t(row) * l.width * l.channels : nullptr;
         float *out = !whole ? nullptr : direct ? whole + b.left : s.gradient;
-        sum += differentiate_row<CHANNELS>(l, s.rings, b, row, s.blurred, i, scales, pixels, out);
+        sum += differentiate_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.blurred, i, scales,
+                                                     s.pixels, out);
         if (whole && !direct)
             for (int j = 2 * HALO<CHANNELS>; j < b.to - b.left; ++j)
                 whole[at<CHANNELS>(l, b, j)] = out[j];
@@ -324,24 +337,24 @@ double differentiate_rows(const Loss &l, const Block &b, int y, Scales scales, S
 // The block's part of the loss, before it is divided by the number of pixels and channels. The rows
 // of the inputs lead; those of SSIM follow half a window behind, and those of the gradient as far
 // behind these.
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 double loss_of_block(const Loss &l, const Block &b, Scratch &s) {
     constexpr int LEAD = TAPS - 1;
     const double weight = l.ssim_weight, numbers = double(l.pixels) * l.channels;
     const Scales scales = {float((1 - l.ssim_weight) / numbers), float(-weight / numbers)};
     double absolute = 0, missing = 0;
     for (int y = b.top - LEAD; y < b.bottom + LEAD; y += ROWS) {
-        read_rows<CHANNELS>(l, b, y, s.counts, s.rings);
+        read_rows<CHANNELS, WEIGHTED>(l, b, y, s.pixels, s.rings);
         const int middle = y - RADIUS, last = y - LEAD;
         if (weight != 0 && middle > b.top - RADIUS - ROWS && middle < b.bottom + RADIUS)
-            missing += compare_rows<CHANNELS>(l, b, middle, s);
+            missing += compare_rows<CHANNELS, WEIGHTED>(l, b, middle, s);
         if (last > b.top - ROWS && last < b.bottom)
-            absolute += differentiate_rows<CHANNELS>(l, b, last, scales, s);
+            absolute += differentiate_rows<CHANNELS, WEIGHTED>(l, b, last, scales, s);
     }
     return (1 - weight) * absolute + weight * missing;
 }
 
-template <int CHANNELS>
+template <int CHANNELS, bool WEIGHTED>
 void loss_of(const Loss &l, int channel) {
     const int across = (l.width * CHANNELS + LOSS_WIDTH - 1) / LOSS_WIDTH;
     const int down = (l.height + LOSS_HEIGHT - 1) / LOSS_HEIGHT;
@@ -351,7 +364,19 @@ void loss_of(const Loss &l, int channel) {
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < across * down; ++i) {
             const Block b = block_at<CHANNELS>(l, channel, i % across, i / across);
-            l.block_sums[i] += loss_of_block<CHANNELS>(l, b, scratch);
+            l.block_sums[i] += loss_of_block<CHANNELS, WEIGHTED>(l, b, scratch);
+        }
+    }
+}
+
+template <bool WEIGHTED>
+void loss_of_groups(const Loss &l) {
+    for (int channel = 0; channel < l.channels; channel += CHANNELS_AT_ONCE) {
+        switch (l.channels - channel) {
+            case 1: loss_of<1, WEIGHTED>(l, channel); break;
+            case 2: loss_of<2, WEIGHTED>(l, channel); break;
+            case 3: loss_of<3, WEIGHTED>(l, channel); break;
+            default: loss_of<CHANNELS_AT_ONCE, WEIGHTED>(l, channel);
         }
     }
 }
@@ -359,14 +384,10 @@ void loss_of(const Loss &l, int channel) {
 }  // namespace
 
 void loss(const Loss &l) {
-    for (int channel = 0; channel < l.channels; channel += CHANNELS_AT_ONCE) {
-        switch (l.channels - channel) {
-            case 1: loss_of<1>(l, channel); break;
-            case 2: loss_of<2>(l, channel); break;
-            case 3: loss_of<3>(l, channel); break;
-            default: loss_of<CHANNELS_AT_ONCE>(l, channel);
-        }
-    }
+    if (l.mask || l.weight)
+        loss_of_groups<true>(l);
+    else
+        loss_of_groups<false>(l);
 }
 
 }  // namespace lumigraph::LUMIGRAPH_ISA
