@@ -38,9 +38,16 @@ struct Ring {
     void clear(int y) { __builtin_memset(at(y), 0, 4 * WIDE); }
 };
 
+// Of the pixels of a row, once for each channel of the group: whether they count, and their
+// weights.
+struct PixelRow {
+    alignas(64) float counts[WIDE], weights[WIDE];
+};
+
 struct Rings {
     Ring image, target;
-    Ring maps[3];  // derivatives of the similarity by the blurred x, x^2 and xy
+    Ring maps[3];           // derivatives of the similarity by the blurred x, x^2 and xy
+    PixelRow pixels[RING];  // where there is a mask or weights
 };
 
 // One block of a group of the image's channels. A row of the group is its floats pixel by pixel;
@@ -49,28 +56,34 @@ struct Block {
     int channel;                // the first of the group
     int from, to, top, bottom;  // floats of a row and rows of which the block finds the gradient
     int left, width;            // floats of a row that the rings hold
-    int row_floats;
+    int first, end;             // columns of the rings that are inside the image
 };
 
 template <int CHANNELS>
 inline Block block_at(const Loss &l, int channel, int across, int down) {
     Block b;
     b.channel = channel;
-    b.row_floats = l.width * CHANNELS;
+    const int row_floats = l.width * CHANNELS;
     b.from = across * LOSS_WIDTH;
-    b.to = b.from + LOSS_WIDTH < b.row_floats ? b.from + LOSS_WIDTH : b.row_floats;
+    b.to = b.from + LOSS_WIDTH < row_floats ? b.from + LOSS_WIDTH : row_floats;
     b.top = down * LOSS_HEIGHT;
     b.bottom = b.top + LOSS_HEIGHT < l.height ? b.top + LOSS_HEIGHT : l.height;
     b.left = b.from - 2 * HALO<CHANNELS>;
     b.width = b.to - b.from + 4 * HALO<CHANNELS>;
+    b.first = b.left < 0 ? -b.left : 0;
+    b.end = row_floats - b.left < b.width ? row_floats - b.left : b.width;
     return b;
 }
 
-// Where column j of a ring is in a row of all the image's channels.
-template <int CHANNELS>
-inline int at(const Loss &l, const Block &b, int j) {
-    const int x = b.left + j;
-    return x / CHANNELS * l.channels + b.channel + x % CHANNELS;
+// Calls f(j, pixel, channel) for the columns of a ring from `first` to `end`, which are inside the
+// image, with the pixel of the row and the image's channel that column j holds.
+template <int CHANNELS, typename F>
+inline void for_columns(const Block &b, int first, int end, const F &f) {
+    int pixel = (b.left + first) / CHANNELS, channel = (b.left + first) % CHANNELS;
+    for (int j = first; j < end; ++j) {
+        f(j, pixel, b.channel + channel);
+        if (++channel == CHANNELS) channel = 0, ++pixel;
+    }
 }
 
 // A row of the image or its target times `scale`; zeros beyond the image.
@@ -78,32 +91,26 @@ template <int CHANNELS, typename T>
 inline void copy_row(const Loss &l, const T *image, float scale, const Block &b, int y,
                      float *out) {
     const T *row = image + int64_t(y) * l.width * l.channels;
-    const int first = b.left < 0 ? -b.left : 0;
-    const int end = b.row_floats - b.left < b.width ? b.row_floats - b.left : b.width;
-    for (int j = 0; j < first; ++j) out[j] = 0;
+    for (int j = 0; j < b.first; ++j) out[j] = 0;
     if (l.channels == CHANNELS)
-        for (int j = first; j < end; ++j) out[j] = float(row[b.left + j]) * scale;
+        for (int j = b.first; j < b.end; ++j) out[j] = float(row[b.left + j]) * scale;
     else
-        for (int j = first; j < end; ++j) out[j] = float(row[at<CHANNELS>(l, b, j)]) * scale;
-    for (int j = end; j < WIDE; ++j) out[j] = 0;
+        for_columns<CHANNELS>(b, b.first, b.end, [&](int j, int pixel, int channel) {
+            out[j] = float(row[int64_t(pixel) * l.channels + channel]) * scale;
+        });
+    for (int j = b.end; j < WIDE; ++j) out[j] = 0;
 }
 
-// What is particular to the pixels of a row, once for each channel of the group: whether they
-// count, and their weights.
-struct PixelRow {
-    alignas(64) float counts[WIDE], weights[WIDE];
-};
-
-// The same as it is given, which is ones where nothing is; zeros beyond the image.
+// The mask and the weights of a row, ones where none are given; zeros beyond the image.
 template <int CHANNELS>
 inline void read_pixels(const Loss &l, const Block &b, int y, PixelRow &out) {
-    for (int j = 0; j < b.width; ++j) {
-        const int x = b.left + j;
-        const bool inside = x >= 0 && x < b.row_floats;
-        const int64_t pixel = int64_t(y) * l.width + x / CHANNELS;
-        out.counts[j] = inside && (!l.mask || l.mask[pixel]) ? 1 : 0;
-        out.weights[j] = !inside ? 0 : l.weight ? l.weight[pixel] : 1;
-    }
+    const bool *mask = l.mask ? l.mask + int64_t(y) * l.width : nullptr;
+    const float *weight = l.weight ? l.weight + int64_t(y) * l.width : nullptr;
+    __builtin_memset(&out, 0, sizeof out);
+    for_columns<CHANNELS>(b, b.first, b.end, [&](int j, int pixel, int) {
+        out.counts[j] = !mask || mask[pixel] ? 1 : 0;
+        out.weights[j] = weight ? weight[pixel] : 1;
+    });
 }
 
 template <int CHANNELS, int K = 1>
@@ -166,8 +173,7 @@ inline Columns counted(const Loss &l, const Block &b, int first, int end) {
 // SSIM (Wang 2004, eq. 13) of row y, the i-th of the moments', and its derivatives into the rings,
 // with the pixels' weights. Returns the weighted sum of 1 - SSIM over the block's floats.
 template <int CHANNELS, bool WEIGHTED>
-float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments &down, int i,
-                  const PixelRow &pixels) {
+float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments &down, int i) {
     constexpr int SIDE = HALO<CHANNELS>;
     const Columns counts = counted<CHANNELS>(l, b, 0, b.width);
     const Columns summed = counted<CHANNELS>(l, b, 2 * SIDE, b.to - b.left);
@@ -190,7 +196,7 @@ float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments 
         Floats by_mean = 2 * mt * (a2 - a1) * both_r + 2 * mx * value * (r2 - r1);
         Floats by_square = -value * r2, by_product = 2 * a1 * both_r, missing = 1 - value;
         if constexpr (WEIGHTED) {
-            const Floats weight = load(pixels.weights + j);
+            const Floats weight = load(r.pixels[y & (RING - 1)].weights + j);
             by_mean *= weight, by_square *= weight, by_product *= weight, missing *= weight;
         }
         const Mask here = counts(j);
@@ -232,8 +238,9 @@ struct Scales {
 // of absolute differences over the block's floats.
 template <int CHANNELS, bool WEIGHTED>
 float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, const Blurred &down,
-                        int i, Scales scales, const PixelRow &pixels, float *out) {
+                        int i, Scales scales, float *out) {
     const float *image = r.image.at(y), *target = r.target.at(y);
+    const PixelRow &pixels = r.pixels[y & (RING - 1)];
     const int end = b.to - b.left;
     Columns counts = counted<CHANNELS>(l, b, 0, end);
     if (y < l.top || y >= l.bottom) counts.end = 0;
@@ -264,7 +271,7 @@ float differentiate_row(const Loss &l, const Rings &r, const Block &b, int y, co
 // Rows of the inputs, zeros beyond the image. Where a pixel does not count, image and target are
 // made equal.
 template <int CHANNELS, bool WEIGHTED>
-inline void read_rows(const Loss &l, const Block &b, int from, PixelRow &pixels, Rings &r) {
+inline void read_rows(const Loss &l, const Block &b, int from, Rings &r) {
     for (int y = from; y < from + ROWS; ++y) {
         float *image = r.image.at(y), *target = r.target.at(y);
         if (y < 0 || y >= l.height) {
@@ -276,9 +283,10 @@ inline void read_rows(const Loss &l, const Block &b, int from, PixelRow &pixels,
             else
                 copy_row<CHANNELS>(l, l.target, 1.0f, b, y, target);
             if constexpr (WEIGHTED) {
+                PixelRow &pixels = r.pixels[y & (RING - 1)];
                 read_pixels<CHANNELS>(l, b, y, pixels);
-                for (int j = 0; j < b.width; ++j)
-                    if (pixels.counts[j] == 0) image[j] = target[j];
+                for (int j = b.first; j < b.end; ++j)
+                    image[j] = pixels.counts[j] != 0 ? image[j] : target[j];
             }
         }
         r.image.repeat(y), r.target.repeat(y);
@@ -289,7 +297,6 @@ struct Scratch {
     Rings rings;
     alignas(64) Moments moments;
     alignas(64) Blurred blurred;
-    PixelRow pixels;
     alignas(64) float gradient[WIDE];
 };
 
@@ -303,9 +310,7 @@ double compare_rows(const Loss &l, const Block &b, int y, Scratch &s) {
         if (row < l.top || row >= l.bottom) {
             for (Ring &map : s.rings.maps) map.clear(row);
         } else {
-            if constexpr (WEIGHTED) read_pixels<CHANNELS>(l, b, row, s.pixels);
-            const float part =
-                compare_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.moments, i, s.pixels);
+            const float part = compare_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.moments, i);
             if (row >= b.top && row < b.bottom) sum += part;
         }
         for (Ring &map : s.rings.maps) map.repeat(row);
@@ -321,15 +326,15 @@ double differentiate_rows(const Loss &l, const Block &b, int y, Scales scales, S
     for (int i = 0; i < ROWS; ++i) {
         const int row = y + i;
         if (row < b.top || row >= b.bottom) continue;
-        if constexpr (WEIGHTED) read_pixels<CHANNELS>(l, b, row, s.pixels);
         const bool direct = l.channels == CHANNELS;
         float *whole = l.gradient ? l.gradient + int64_t(row) * l.width * l.channels : nullptr;
         float *out = !whole ? nullptr : direct ? whole + b.left : s.gradient;
-        sum += differentiate_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.blurred, i, scales,
-                                                     s.pixels, out);
+        sum += differentiate_row<CHANNELS, WEIGHTED>(l, s.rings, b, row, s.blurred, i, scales, out);
         if (whole && !direct)
-            for (int j = 2 * HALO<CHANNELS>; j < b.to - b.left; ++j)
-                whole[at<CHANNELS>(l, b, j)] = out[j];
+            for_columns<CHANNELS>(b, 2 * HALO<CHANNELS>, b.to - b.left,
+                                  [&](int j, int pixel, int channel) {
+                                      whole[int64_t(pixel) * l.channels + channel] = out[j];
+                                  });
     }
     return sum;
 }
@@ -344,7 +349,7 @@ double loss_of_block(const Loss &l, const Block &b, Scratch &s) {
     const Scales scales = {float((1 - l.ssim_weight) / numbers), float(-weight / numbers)};
     double absolute = 0, missing = 0;
     for (int y = b.top - LEAD; y < b.bottom + LEAD; y += ROWS) {
-        read_rows<CHANNELS, WEIGHTED>(l, b, y, s.pixels, s.rings);
+        read_rows<CHANNELS, WEIGHTED>(l, b, y, s.rings);
         const int middle = y - RADIUS, last = y - LEAD;
         if (weight != 0 && middle > b.top - RADIUS - ROWS && middle < b.bottom + RADIUS)
             missing += compare_rows<CHANNELS, WEIGHTED>(l, b, middle, s);
