@@ -3,7 +3,9 @@
 Nothing heavy is imported before a command runs: `lumigraph --help` answers at once.
 """
 
+import io
 import os
+import sys
 
 # Threads of OpenMP that wait for work must sleep: spinning takes three to six times as long as
 # soon as two programs share the cores. OpenMP reads this once, when torch is loaded.
@@ -392,6 +394,8 @@ def options(
 def main() -> None:
     """Runs the command line; errors meant for the user become one line and exit code 1."""
     warnings.showwarning = show_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot encode loses no result
+        sys.stdout.reconfigure(errors="backslashreplace")
     # While libraries load, Ctrl-C just ends the process: as an exception it could come out of the
     # middle of one of them as another error.
     before = on_interrupt(signal.SIG_DFL)

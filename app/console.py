@@ -180,25 +180,47 @@ def program() -> list[str]:
     return [str(called.absolute())]
 
 
+def command_line(*words: str | Path) -> str:
+    """The command that calls Lumigraph with these words, to be pasted into a shell."""
+    return " ".join(quoted(word) for word in (*program(), *words))
+
+
 def resume_command(path: Path, folder: Path) -> str:
     """The command that resumes the run in `folder`, which learns from the capture at `path`."""
-    return shlex.join([*program(), "train", str(path), "--resume", str(folder)])
+    return command_line("train", path, "--resume", folder)
+
+
+def quoted(word: str | Path) -> str:
+    """The word as a shell takes it, with nothing in it that controls a terminal.
+
+    A path that begins with a dash gets ./ before it, so that it is not taken for an option. Control
+    characters and bytes that are not UTF-8 are written in the $'...' of bash, zsh and ksh.
+    """
+    text = f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(
+        each if each.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(each))
+        for each in text.replace("\\", r"\\").replace("'", r"\'")
+    )
+    return f"$'{escaped}'"
 
 
 def _print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     """Prints names and values; rows whose value is None are left out."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from lumigraph.datasets.files import printable
 
-    table = Table(title=escape(printable(title)), show_header=False, title_justify="left")
+    # Text, unlike a plain string, keeps brackets and colons as they are.
+    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
         if value is not None:
-            table.add_row(name, escape(printable(str(value))))
+            table.add_row(Text(printable(name)), Text(printable(str(value))))
     # Where the output is a file or a program, its lines must not wrap.
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)

@@ -1,11 +1,17 @@
 """What every test gets: quiet threads, a fixed seed, a check that it left things as they were."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
 # Before torch loads OpenMP: threads that spin while they wait take the cores from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Shells start background jobs with Ctrl-C ignored. Every process that a test starts would inherit
+# that, and a test that ends one by Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

@@ -21,7 +21,8 @@ def evaluate_run(
         data: The capture that has the photos; None takes those in the run folder.
 
     Raises:
-        ValueError: The capture has no photo for one of the frames of the run, or of another size.
+        ValueError: The capture has no photo for one of the frames of the run, or of another size;
+            or a training replaced the scene meanwhile.
     """
     views = run.views()
     frames = getattr(views, split)
@@ -34,10 +35,16 @@ def evaluate_run(
         frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
     if not frames:
         notice(f"{run.folder} has no {split} views: nothing to evaluate")
+    stamp = run.scene_stamp()
     metrics = evaluate(run, run.scene(), frames, background=views.background, split=split)
     if split == "test":
-        means = {key: metrics[key] for key in ("psnr", "ssim", "images")}
-        write_report(run.with_record(metrics=means))
+        with run.changing() as record:
+            if run.scene_stamp() != stamp:
+                raise ValueError(
+                    f"{run.folder} has another scene since this evaluation began: evaluate it again"
+                )
+            record["metrics"] = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+        write_report(replace(run, record=record))
     return metrics
 
 

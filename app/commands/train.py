@@ -1,7 +1,6 @@
 """The command `train`: the options it is given, the training itself, and its result."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +10,10 @@ from typing import Any, NoReturn
 import typer
 
 from lumigraph.app.console import (
+    command_line,
     duration,
     handled_signals,
     notice,
-    program,
     report,
     resume_command,
 )
@@ -93,7 +92,7 @@ def next_command(run: Run, path: Path) -> str | None:
     """The command to type next if the run was stopped before it was finished or evaluated."""
     if run.state != "finished":
         return resume_command(path, run.folder)
-    return None if "metrics" in run.record else shlex.join([*program(), "eval", str(run.folder)])
+    return None if "metrics" in run.record else command_line("eval", run.folder)
 
 
 def summary(run: Run, path: Path) -> dict[str, Any]:

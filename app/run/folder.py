@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lumigraph.app.console import warn
+from lumigraph.app.console import quoted, warn
 from lumigraph.app.run.cameras import (
     PHOTOS,
     CamerasFile,
@@ -89,10 +89,33 @@ class Run:
         return path
 
     def with_record(self, **changes: Any) -> "Run":
-        """The run with some entries of run.json changed, on disk too."""
-        run = replace(self, record={**self.record, **changes})
-        write_json(run.folder / "run.json", run.record)
-        return run
+        """The run as it is on the disk, with some entries of run.json changed there too."""
+        with self.changing() as record:
+            record.update(changes)
+        return replace(self, record=record)
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """The record as it is on the disk, to be changed: it is written at the end.
+
+        Nobody else changes it meanwhile, so that no program undoes what another one wrote. If
+        run.json cannot be read any more, the record is the one in memory: a training does not end
+        because of that. An exception inside leaves run.json as it is.
+        """
+        with _record_lock(self.folder):
+            try:
+                record = open_run(self.folder).record
+            except (OSError, ValueError):
+                record = dict(self.record)
+            yield record
+            write_json(self.folder / "run.json", record)
+
+    def scene_stamp(self) -> tuple[int, int]:
+        """Another value whenever scene.safetensors was replaced; zeros if there is none."""
+        with suppress(FileNotFoundError):
+            file = (self.folder / "scene.safetensors").stat()
+            return file.st_mtime_ns, file.st_ino
+        return 0, 0
 
     def selection(self) -> Selection:
         """Which photos of the capture the run was started with; ValueError if it is malformed.
@@ -114,7 +137,7 @@ class Run:
         if not path.exists():
             rest = "train again; this folder can be removed"
             if any(self.folder.glob("checkpoints/[0-9]*.safetensors")):
-                rest = f"go on with `lumigraph train CAPTURE --resume {self.folder}`"
+                rest = f"resume it with `lumigraph train CAPTURE --resume {quoted(self.folder)}`"
             raise FileNotFoundError(
                 f"{self.folder} has no scene.safetensors: its training is at work, or was cut off "
                 f"before the scene was saved. If so, {rest}"
@@ -157,7 +180,7 @@ def create_run(
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
     try:
-        run = run.with_record()
+        write_json(folder / "run.json", run.record)
         for name in PARTS[:3]:
             run.part(name)
         write_json(folder / "cameras.json", cameras_json(capture))
@@ -280,8 +303,8 @@ def is_taken(folder: Path) -> bool:
 def occupied(folder: Path) -> str:
     """The sentence for a run folder that is taken."""
     return (
-        f"{folder} is not empty: choose another folder with -o, go on with what is in it with "
-        f"--resume {folder}, or replace it with --overwrite"
+        f"{folder} is not empty: choose another folder with -o, resume the run in it with "
+        f"--resume {quoted(folder)}, or replace it with --overwrite"
     )
 
 
@@ -306,6 +329,24 @@ def _lock(folder: Path) -> int:
             os.close(file)
             raise
         os.close(file)
+
+
+@contextmanager
+def _record_lock(folder: Path) -> Iterator[None]:
+    """While inside, nobody else changes run.json: a lock on the folder itself, held for moments.
+
+    Where folders cannot be locked, as on some network drives, nothing is locked.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _flock(file: int, folder: Path) -> None:

@@ -19,7 +19,8 @@ LOG = "metrics.jsonl"
 RunState = Literal["running", "stopped", "finished"]
 
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
-Figure = Annotated[float, Meta(ge=-1e15, le=1e15)] | None
+BOUNDS = Meta(ge=-(10**15), le=10**15)
+Figure = Annotated[int, BOUNDS] | Annotated[float, BOUNDS] | None
 """A number that is null where it is not known."""
 
 

@@ -1,19 +1,22 @@
 """report.html: what came of a run, on one page that needs nothing else."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 
 from lumigraph.app.run.cameras import picture_name, read_picture
-from lumigraph.app.run.files import is_number, read_json, shown, write_text
+from lumigraph.app.run.files import is_number, read_json, write_text
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.metrics import read_log
 from lumigraph.app.run.pictures import colored, thumbnail
 from lumigraph.app.run.plots import Axis, Line, Plot, figure
+from lumigraph.app.run.record import Figure
 from lumigraph.datasets import Frame
 from lumigraph.datasets.files import printable
 
@@ -53,6 +56,23 @@ td img { display: block; width: 100%; min-width: 9rem; border-radius: .3rem; }
 """
 
 
+class Score(Struct):
+    """How well the scene shows a test view."""
+
+    name: str
+    psnr: Figure = None
+    ssim: Figure = None
+
+
+class Evaluation(Struct):
+    """What the page tells of eval/metrics.json."""
+
+    psnr: Figure = None
+    ssim: Figure = None
+    images: Figure = None
+    per_image: list[Score] = []
+
+
 def write_report(run: Run) -> Path:
     """Writes report.html from what lies in the run folder, and returns its path."""
     path = run.folder / "report.html"
@@ -60,10 +80,18 @@ def write_report(run: Run) -> Path:
     return path
 
 
+def _evaluation(run: Run) -> Evaluation:
+    """What was evaluated of this very scene; ValueError if its file is malformed."""
+    path = run.folder / "eval" / "metrics.json"
+    if "metrics" not in run.record or not path.exists():  # eval/ may be of an earlier scene
+        return Evaluation()
+    return read_json(path, Evaluation, "Run `lumigraph eval` again")
+
+
 def _page(run: Run) -> str:
     """The page as HTML."""
     record = run.record
-    metrics = _metrics(run.folder / "eval" / "metrics.json")
+    metrics = _evaluation(run)
     log = read_log(run.folder / "metrics.jsonl")
     title = escape(printable(record["capture"]))
     subtitle = f"{record['state']} at step {record.get('step', 0):,} of {record.get('steps', 0):,}"
@@ -141,27 +169,12 @@ def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str
     )
 
 
-def _metrics(path: Path) -> dict[str, Any]:
-    """What eval/metrics.json says, if it is there; ValueError if it is not what it should be."""
-    metrics = read_json(path) if path.exists() else {}
-    if not isinstance(metrics, dict):
-        raise ValueError(f"{path} is {shown(metrics)}, not an object: run `lumigraph eval` again")
-    for key in ("psnr", "ssim", "images"):
-        value = metrics.get(key)
-        if value is not None and not is_number(value):
-            raise ValueError(
-                f"{path} has {shown(value)} as {key}, where a number belongs: run `lumigraph "
-                "eval` again"
-            )
-    return metrics
-
-
-def _numbers(record: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str, str]]:
+def _numbers(record: dict[str, Any], metrics: Evaluation) -> list[tuple[str, str]]:
     """The headline numbers that are known, as (value, what it is)."""
     shown = [
-        (metrics.get("psnr"), "{:.2f} dB", "PSNR"),
-        (metrics.get("ssim"), "{:.4f}", "SSIM"),
-        (metrics.get("images"), "{:,}", "test views"),
+        (metrics.psnr, "{:.2f} dB", "PSNR"),
+        (metrics.ssim, "{:.4f}", "SSIM"),
+        (metrics.images, "{:,}", "test views"),
         (record.get("splats"), "{:,}", "splats"),
         (record.get("seconds"), "{:.0f} s", "training"),
         (record.get("steps_per_second"), "{:.1f}", "steps per second"),
@@ -194,26 +207,28 @@ def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return smooth
 
 
-def _views(run: Run, metrics: dict[str, Any]) -> str:
+def _views(run: Run, metrics: Evaluation) -> str:
     """The table of test views, the worst first."""
-    entries = metrics.get("per_image")
-    if not isinstance(entries, list) or not entries:
+    if not metrics.per_image:
         return "<p>None were held out or none are evaluated yet.</p>"
     frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
-    entries = [e for e in entries if isinstance(e, dict) and e.get("name") in frames]
-    entries = [e for e in entries if all(isinstance(e.get(k), float) for k in ("psnr", "ssim"))]
-    entries.sort(key=lambda entry: entry["psnr"])
+    known = [score for score in metrics.per_image if score.name in frames]
+    scores = sorted(known, key=lambda score: score.psnr or -math.inf)
     rows = []
-    for place, entry in enumerate(entries):
-        pictures = _pictures(run, *frames[entry["name"]]) if place < PICTURED else "<td></td>" * 3
+    for place, score in enumerate(scores):
+        pictures = _pictures(run, *frames[score.name]) if place < PICTURED else "<td></td>" * 3
         rows.append(
-            f"<tr><td>{escape(printable(entry['name']))}<br>{entry['psnr']:.2f} dB<br>"
-            f"{entry['ssim']:.4f}</td>{pictures}</tr>"
+            f"<tr><td>{escape(printable(score.name))}<br>{_known(score.psnr, '{:.2f} dB')}<br>"
+            f"{_known(score.ssim, '{:.4f}')}</td>{pictures}</tr>"
         )
     return (
         '<div class="wide"><table><tr><th>View, PSNR, SSIM; the worst first</th><th>Rendering</th>'
         f"<th>Photo</th><th>Error, {ERROR_SCALE:.0f} times</th></tr>{''.join(rows)}</table></div>"
     )
+
+
+def _known(value: float | None, text: str) -> str:
+    return "unknown" if value is None else text.format(value)
 
 
 def _pictures(run: Run, index: int, frame: Frame) -> str:

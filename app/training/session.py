@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import torch
 
+from lumigraph.app.console import quoted
 from lumigraph.app.machine import chosen_device, peak_memory_mb
 from lumigraph.app.run.evaluation import evaluate, probe
 from lumigraph.app.run.export import write_ply
@@ -76,6 +77,7 @@ class Session:
         fit: The state of the training.
         control: Where commands come in.
         channel: Where events go out.
+        changes: The changes of the plan while it trained, as run.json lists them.
         seconds: Spent in training steps so far, earlier sittings included.
         checkpoint_seconds: Time between two checkpoints.
         patient: Whether a result that cannot be written is held until it can, as when somebody is
@@ -89,6 +91,7 @@ class Session:
     fit: SplatFit
     control: TrainingControl = field(default_factory=TrainingControl)
     channel: Channel = field(default_factory=Channel)
+    changes: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     patient: bool = False
@@ -141,8 +144,8 @@ def resume_session(run: Run, capture: Capture) -> Session:
     paths = checkpoints(run)
     if not paths:
         raise FileNotFoundError(
-            f"{run.folder} has no checkpoint to go on from: start again with --overwrite -o "
-            f"{run.folder}"
+            f"{run.folder} has no checkpoint to resume from: start again with --overwrite -o "
+            f"{quoted(run.folder)}"
         )
     remove_abandoned(run.folder)
     device, problems = _device(run), []
@@ -152,8 +155,9 @@ def resume_session(run: Run, capture: Capture) -> Session:
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        run = replace(run, record={**run.record, **_plan_record(run.record, fit)})
-        return Session(run, capture, fit, seconds=rewind_log(run.folder / LOG, fit.step))
+        changes = _changes_until(fit, run.record.get("changes"))
+        seconds = rewind_log(run.folder / LOG, fit.step)
+        return Session(run, capture, fit, changes=changes, seconds=seconds)
     raise ValueError("; ".join(problems))
 
 
@@ -173,7 +177,7 @@ def _device(run: Run) -> str:
 
 def checkpoints(run: Run) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((run.folder / "checkpoints").glob("[0-9]*.safetensors"))
+    return sorted((run.folder / "checkpoints").glob(f"{'[0-9]' * 8}.safetensors"))
 
 
 def _train(session: Session) -> bool:
@@ -226,28 +230,24 @@ def _obey(session: Session) -> None:
 
 
 def _change(session: Session, values: dict[str, Any]) -> None:
-    """Changes the plan, and the record that the next checkpoint takes to run.json."""
+    """Changes the plan, and lists the changes that the next checkpoint takes to run.json."""
     before, step = session.fit.plan, session.fit.step
     change_plan(session.fit, **values)
-    record = session.run.record
-    changes = list(record.get("changes", []))
     for name in values:
         old, new = getattr(before, name), getattr(session.fit.plan, name)
         if old != new:
             change = Changed(step, name, old, new)
             session.channel.publish(change)
-            changes.append(asdict(change))
-    plan = plan_to_json(session.fit.plan)
-    session.run = replace(session.run, record={**record, "plan": plan, "changes": changes})
+            session.changes.append(asdict(change))
 
 
-def _plan_record(record: dict[str, Any], fit: SplatFit) -> dict[str, Any]:
-    """What run.json says of plan and changes once the fit is back at its checkpoint.
+def _changes_until(fit: SplatFit, listed: Any) -> list[dict[str, Any]]:
+    """The changes in run.json that the fit of a checkpoint has.
 
-    Changes after the checkpoint are undone, and of those at its very step only it knows which
-    came before it.
+    Changes after the checkpoint are undone. Of those at its very step, its plan tells which were
+    made before it.
     """
-    listed, changes = record.get("changes"), []
+    changes = []
     for entry in listed if isinstance(listed, list) else []:
         with suppress(ValueError):  # malformed: not of ours
             changes.append(asdict(msgspec.convert(entry, Changed)))
@@ -258,7 +258,7 @@ def _plan_record(record: dict[str, Any], fit: SplatFit) -> dict[str, Any]:
         before = next((entry["now"] for entry in reversed(kept) if entry["name"] == name), first)
         if before != now:
             kept.append(asdict(Changed(fit.step, name, before, now)))
-    return {"plan": plan_to_json(fit.plan), **({"changes": kept} if changes else {})}
+    return kept
 
 
 def _show(session: Session) -> None:
@@ -282,7 +282,12 @@ def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | Non
     path = session.run.part("checkpoints") / f"{session.fit.step:08d}.safetensors"
     try:
         save_checkpoint(session.fit, path)
-        session.run = session.run.with_record(step=session.fit.step, seconds=session.seconds)
+        with session.run.changing() as record:
+            record.update(step=session.fit.step, seconds=session.seconds)
+            record["plan"] = plan_to_json(session.fit.plan)
+            if session.changes or "changes" in record:
+                record["changes"] = session.changes
+        session.run = replace(session.run, record=record)
     except OSError as error:
         session.channel.publish(
             Trouble(f"The checkpoint of step {session.fit.step} could not be written: {error}")
@@ -321,13 +326,16 @@ def _write_result(session: Session, state: RunState) -> Run:
     save_scene(scene, session.run.folder / "scene.safetensors")
     _export(session, scene)
     rate = session.fit.step / session.seconds if session.seconds > 0 else None
-    return session.run.with_record(
-        state=state,
-        step=session.fit.step,
-        seconds=session.seconds,
-        splats=len(scene),
-        steps_per_second=rate,
-    )
+    with session.run.changing() as record:
+        record.pop("metrics", None)  # of an earlier scene
+        record.update(
+            state=state,
+            step=session.fit.step,
+            seconds=session.seconds,
+            splats=len(scene),
+            steps_per_second=rate,
+        )
+    return replace(session.run, record=record)
 
 
 def _export(session: Session, scene: Splats) -> None:

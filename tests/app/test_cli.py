@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 
 from lumigraph.app import cli
 from lumigraph.app.commands.train import stopping
-from lumigraph.app.console import program, resume_command
+from lumigraph.app.console import fail, notice, program, report, resume_command, warn
 from lumigraph.app.run.folder import open_run
 from lumigraph.app.training.events import TrainingControl
 from lumigraph.app.training.inputs import TrainOptions, automatic_downscale, inputs_of
@@ -190,14 +189,6 @@ def test_the_doctor_says_what_was_chosen():
     assert call("doctor")
 
 
-@pytest.fixture
-def heeded() -> Iterator[None]:
-    """Children heed Ctrl-C, even where these tests themselves run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def until(process: subprocess.Popen[str], word: str) -> None:
     """Reads what the process says until a line begins with the word."""
     assert process.stderr is not None
@@ -207,7 +198,7 @@ def until(process: subprocess.Popen[str], word: str) -> None:
     pytest.fail(f"it ended without saying {word}")
 
 
-def test_what_is_interrupted_goes_on_by_the_command_it_prints(heeded, capture, tmp_path):
+def test_what_is_interrupted_goes_on_by_the_command_it_prints(capture, tmp_path):
     folder = tmp_path / "a run"
     command = [*COMMAND, "train", str(capture), "-o", str(folder), "--steps", "1000000"]
     pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -249,6 +240,68 @@ def test_the_program_is_named_as_it_was_called(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [str(other)])
     line = resume_command(Path("a photo's folder"), Path("run"))
     assert shlex.split(line) == [str(other), "train", "a photo's folder", "--resume", "run"]
+
+
+NAMES = ["-cap", "--resume", "a b", "it's", '"q"', "new\nline", "\x1b[31mred", "$HOME", "a\\b", "~"]
+NAMES += ["*", "a;b", "\x9b31m", "\u202ertl", "caf\u00e9", os.fsdecode(b"caf\xe9"), "'\\\x07'"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_the_command_to_resume_can_be_pasted_whatever_the_names(name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    line = resume_command(Path(name), Path(name) / "run")
+    assert line.isprintable()
+    shown = subprocess.check_output(["bash", "-c", f"printf '%s\\0' {line}"]).split(b"\0")
+    words = [os.fsdecode(word) for word in shown[len(program()) : -1]]
+    resumed = []
+
+    def resume(capture: Path, options: TrainOptions, folder: Path) -> None:
+        resumed.append((capture, folder))
+        raise InterruptedError
+
+    monkeypatch.setattr("lumigraph.app.training.start.resume", resume)
+    assert CliRunner().invoke(cli.app, words).exit_code == 1
+    assert resumed == [(Path(name), Path(name) / "run")]
+
+
+def test_a_run_in_folders_whose_names_begin_with_a_dash_goes_on(capture, tmp_path):
+    (tmp_path / "-cap").symlink_to(capture)
+    words = ["train", "--steps", "1000000", "-o", "-run", "--", "-cap"]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, **pipes) as process:
+        until(process, "step ")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    with subprocess.Popen(f"exec {output}", cwd=tmp_path, shell=True, **pipes) as process:
+        until(process, "Going on at step")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert open_run(tmp_path / "-run").state == "stopped"
+
+
+def test_a_training_in_the_background_is_ended_by_the_signal_to_terminate(capture, tmp_path):
+    words = [*COMMAND, "train", str(capture), "-o", str(tmp_path / "run"), "--steps", "1000000"]
+    command = f"trap '' INT; exec {shlex.join(words)}"  # as shells start background jobs
+    with subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True) as process:
+        until(process, "step ")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert open_run(tmp_path / "run").state == "stopped"
+
+
+def test_nothing_that_is_printed_controls_a_terminal(tmp_path, capsys):
+    hostile = "a\x1b[2J\x9b31m:smile:[red]b\r\nc"
+    for say in (notice, warn, lambda text: report(False, {}, text, [(text, text)])):
+        say(hostile)
+    with pytest.raises(SystemExit):
+        fail(ValueError(hostile))
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert all(c.isprintable() or c == "\n" for c in text)
+        assert ":smile:[red]b" in text
 
 
 @pytest.mark.parametrize("kept", [signal.SIGHUP, signal.SIGINT])

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lumigraph.app.commands import evaluate as evaluating
 from lumigraph.app.commands.evaluate import evaluate_run
 from lumigraph.app.commands.export import export_run
 from lumigraph.app.run.folder import LOCK, is_taken, locked, open_run
@@ -22,7 +24,7 @@ from lumigraph.app.training.start import resume, start
 from lumigraph.app.viewer.jobs.process import TrainingProcess
 from lumigraph.datasets.demo import make_demo
 
-ORDER = TrainOptions("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
+OPTIONS = TrainOptions("quick", device="cpu", changes={"steps": 4, "splat_limit": 300})
 ENDLESS = {"steps": 1_000_000, "splat_limit": 300, "refine_stop": 1}
 TRAINED = "is being trained by process {}: let that end or stop it first"
 
@@ -47,7 +49,7 @@ def capture(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def stopped_run(capture, tmp_path_factory) -> Path:
     """The folder of a run that was stopped after no step; to be copied."""
-    session = start(capture, ORDER, tmp_path_factory.mktemp("runs") / "run")
+    session = start(capture, OPTIONS, tmp_path_factory.mktemp("runs") / "run")
     session.control.stop()
     return run_session(session).folder
 
@@ -70,8 +72,8 @@ def test_who_comes_second_is_told_who_trains_and_changes_nothing(stopped, captur
     before, sentence = content(stopped), TRAINED.format(os.getpid())
     for second in (
         lambda: resume(capture, TrainOptions(), stopped),
-        lambda: start(capture, ORDER, stopped),
-        lambda: start(capture, ORDER, stopped, overwrite=True),
+        lambda: start(capture, OPTIONS, stopped),
+        lambda: start(capture, OPTIONS, stopped, overwrite=True),
     ):
         with pytest.raises(BlockingIOError, match=sentence) as error:
             second()
@@ -92,6 +94,70 @@ def test_readers_are_not_hindered(stopped, capture):
     assert evaluate_run(open_run(stopped), split="test", data=None)["images"] > 0
     assert export_run(stopped, None)["splats"] > 0
     assert run_session(session).state == "finished"
+
+
+def test_what_two_programs_write_to_run_json_is_kept(stopped, capture):
+    before = open_run(stopped)
+    session = resume(capture, TrainOptions(), stopped)
+    assert run_session(session).state == "finished"
+    late = before.with_record(note="of a program that opened the run before")
+    assert (late.state, late.record["step"]) == ("finished", 4)
+    assert open_run(stopped).record == late.record
+
+
+def test_changes_at_the_same_time_are_all_made(stopped):
+    def count() -> None:
+        for _ in range(50):
+            with open_run(stopped).changing() as record:
+                record["count"] = record.get("count", 0) + 1
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert open_run(stopped).record["count"] == 200
+
+
+def test_a_record_that_is_lost_or_damaged_is_written_again(stopped):
+    run = open_run(stopped)
+    for damage in ("{", None):
+        (stopped / "run.json").write_text(damage) if damage else (stopped / "run.json").unlink()
+        assert run.with_record(step=3).record == {**run.record, "step": 3}
+        assert open_run(stopped).record["step"] == 3
+
+
+def test_an_exception_leaves_the_record_as_it_was(stopped):
+    run = open_run(stopped)
+    with suppress(KeyError), run.changing() as record:
+        record["step"] = 7
+        raise KeyError
+    assert open_run(stopped).record == run.record
+
+
+def test_scores_are_those_of_the_scene_that_is_there(stopped, capture, monkeypatch):
+    assert evaluate_run(open_run(stopped))["images"] > 0
+    assert open_run(stopped).record["metrics"]["images"] > 0
+    assert " dB" in (stopped / "report.html").read_text()
+    session = resume(capture, TrainOptions(), stopped)
+    session.control.stop()
+    assert run_session(session).state == "stopped"
+    assert "metrics" not in open_run(stopped).record
+    assert " dB" not in (stopped / "report.html").read_text()
+
+    real = evaluating.evaluate
+
+    def trained_meanwhile(*arguments: Any, **options: Any) -> dict[str, Any]:
+        assert run_session(resume(capture, TrainOptions(), stopped)).state == "finished"
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(evaluating, "evaluate", trained_meanwhile)
+    scores = open_run(stopped).record.get("metrics")
+    with pytest.raises(ValueError, match="another scene since this evaluation began"):
+        evaluate_run(open_run(stopped))
+    finished = open_run(stopped)
+    assert finished.state == "finished"
+    assert finished.record["metrics"] != scores
 
 
 def test_a_lock_dies_with_its_process_and_is_not_inherited(stopped, capture):
@@ -149,7 +215,7 @@ def test_a_run_that_ends_in_an_error_is_free_again(stopped, capture, monkeypatch
             run_session(session)
     assert not (stopped / LOCK).exists(), "though the session is still there"
     with pytest.raises(ValueError, match="leave out --preset"):
-        resume(capture, ORDER, stopped)
+        resume(capture, OPTIONS, stopped)
     assert not (stopped / LOCK).exists()
     assert run_session(resume(capture, TrainOptions(), stopped)).state == "finished"
 
@@ -162,20 +228,20 @@ def test_a_session_that_is_dropped_frees_its_folder(stopped, capture):
 
 def test_a_run_that_cannot_be_begun_leaves_nothing(capture, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        start(tmp_path / "nowhere", ORDER, tmp_path / "new" / "run")
+        start(tmp_path / "nowhere", OPTIONS, tmp_path / "new" / "run")
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="is not empty"):
-        start(capture, ORDER, tmp_path)
+        start(capture, OPTIONS, tmp_path)
     with pytest.raises(NotADirectoryError, match=r"mine\.txt is a file: choose another"):
-        start(capture, ORDER, tmp_path / "mine.txt")
+        start(capture, OPTIONS, tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_folder_with_nothing_but_an_old_lock_is_free(capture, tmp_path):
     (tmp_path / LOCK).write_text(f"{os.getpid()}\n")
     assert not is_taken(tmp_path)
-    assert run_session(start(capture, ORDER, tmp_path)).state == "finished"
+    assert run_session(start(capture, OPTIONS, tmp_path)).state == "finished"
     assert not (tmp_path / LOCK).exists()
 
 

@@ -244,8 +244,9 @@ def test_a_wrong_entry_of_run_json_is_named(run, key, value):
 @pytest.mark.parametrize("text", ["[]", "7", '{"psnr": "high"}', '{"ssim": true}'])
 def test_metrics_that_are_none_are_refused(run, text):
     (run.folder / "eval" / "metrics.json").write_text(text)
-    with pytest.raises(ValueError, match=r"metrics\.json (is|has) .* again"):
-        write_report(run)
+    write_report(run)  # it has not been evaluated
+    with pytest.raises(ValueError, match=r"metrics\.json is malformed: .* again"):
+        write_report(run.with_record(metrics={"psnr": 30.0}))
 
 
 @pytest.mark.parametrize(
