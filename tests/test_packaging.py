@@ -21,10 +21,6 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 ROOMS = {"app", "datasets", "kernels", "recon", "render", "uncertainty"}
 IMPORTED_AS = {"pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}
-PRESCRIBED = {
-    "imageio": "part of every install by design, for films and depth images; nothing uses it yet",
-}
-"""Requirements of every install that no file imports, and why they are there all the same."""
 OF_AN_EXTRA = {"triton": r"lumigraph/kernels/splats/triton/\w+\.py"}
 """Libraries of extras that whole files are made of, which others import in functions alone."""
 FULL_INSTALL = "LUMIGRAPH_FULL_INSTALL"
@@ -135,12 +131,11 @@ def test_the_wheel_requires_what_its_code_imports(wheel: Path):
         assert libraries(code, in_functions=True) <= core | extra, f"{name} needs what none brings"
 
 
-def test_every_install_brings_only_what_is_used_or_prescribed(wheel: Path):
+def test_every_install_brings_only_what_is_used(wheel: Path):
     sources = text_in(wheel, r"\.py$").values()
     used = {n for source in sources for n in libraries(ast.parse(source), in_functions=True)}
     core, _ = required(wheel)
-    unused = {name for name in core if IMPORTED_AS.get(name, name) not in used}
-    assert unused == set(PRESCRIBED), "say why in PRESCRIBED, and take off it what is used by now"
+    assert {name for name in core if IMPORTED_AS.get(name, name) not in used} == set()
 
 
 def test_the_third_party_page_lists_what_the_wheel_requires(wheel: Path):

@@ -282,6 +282,13 @@ def test_saving_leaves_nothing_half_done(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("name", ["a.zip/b.png", "http:/b.png", "~b.png", "%41.png", "b.PNG", "b"])
+def test_a_png_goes_where_its_path_says(tmp_path: Path, name: str):
+    save_png(noise(), tmp_path / name)
+    with Image.open(tmp_path / name, formats=["PNG"]) as image:
+        assert np.array_equal(np.array(image), noise())
+
+
 def test_many_threads_write_the_same_file_whole(tmp_path):
     path, start = tmp_path / "a.png", threading.Barrier(8)
 
