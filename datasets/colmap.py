@@ -1,16 +1,25 @@
 """Captures that COLMAP wrote."""
 
-import os.path
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lumigraph.datasets.colmap_files import check_model, is_model
+from lumigraph.datasets.files import printable
 from lumigraph.datasets.lens import Lens, checked_lens, colmap
-from lumigraph.datasets.listing import Listing, Shot, inside, no_points, rigid, roots_of, within
+from lumigraph.datasets.listing import (
+    Listing,
+    Shot,
+    inside,
+    no_points,
+    rigid,
+    roots_of,
+    sound_points,
+    within,
+)
 
 LINK_LIMIT = 4096
 """Bytes: the longest path that a link can hold on Linux."""
@@ -59,16 +68,17 @@ def read_colmap(folder: Path, models: list[Path]) -> Listing:
     for image in reconstruction.images.values():
         if not image.has_pose:
             continue
-        path = inside(photos, image.name, model)
+        name = _name(image)
+        path = inside(photos, name, model)
         if not path.is_file():
-            absent.append(image.name)
+            absent.append(name)
             continue
         within(path, roots, model)
-        pose = rigid(image.cam_from_world().matrix(), f"{image.name} in {model}")
-        mask = _mask(folder / "masks", image.name)
+        pose = rigid(image.cam_from_world().matrix(), f"{name} in {model}")
+        mask = _mask(folder / "masks", name)
         if mask:
             within(mask, roots, model)
-        shots.append(Shot(image.name, path, lenses[image.camera_id], pose, mask))
+        shots.append(Shot(name, path, lenses[image.camera_id], pose, mask))
     points, colors = _points(reconstruction)
     return Listing(tuple(shots), tuple(absent), photos, points, colors, notes=tuple(notes))
 
@@ -79,8 +89,17 @@ def _read(model: Path) -> Any:
         return colmap().Reconstruction(str(model))
     except (ValueError, IndexError, RuntimeError, KeyError, OverflowError) as error:
         raise ValueError(
-            f"{model} is no COLMAP model that can be read: copy it again or make it anew ({error})"
+            f"{model} is no COLMAP model that can be read: copy it again or make it again "
+            f"({printable(str(error))[:200]})"
         ) from error
+
+
+def _name(image: Any) -> str:
+    """The name of an image; bytes that are not UTF-8 become what Python calls them in paths."""
+    try:
+        return image.name
+    except UnicodeDecodeError as error:
+        return os.fsdecode(error.object)
 
 
 def _image_folder(folder: Path, notes: list[str]) -> Path:
@@ -127,6 +146,4 @@ def _points(reconstruction: Any) -> tuple[Tensor, Tensor]:
     if not found:
         return no_points()
     points = np.stack([point.xyz for point in found]).astype(np.float64)
-    colors = np.stack([point.color for point in found]).astype(np.uint8)
-    finite = np.isfinite(points).all(1)
-    return torch.from_numpy(points[finite]), torch.from_numpy(colors[finite])
+    return sound_points(points, np.stack([point.color for point in found]).astype(np.uint8))

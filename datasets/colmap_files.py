@@ -10,9 +10,13 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from lumigraph.datasets.files import lines
 from lumigraph.datasets.lens import colmap
 
 NEEDED = ("cameras", "images", "points3D")
+
+LINE_LIMIT = 1 << 26
+"""Bytes of a line of a text file: those of an image with a million features."""
 
 Skip = Callable[[mmap.mmap, int], int]
 """From where an entry begins to where it ends; struct.error if the file ends within it."""
@@ -36,8 +40,13 @@ def check_model(folder: Path) -> int:
             if (folder / f"{name}.bin").is_file()
         }
         return counts["images"]
-    with open(folder / "images.txt", encoding="utf-8", errors="replace") as file:
-        return sum(not line.startswith("#") for line in file) // 2
+    return {name: _count_lines(folder / f"{name}.txt") for name in NEEDED}["images"] // 2
+
+
+def _count_lines(path: Path) -> int:
+    """Lines of a text file that are no comments."""
+    with open(path, "rb") as file:
+        return sum(not line.startswith(b"#") for line in lines(file, path, LINE_LIMIT))
 
 
 def _complete(folder: Path, suffix: str) -> bool:
@@ -60,6 +69,8 @@ def _check(path: Path, skip: Skip) -> int:
                 end = skip(data, end)
         except (struct.error, OverflowError):
             end = size + 1
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
     if end > size:
         raise ValueError(
             f"{path} was cut: it has {size} bytes, too few for its {count} entries; copy it again"
@@ -75,8 +86,8 @@ def _camera(data: mmap.mmap, start: int) -> int:
     known = {int(value): value for value in colmap().CameraModelId.__members__.values()}
     if model < 0 or model not in known:
         raise ValueError(
-            f"cameras.bin has a camera of the model number {model}, expected one of "
-            f"{sorted(value for value in known if value >= 0)}: update pycolmap, or mend the file"
+            f"has a camera of model number {model}, expected one of "
+            f"{sorted(value for value in known if value >= 0)}: update pycolmap, or copy it again"
         )
     camera = colmap().Camera.create_from_model_id(0, known[model], 1.0, 1, 1)
     return start + 24 + 8 * len(camera.params)

@@ -2,11 +2,13 @@
 
 import os
 import re
+import reprlib
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -16,6 +18,9 @@ PARTIAL = re.compile(r"\..+\.(\d+)\.\d+\.part")
 ABANDONED_SECONDS = 3600.0
 """A temporary file is abandoned if nothing was written to it for this long and no process of this
 machine has its number: on a network drive, the process may run on another machine."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 72
 
 
 @contextmanager
@@ -62,6 +67,28 @@ def remove_abandoned(folder: Path) -> None:
                 with suppress(OSError):
                     if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
                         path.unlink()
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a file, which may have `limit` bytes; ValueError if it has more."""
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} has more than {limit} bytes: replace it by a sound file")
+    return data
+
+
+def lines(file: IO[bytes], path: Path, limit: int) -> Iterator[bytes]:
+    """The lines of a file; ValueError if one has `limit` bytes or more."""
+    while line := file.readline(limit):
+        if len(line) == limit:
+            raise ValueError(f"{path} has a line of {limit} bytes or more: copy the file again")
+        yield line
+
+
+def shown(value: Any) -> str:
+    """A value for an error message, cut to a harmless length."""
+    return printable(_SHORT.repr(value))[:80]
 
 
 def printable(text: str) -> str:

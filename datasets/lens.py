@@ -1,12 +1,14 @@
 """Lenses as they were calibrated, and the pinhole cameras that replace them."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+LARGEST = 1e9
+"""Of all intrinsics: pixels and coefficients are far below, and their squares stay finite."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ def checked_lens(lens: Lens, label: str) -> Lens:
             f"{label} is a panorama ({lens.model}), expected a perspective or fisheye camera: "
             "cut it into perspective views first"
         )
-    if not all(math.isfinite(value) for value in lens.params):
-        raise ValueError(f"{label} has intrinsics that are not finite: {list(lens.params)}")
+    if not all(abs(value) <= LARGEST for value in lens.params):
+        raise ValueError(
+            f"{label} has intrinsics that are not finite or beyond {LARGEST:g}: {list(lens.params)}"
+        )
     focal = [lens.params[i] for i in camera.focal_length_idxs()]
     if min(focal) <= 0:
         raise ValueError(f"{label} has the focal length {min(focal):g}, expected more than 0")

@@ -9,9 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lumigraph.datasets.files import shown
 from lumigraph.datasets.lens import Lens
 
 Split = Literal["train", "test", "unused"]
+
+NAME_LIMIT = 4096
+"""Characters of a listed name: no system has longer paths."""
+
+FAR = 1e12
+"""How far cameras and points may be from the origin, in the capture's units, so that squares of
+distances stay finite. Coordinates of a map's grid, in metres, are near 1e7."""
 
 ROTATION_ERROR = 1e-2
 """How far R^T R may be from one: files with three digits pass, matrices with a scale do not."""
@@ -66,21 +74,31 @@ def no_points() -> tuple[Tensor, Tensor]:
     return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.uint8)
 
 
+def sound_points(points: np.ndarray, colors: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The points whose coordinates are numbers no larger than `FAR`, and their colours.
+
+    Args:
+        points: float64 [points, 3]
+        colors: uint8 [points, 3]
+    """
+    sound = (abs(points) <= FAR).all(1)  # False for what is not a number.
+    return torch.from_numpy(points[sound]), torch.from_numpy(colors[sound])
+
+
 def inside(folder: Path, name: str, source: Path) -> Path:
     """The path of a listed file, which must lie in its folder.
 
     Raises:
         ValueError: The name is absolute, or leaves the folder; names `source`, which lists it.
     """
-    relative = PurePosixPath(name)
-    depth = 0
+    relative, depth = PurePosixPath(name), 0
     for part in relative.parts:
         depth += -1 if part == ".." else 1
         if depth < 0:
             break
-    if relative.is_absolute() or depth < 1 or "\0" in name:
+    if relative.is_absolute() or depth < 1 or "\0" in name or len(name) > NAME_LIMIT:
         raise ValueError(
-            f"{source} lists {name!r}, which is not inside {folder}: copy the file into that "
+            f"{source} lists {shown(name)}, which is not inside {folder}: copy the file into that "
             "folder and list it by its path there"
         )
     return folder / relative
@@ -125,6 +143,11 @@ def rigid(matrix: np.ndarray, label: str) -> Tensor:
         raise ValueError(f"{label} has a pose of shape {matrix.shape}, expected (4, 4)")
     if not np.isfinite(matrix).all():
         raise ValueError(f"{label} has a pose that is not finite: {matrix[:3].tolist()}")
+    if abs(matrix[:3, 3]).max() > FAR:
+        raise ValueError(
+            f"{label} has a pose that is {abs(matrix[:3, 3]).max():.3g} away from the origin, "
+            f"expected at most {FAR:g}: move the capture to the origin"
+        )
     rotation = matrix[:3, :3]
     error = abs(rotation.T @ rotation - np.eye(3)).max()
     if error > ROTATION_ERROR or np.linalg.det(rotation) < 0:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os.path
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from lumigraph.datasets.capture import Capture, Frame
 from lumigraph.datasets.colmap import colmap_models, read_colmap
 from lumigraph.datasets.extent import similarity_for
-from lumigraph.datasets.files import printable
+from lumigraph.datasets.files import printable, read_bytes, shown
 from lumigraph.datasets.images import ImageCache
 from lumigraph.datasets.listing import Listing, Shot
 from lumigraph.datasets.photos import Photo, load_mask, load_photo, photo_from
@@ -20,6 +21,8 @@ from lumigraph.render import Camera
 TEST_LIST = "test_list.txt"
 """In a capture's folder: the names of its test views, one a line."""
 
+LIST_LIMIT = 1 << 26
+"""Bytes of such a list: the names of a million photos."""
 
 NEAR = 0.01
 """Cameras see nothing nearer than this part of the scene's size, whatever its units."""
@@ -138,9 +141,9 @@ def _absent_note(listing: Listing) -> list[str]:
 def _names(listing: Listing, path: Path) -> list[str]:
     """The listed names without the folders that all of them share; all different."""
     listed = [shot.name for shot in listing.shots]
-    if len(set(listed)) < len(listed):
-        twice = next(name for name in listed if listed.count(name) > 1)
-        raise ValueError(f"{path} lists {twice} more than once, expected every photo once")
+    (name, count), *_ = Counter(listed).most_common(1)
+    if count > 1:
+        raise ValueError(f"{path} lists {name} more than once, expected every photo once")
     common = os.path.commonpath([os.path.dirname(name) for name in (*listed, *listing.absent)])
     return [os.path.relpath(name, common) if common else name for name in listed]
 
@@ -238,12 +241,13 @@ def _named(frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path) -> set[
     source = "the test views"
     if isinstance(test, Path):
         source = str(test)
-        lines = test.read_text(encoding="utf-8").splitlines()
+        text = read_bytes(test, LIST_LIMIT).decode("utf-8-sig", "surrogateescape")
+        lines = text.splitlines()
         test = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     known = {key: frame.name for frame, shot in frames for key in (shot.name, frame.name)}
     if unknown := [name for name in test if name not in known]:
         raise ValueError(
-            f"{source} name {unknown[0]}, and {len(unknown) - 1} more, which the capture does not "
-            f"have: expected names like {frames[0][0].name}"
+            f"{source} name {shown(unknown[0])} and {len(unknown) - 1} more photos, which the "
+            f"capture does not have: expected names like {frames[0][0].name}"
         )
     return {known[name] for name in test}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lumigraph.datasets.cache import cache_folder, prune
 from lumigraph.datasets.images import (
+    PIXEL_LIMIT,
     ImageCache,
     decode_mask,
     decode_rgb,
@@ -84,6 +85,12 @@ def photo_from(
     if (width, height) != (lens.width, lens.height):
         lens = rescaled(lens, width, height)
     photo = Photo(path, lens, downscale, turned, mask)
+    straight = pinhole_of(lens)
+    if straight.width * straight.height > PIXEL_LIMIT:
+        raise ValueError(
+            f"{path} would have {straight.width}x{straight.height} pixels without its distortion, "
+            f"more than {PIXEL_LIMIT}: undistort it first, or make it smaller"
+        )
     if min(photo.pinhole.width, photo.pinhole.height) < 1:
         raise ValueError(f"{path} is {width}x{height}, too small for --downscale {downscale}")
     return photo, alpha
@@ -135,9 +142,7 @@ def _keep(pixels: np.ndarray, path: Path) -> None:
     try:
         save_png(pixels, path)
     except OSError as error:
-        raise OSError(
-            f"{path} cannot be written ({error}): set LUMIGRAPH_CACHE to a folder that can"
-        ) from error
+        raise OSError(f"{error}: set LUMIGRAPH_CACHE to a folder that can be written") from error
     if path.name.startswith(PRUNED_AT):
         prune(path.parent)
 

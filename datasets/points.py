@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from lumigraph.datasets.listing import no_points
+from lumigraph.datasets.files import lines, printable
+from lumigraph.datasets.listing import no_points, sound_points
 from lumigraph.datasets.ply_header import Element, Header, read_header
+
+COLORS = ("red", "green", "blue")
+
+LINE_LIMIT = 1 << 16
+"""Bytes of a line of text: those of a vertex of 2,000 numbers."""
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor]:
@@ -27,16 +32,15 @@ def read_points(path: Path) -> tuple[Tensor, Tensor]:
             return no_points()
         file.seek(header.length)
         rows = _rows(file, header, vertex, path)
-    points = np.stack([rows[name] for name in "xyz"], 1).astype(np.float64)
-    if {"red", "green", "blue"} <= rows.keys():
-        colors = np.stack([rows[name] for name in ("red", "green", "blue")], 1)
+    points = np.stack([rows[name] for name in "xyz"], 1, dtype=np.float64, casting="unsafe")
+    if set(COLORS) <= rows.keys():
+        colors = np.stack([rows[name] for name in COLORS], 1)
         if colors.dtype.kind == "f":
             colors = np.nan_to_num(colors).clip(0, 1) * 255
         colors = colors.clip(0, 255).round().astype(np.uint8)
     else:
         colors = np.full(points.shape, 128, np.uint8)
-    finite = np.isfinite(points).all(1)
-    return torch.from_numpy(points[finite]), torch.from_numpy(colors[finite])
+    return sound_points(points, colors)
 
 
 def _vertices(header: Header, path: Path) -> Element:
@@ -53,7 +57,7 @@ def _vertices(header: Header, path: Path) -> Element:
 
 
 def _rows(file: IO[bytes], header: Header, vertex: Element, path: Path) -> dict[str, np.ndarray]:
-    """The columns of all vertices."""
+    """The columns of all vertices that are places or colours."""
     count, columns = vertex.count, vertex.properties
     left = path.stat().st_size - file.tell()
     record = vertex.record("<" if header.encoding == "ascii" else header.encoding)
@@ -65,11 +69,13 @@ def _rows(file: IO[bytes], header: Header, vertex: Element, path: Path) -> dict[
         )
     if header.encoding != "ascii":
         table = np.frombuffer(file.read(count * record.itemsize), record)
-        return {name: table[name].astype(kind) for name, kind in columns.items()}
+        return {name: table[name] for name in columns if name in (*"xyz", *COLORS)}
+    text = lines(file, path, LINE_LIMIT)
     try:
-        text = np.loadtxt(file, max_rows=count, ndmin=2, usecols=range(len(columns)))
+        found = np.loadtxt(text, max_rows=count, ndmin=2, usecols=range(len(columns)))
     except ValueError as error:
-        raise ValueError(f"{path} has a vertex that is not numbers: {error}") from error
-    if len(text) != count:
-        raise ValueError(f"{path} promises {count} points but has {len(text)}: copy it again")
-    return {name: text[:, i].astype(kind) for i, (name, kind) in enumerate(columns.items())}
+        reason = printable(str(error))[:200]
+        raise ValueError(f"{path} has a vertex that is not numbers: {reason}") from error
+    if len(found) != count:
+        raise ValueError(f"{path} promises {count} points but has {len(found)}: copy it again")
+    return {name: found[:, i].astype(kind) for i, (name, kind) in enumerate(columns.items())}

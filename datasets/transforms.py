@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lumigraph.datasets.files import read_bytes, shown
 from lumigraph.datasets.images import image_header
-from lumigraph.datasets.lens import Lens, checked_lens
+from lumigraph.datasets.lens import LARGEST, Lens, checked_lens
 from lumigraph.datasets.listing import (
     Listing,
     Shot,
@@ -29,8 +30,9 @@ from lumigraph.datasets.listing import (
 )
 from lumigraph.datasets.points import read_points
 
-SIZE_LIMIT = 1 << 28
-"""Bytes: a hundred thousand frames with every key."""
+SIZE_LIMIT, BRACKET_LIMIT = 1 << 26, 1 << 20
+"""Bytes of a file, and lists and objects in it: those of 50,000 frames with every key. Python takes
+20 bytes of memory for each byte of a file that is nothing but empty lists."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 """Tried where a listed file is not there by its own name, as in Blender's files."""
@@ -80,7 +82,7 @@ def read_transforms(files: dict[Split, Path]) -> Listing:
         for index, frame in enumerate(document["frames"]):
             label = f"frame {index} of {path}"
             if not isinstance(frame, dict):
-                raise ValueError(f"{label} is {frame!r}, expected an object")
+                raise ValueError(f"{label} is {shown(frame)}, expected an object")
             name = _name(frame, "file_path", label)
             use = split if len(files) > 1 else splits.get(name, "unused") if splits else None
             shot = _shot({**document, **frame}, name, use, path, label)
@@ -99,12 +101,15 @@ def read_transforms(files: dict[Split, Path]) -> Listing:
 
 def _document(path: Path) -> dict[str, Any]:
     """The file's content, which has a list of frames."""
-    if (size := path.stat().st_size) > SIZE_LIMIT:
-        raise ValueError(f"{path} has {size} bytes, expected at most {SIZE_LIMIT}")
+    data = read_bytes(path, SIZE_LIMIT)
+    if (count := data.count(b"[") + data.count(b"{")) > BRACKET_LIMIT:
+        raise ValueError(
+            f"{path} has {count} lists and objects, expected at most {BRACKET_LIMIT}: make it again"
+        )
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: copy it again or make it anew ({error})") from error
+        raise ValueError(f"{path} is not JSON: copy it or make it again ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("frames"), list):
         raise ValueError(f"{path} has no list 'frames', expected an object with one per photo")
     return document
@@ -116,7 +121,7 @@ def _splits(document: dict[str, Any], path: Path) -> dict[str, Split]:
     def listed(key: str) -> list[str]:
         names = document.get(key) or []
         if not isinstance(names, list):
-            raise ValueError(f"{path} has {key} = {names!r}, expected a list of names")
+            raise ValueError(f"{path} has {key} = {shown(names)}, expected a list of names")
         return [_name({key: name}, key, str(path)) for name in names]
 
     held: dict[str, Split] = dict.fromkeys(
@@ -140,7 +145,7 @@ def _shot(
     within(photo, roots_of(folder), path)
     try:
         matrix = np.array(facts.get("transform_matrix"), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.zeros(0)
     pose = rigid(matrix, f"{label} ({name})")
     camera_to_world = pose @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
@@ -171,8 +176,10 @@ def _lens(facts: dict[str, Any], photo: Path, label: str) -> Lens:
         value = facts.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{label} has {key} = {value!r}, expected a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > LARGEST:
+            raise ValueError(
+                f"{label} has {key} = {shown(value)}, expected a number of at most {LARGEST:g}"
+            )
         return float(value)
 
     if facts.get("w") is None or facts.get("h") is None:
@@ -217,7 +224,7 @@ def _distortion(facts: dict[str, Any], number: Number, label: str) -> tuple[str,
         return "OPENCV_FISHEYE", (k1, k2, k3, k4)
     if model not in BROWN:
         raise ValueError(
-            f"{label} has the camera model {model!r}, expected one of "
+            f"{label} has the camera model {shown(model)}, expected one of "
             f"{', '.join((*BROWN, *FISHEYE))}: undistort the photos first"
         )
     if k4:
@@ -233,7 +240,7 @@ def _name(facts: Any, key: str, label: str) -> str:
     """A path as the file lists it, with forward slashes and without a leading './'."""
     value = facts.get(key) if isinstance(facts, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{label} has {key} = {value!r}, expected a path")
+        raise ValueError(f"{label} has {key} = {shown(value)}, expected a path")
     value = value.replace("\\", "/")
     return value if value.startswith("/") or ".." in value else os.path.normpath(value)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -560,6 +561,33 @@ def test_a_capture_may_be_reached_by_a_link_and_have_links_within(tmp_path):
         (tmp_path / "a" / "images" / name).symlink_to(f"../photos/{name}")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert len(frames_of(load_capture(tmp_path / "link"))) == 2
+
+
+def test_names_that_are_not_utf_8_are_read_in_every_format(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    folders = [
+        write_colmap(tmp_path / f"{name} bin", lens("PINHOLE", LENSES["PINHOLE"]), 2),
+        write_colmap(tmp_path / f"{name} txt", lens("PINHOLE", LENSES["PINHOLE"]), 2, text=True),
+        write_transforms(tmp_path / f"{name} json", {"fl_x": 50.0}, 2),
+    ]
+    for folder in folders:
+        (folder / "images" / "001.png").rename(folder / "images" / f"{name}.png")
+        for path in (*folder.rglob("images.*"), *folder.rglob("*.json")):
+            listed = b"caf\\udce9" if path.suffix == ".json" else b"caf\xe9"
+            path.write_bytes(path.read_bytes().replace(b"001", listed))
+        capture = load_capture(folder, test_every=0)
+        assert [frame.name for frame in capture.frames] == ["000.png", f"{name}.png"]
+        assert torch.equal(capture.frames[0].image(), capture.frames[1].image())
+        assert capture.name.startswith("caf? ")
+
+
+def test_points_that_are_nowhere_are_left_out(tmp_path):
+    write_colmap(tmp_path, lens("PINHOLE", LENSES["PINHOLE"]), 2)
+    path = tmp_path / "sparse" / "0" / "points3D.bin"
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack("<d", 1e200)
+    path.write_bytes(data)
+    assert load_capture(tmp_path).points.shape == (59, 3)
 
 
 @pytest.mark.skipif("LUMIGRAPH_DATA" not in os.environ, reason="LUMIGRAPH_DATA names no folder")
