@@ -24,7 +24,7 @@ NUMBERS = {
     "pearson": "Pearson with the error",
     "nll": "negative log likelihood, nats",
     "ece": "expected calibration error: 0 is best",
-    "coverage_95": "of the values within 1.96 std: 0.95 is best",
+    "coverage_95": "share of values within 1.96 std: 0.95 is best",
     "sharpness": "mean std",
     "mae": "mean error",
 }
