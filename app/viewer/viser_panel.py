@@ -67,13 +67,12 @@ class Panel:
 
     Attributes:
         client: The client.
-        callbacks: The functions that the panel calls.
         role: Of the client; a guest can use only the controls of the page itself.
     """
 
     def __init__(self, client: viser.ClientHandle, callbacks: PanelCallbacks, role: Role) -> None:
         """Draws the panel."""
-        self.client, self.callbacks, self.role = client, callbacks, role
+        self.client, self.role, self._callbacks = client, role, callbacks
         self._widgets: dict[str, Any] = {}
         self._drawn: dict[str, Control] = {}
         self._beside: dict[str, Any] = {}  # a text above a progress bar, or below a greyed control
@@ -102,8 +101,8 @@ class Panel:
             first: Whether the client has just come: it sees only the last error of the older notes,
                 since notes cover a part of the picture.
         """
-        state = self.callbacks.state()
-        controls = {_slot(control): control for control in self.callbacks.controls()}
+        state = self._callbacks.state()
+        controls = {_slot(control): control for control in self._callbacks.controls()}
         for name in [name for name in self._widgets if name not in controls]:
             self._widgets.pop(name).remove()
             self._drawn.pop(name)
@@ -264,7 +263,7 @@ class Panel:
                     self._enable(other)
         elif self.role == "control":
             try:
-                self.callbacks.do(latest["id"], value)
+                self._callbacks.do(latest["id"], value)
             except Exception as error:
                 self._tell("error", sentence_of(error))
 

@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,18 +182,37 @@ def test_every_browser_gets_a_page_that_draws(
         browser.close()
 
 
+def enabled(served: pages.Page) -> list[dict[str, Any]]:
+    """All controls, each of which can be used."""
+    return [{**control, "enabled": True} for control in served.actions.controls()]
+
+
+@contextmanager
+def replaced(served: pages.Page, **functions: Callable[..., Any]) -> Iterator[None]:
+    """Has the open pages call these functions in place of those of the actions."""
+    owners: list[Any] = [served._streams, *served._panels.values()]
+    before = [owner._callbacks for owner in owners]
+    for owner, callbacks in zip(owners, before, strict=True):
+        owner._callbacks = replace(callbacks, **functions)
+    try:
+        served.actions.changed()
+        yield
+    finally:
+        for owner, callbacks in zip(owners, before, strict=True):
+            owner._callbacks = callbacks
+        served.actions.changed()
+
+
 @contextmanager
 def in_training(served: pages.Page) -> Iterator[list[tuple[str, object]]]:
     """All controls can be used, as if something were in training; what was done with them."""
-    actions, done = served.actions, []
-    actions.controls = lambda: [{**c, "enabled": True} for c in type(actions).controls(actions)]  # type: ignore[method-assign]
-    actions.do = lambda id, value: done.append((id, value))  # type: ignore[method-assign]
-    actions.changed()
-    try:
+    done: list[tuple[str, object]] = []
+    with replaced(
+        served,
+        controls=lambda: enabled(served),
+        do=lambda id, value: done.append((id, value)),
+    ):
         yield done
-    finally:
-        del actions.controls, actions.do
-        actions.changed()
 
 
 def entered(page: Page, name: str, value: str) -> None:
@@ -234,27 +254,22 @@ def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Pa
     job = {"state": "training", "steps": 9, "step": 1}
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         expect(page.locator('[data-id="pause"]')).to_be_attached()
-        try:
+        shown = [actions.controls()]
+        with replaced(served, controls=lambda: shown[-1]):
             for state, waiting in (("training", 0), ("paused", 2), ("training", 1)):
                 jobs = [{"state": "waiting", "id": f"{i}", "name": f"run {i}"} for i in "ab"]
                 told = {"current": {**job, "state": state}, "jobs": jobs[:waiting]}
-                actions.controls = lambda told=told: [  # type: ignore[method-assign]
-                    *server_controls(actions._form, told, ()),
-                    *page_controls(),
-                ]
                 if state == "paused":
                     page.locator('[data-id="pause"]').focus()
+                shown.append([*server_controls(actions._form, told, ()), *page_controls()])
                 actions.changed()
-                expected = [c["id"] for c in actions.controls() if c["group"] == "Train"]
+                expected = [c["id"] for c in shown[-1] if c["group"] == "Train"]
                 turn = "resume" if state == "paused" else "pause"
                 expect(page.locator(f'[data-id="{turn}"]')).to_be_enabled()
                 assert labels(page, "Train") == expected
                 assert expected.index(turn) == expected.index("checkpoint") - 1
                 if state == "paused":  # what was pressed keeps the focus
                     assert page.evaluate("() => document.activeElement.dataset.id") == "resume"
-        finally:
-            del actions.controls
-            actions.changed()
 
 
 def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
@@ -417,7 +432,7 @@ def test_numbers_stand_beside_the_cursor(browser: Browser, served: pages.Page):
         first = words(page)
         assert re.fullmatch(
             r"Colour \d\.\d\d +\d\.\d\d +\d\.\d\d +± \d\.\d\d\d\n"
-            r"Not calibrated: no range is known",
+            r"Not calibrated: the range is not known",
             first,
         )
         expect(page.locator("#words")).to_have_text(
@@ -468,7 +483,7 @@ def test_a_range_is_told_in_words(browser: Browser, served: pages.Page):
             "Photos would show 0.48\u20130.56  0.30\u20130.50  0.00\u20131.00",
             "in 90 % of views, for 95 % of their colour values",
         ],
-        ["Nothing here"],
+        ["No splats here"],
     ]
 
 
@@ -605,7 +620,7 @@ def test_a_server_that_was_started_anew_is_told_from_one_that_is_gone(
         first.close()
         expect(page.locator("#hint")).to_contain_text("Connecting again", timeout=SECONDS)
         first = served_at(int(page.url.split(":")[2].split("/")[0]))
-        told = "The server was started anew: open the address that it printed"
+        told = "The server was started again: open the address that it printed"
         expect(page.locator("#hint")).to_have_text(told, timeout=SECONDS)
     finally:
         context.close()
@@ -675,7 +690,7 @@ def test_flying_on_visers_page_turns_the_head(drawer: Browser, served: pages.Pag
     with visiting(drawer, served.server.urls["control"], path="/full") as page:
         page.wait_for_function(DRAWN, timeout=SECONDS)
         settled(page)
-        looking = "() => window.lumigraph.eye.looking()"
+        looking = "() => window.lumigraph.eye.placed()"
         before = page.evaluate(looking)
         page.keyboard.press("f")
         page.wait_for_function("() => window.lumigraph.settings.fly && lumigraph.eye.flying")
@@ -699,7 +714,7 @@ def test_another_up_on_visers_page_keeps_place_and_target(drawer: Browser, serve
     with visiting(drawer, served.server.urls["control"], path="/full") as page:
         page.wait_for_function(DRAWN, timeout=SECONDS)
         settled(page)
-        looking = "() => window.lumigraph.eye.looking()"
+        looking = "() => window.lumigraph.eye.placed()"
         before = page.evaluate(looking)
         page.get_by_role("tab", name="View").click()
         page.get_by_label("Up axis", exact=True).click()
@@ -728,16 +743,10 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
         # A capture is no run that could go on, which is said here too.
         served.actions.choose("demo:tiny")
         expect(page.get_by_role("button", name="Resume run")).to_be_disabled(timeout=SECONDS)
-        served.actions.controls = lambda: [  # type: ignore[method-assign]
-            {**c, "enabled": True} for c in type(served.actions).controls(served.actions)
-        ]
-        try:
-            served.actions.changed()
+        with replaced(served, controls=lambda: enabled(served)):
             expect(page.get_by_role("button", name="Resume run")).to_be_enabled(timeout=SECONDS)
             page.get_by_role("button", name="Resume run").click()
             expect(page.get_by_text("is a capture, not a run")).to_be_visible(timeout=SECONDS)
-        finally:
-            del served.actions.controls
 
 
 def test_visers_page_is_dark_where_the_system_is_or_it_was(drawer: Browser, served: pages.Page):
@@ -792,7 +801,9 @@ def test_a_photo_and_its_picture_match_where_pixels_are_not_square(
     assert there["box"] == [80.0, 0.0, 640.0, 400.0]
     expected = [80 + scale * (150 + 500 * 0.2), scale * (90 + 550 * 0.1)]
     assert there["place"] == pytest.approx(expected)
-    wish = parse(json.dumps({"t": "camera", "id": 1, "width": 800, "height": 400, **there["view"]}))
+    wish = parse(
+        json.dumps({"t": "camera", "id": 1, "view": {"width": 800, "height": 400, **there["view"]}})
+    )
     assert isinstance(wish, CameraMessage)
     seen = wish.view.camera(800, 400, 0.01)
     assert seen.focal == pytest.approx((scale * 500, scale * 550))
@@ -841,7 +852,7 @@ def test_what_came_into_a_folder_is_found(browser: Browser, served: pages.Page, 
         expect(page.locator('[data-id="source"] option').first).to_be_attached()
         expect(found).to_have_count(0)
         shutil.copy(folder / "blobs.ply", folder / "late.ply")
-        page.locator('[data-id="refresh"]').click()
+        page.locator('[data-id="rescan"]').click()
         expect(found).to_have_count(1)
     (folder / "late.ply").unlink()
 
