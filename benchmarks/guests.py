@@ -115,8 +115,8 @@ async def _client(url: str, mode: str, seconds: float) -> int:
     """The number of pictures of a client that turns its view, after a second to settle."""
     host = url.split("/?")[0]
     headers = {"Cookie": await asyncio.to_thread(_cookie, url)}
-    options: dict[str, Any] = {"additional_headers": headers, "compression": None, "proxy": None}
-    async with connect(host.replace("http", "ws") + "/stream", origin=host, **options) as line:
+    options: dict[str, Any] = {"additional_headers": headers, "origin": host, "proxy": None}
+    async with connect(host.replace("http", "ws") + "/stream", **options) as line:
         await line.send(json.dumps({"t": "display", "mode": mode, "map": "turbo"}))
         turning = asyncio.create_task(_turn(line))
         counted, began = 0, time.monotonic()

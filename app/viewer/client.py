@@ -89,6 +89,8 @@ class Client:
         notes: Notes that wait to be sent, before those.
         told: Errors that it was told.
         stale: Whether the state may have changed since it was told.
+        collecting: Whether the state is being collected for it.
+        collected: Whether the state is collected, and it is to be told.
         said: The last message of each kind; of the state without its notes and curves.
         noted: The number of the last note of the state that it was sent.
         history: The curves that it was sent.
@@ -115,6 +117,8 @@ class Client:
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES))
     told: set[str] = field(default_factory=set)
     stale: bool = True
+    collecting: bool = False
+    collected: bool = False
     said: dict[str, str] = field(default_factory=dict)
     noted: int = 0
     history: dict[str, list[float]] | None = None

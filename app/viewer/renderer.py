@@ -239,9 +239,9 @@ class Renderer:
         """Has photos read that are wanted; those of guests when guests may; under the lock."""
         free = self._turns.free_at([client.schedule for client in self.clients], now) <= now
         for client in self.clients:
-            waits = client.photo is not None and not client.photo_pending
-            if waits and not self._closed and (free or not client.schedule.guest):
-                self._photos.submit(self._fetch, client, client.photo)
+            number, may = client.photo, free or not client.schedule.guest
+            if number is not None and may and not client.photo_pending and not self._closed:
+                self._photos.submit(self._fetch, client, number)
                 client.photo, client.photo_pending = None, True
 
     def _wants(self, now: float) -> float:

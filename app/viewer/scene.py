@@ -108,8 +108,7 @@ def first_view_of(
         target = position + forward * distance
         fov = 2 * math.atan2(first.height / 2, first.focal[1])
     else:
-        empty = scene is None or not len(scene)
-        target, radius = (torch.zeros(3).double(), 1.0) if empty else middle_of(scene)
+        target, radius = middle_of(scene) if scene else (torch.zeros(3).double(), 1.0)
         up = PLY_UP if up is None else up
         position = target + BEFORE * radius
         fov = FOV

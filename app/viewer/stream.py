@@ -265,9 +265,11 @@ class Streams:
             client.wake.clear()
             now = self._clock()
             messages = self._ready(client)
-            if client.stale and now >= told + NEWS_SECONDS:
-                client.stale, told = False, now
-                await self._run(self._collector, self._collect)
+            if client.stale and not client.collecting and now >= told + NEWS_SECONDS:
+                client.stale, client.collecting, told = False, True, now
+                self._collector.submit(self._collect_for, client)
+            if client.collected:
+                client.collected = False
                 messages += self._changes_for(client)
             if now >= counted + 1:
                 counted = now
@@ -303,8 +305,17 @@ class Streams:
                 client.cursor_ready = None
         return messages
 
+    def _collect_for(self, client: Client) -> None:
+        """Has a client told of the state, once it is collected; in the thread for that."""
+        try:
+            self._collect()
+        except Exception as error:
+            self._renderer.note(client, "error", sentence_of(error))
+        client.collecting, client.collected = False, True
+        client.wake_up()
+
     def _collect(self) -> None:
-        """Collects the state for all clients, in its thread, unless it is known already."""
+        """Collects the state for all clients, unless it is known already."""
         with self._renderer.lock:
             changes = self._changes
         if changes == self._collected:
@@ -316,6 +327,8 @@ class Streams:
 
     def _changes_for(self, client: Client) -> Iterator[str]:
         """The parts of the state that have changed since the client was told."""
+        if not self._collected:
+            return
         state, controls, cameras = self._news
         yield from self._state(client, state)
         yield from client.changed("controls", controls)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from lumigraph.app.viewer import renderer as rendering
 from lumigraph.app.viewer.client import Client, IncomingFile, StreamCallbacks
 from lumigraph.app.viewer.controls import KEYS
 from lumigraph.app.viewer.gate import Role
+from lumigraph.app.viewer.limits import StreamSocket
 from lumigraph.app.viewer.picture import NOTHING_KNOWN, Picture, SceneUncertainty, picture
 from lumigraph.app.viewer.pixel import UNKNOWN, PixelMoments, read_pixel
 from lumigraph.app.viewer.protocol import ClientCamera, DisplayOptions
@@ -342,7 +343,7 @@ class Visit:
     def open(self, page: Page) -> Page:
         """Has the page served."""
         page.streams = self.streams
-        self.served.append(asyncio.create_task(self.streams.handle(page)))
+        self.served.append(asyncio.create_task(self.streams.handle(cast(StreamSocket, page))))
         return page
 
     async def gone(self) -> None:
@@ -842,11 +843,11 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         camera: Camera,
         display: DisplayOptions,
         stop: Tensor | None,
-        confidence: Tensor | None,
+        uncertainty: SceneUncertainty,
     ) -> Picture:
         if hooks["before"] is not None:
             hooks["before"](stop)
-        return picture(scene, camera, display, stop, confidence)
+        return picture(scene, camera, display, stop, uncertainty)
 
     monkeypatch.setattr(rendering, "picture", hooked)
     return hooks
@@ -1318,6 +1319,72 @@ def test_a_picture_uses_as_many_threads_as_it_is_told(drawing):
     visit(scenario, threads=lambda: allowed[0])
 
 
+@pytest.mark.parametrize("call", ["do", "upload", "state", "controls", "frusta", "photo"])
+def test_a_call_that_takes_long_stops_neither_the_loop_nor_a_picture(call: str):
+    """Each call waits here until a second client has its picture and the loop has gone on."""
+    asked, may_end = threading.Event(), threading.Event()
+    viewer = FakeViewer(photos={7: torch.zeros(4, 6, 3, dtype=torch.uint8)})
+    genuine = getattr(viewer, call)
+
+    def slow(*arguments: Any) -> Any:
+        asked.set()
+        assert may_end.wait(PATIENCE)
+        return genuine(*arguments)
+
+    setattr(viewer, call, slow)
+
+    async def scenario(there: Visit) -> None:
+        busy, other = there.open(Page()), there.open(Page("view"))
+        messages = {
+            "do": {"t": "control", "id": "start", "value": True},
+            "upload": {"t": "upload", "name": "a.ply", "size": 3},
+            "photo": {"t": "photo", "camera": 7},
+        }
+        if call in messages:
+            busy.say(**messages[call])
+        assert await asyncio.to_thread(asked.wait, PATIENCE)
+        beats = 0
+        for page in (other, busy) if call != "upload" else (other,):
+            waiting = asyncio.create_task(page.final(page.look(0.1)))
+            while not waiting.done():
+                beats += 1
+                await asyncio.sleep(0)
+            await waiting
+        assert beats > 0
+        may_end.set()
+        await other.until(lambda: "controls" in {text["t"] for text in other.texts})
+
+    visit(scenario, viewer)
+
+
+def test_of_the_values_of_a_control_that_wait_the_newest_is_set():
+    asked, may_end = threading.Event(), threading.Event()
+    viewer = FakeViewer()
+
+    def slow(id: str, value: Any) -> None:
+        asked.set()
+        assert may_end.wait(PATIENCE)
+        viewer.done.append((id, value))
+
+    viewer.do = slow  # type: ignore[method-assign]
+
+    async def scenario(there: Visit) -> None:
+        page = there.open(Page())
+        page.say(t="control", id="first", value=0)
+        assert await asyncio.to_thread(asked.wait, PATIENCE)
+        for value in range(5):
+            page.say(t="control", id="steps", value=value)
+            page.say(t="control", id="start", value=True)
+        await page.final(page.look())
+        may_end.set()
+        while len(viewer.done) < 7:
+            await asyncio.sleep(0.001)
+
+    visit(scenario, viewer)
+    presses = [("start", True)] * 5
+    assert viewer.done == [("first", 0), ("steps", 4), *presses]
+
+
 # A real connection ------------------------------------------------------------------------------
 
 
@@ -1345,7 +1412,7 @@ class Wire:
 def test_pictures_come_through_a_websocket():
     async def scenario(there: Visit) -> None:
         async def serve_one(connection: ServerConnection) -> None:
-            await there.streams.handle(Wire(connection))
+            await there.streams.handle(cast(StreamSocket, Wire(connection)))
 
         async with serve(serve_one, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
