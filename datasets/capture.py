@@ -1,4 +1,4 @@
-"""What was photographed: frames with cameras, and the points that are known of the scene."""
+"""Photos with cameras, and the known points of the scene they show."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ class Frame:
     """One photo, without lens distortion, and the camera that took it.
 
     Attributes:
-        name: Unique in its capture: the path of the image relative to the capture's image folder.
-        camera: In the capture's own frame and scale, for the image at its true size.
-        image: The photo, decoded on demand and cached. () -> uint8 [height, width, 3]
-        mask: What to keep of it, if there is a mask. () -> bool [height, width]
-        path: Of the file that the photo comes from, if it comes from one.
+        name: The path of the image relative to the capture's image folder, unique in its capture.
+        camera: The camera in the capture's own frame and scale, for the image at its full size.
+        image: Returns the photo, which is decoded when needed and cached. uint8 [height, width, 3]
+        mask: Returns the pixels to use, or is None if all are used. bool [height, width]
+        path: The file that the photo comes from, or None if there is no file.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Capture:
     """Photos with known cameras.
 
     Attributes:
-        name: Of the folder it came from.
-        train: Frames to learn from, sorted by name.
-        test: Frames held out, sorted by name; disjoint from `train`.
+        name: The name of the capture's folder, without characters that cannot be shown.
+        train: Training views, sorted by name.
+        test: Test views, sorted by name; none of them is a training view.
         points: Known points of the scene in the capture's frame; may be empty. float64 [points, 3]
-        colors: Their colours. uint8 [points, 3]
-        up: Direction away from the ground, if the format tells it. float64 [3]
-        similarity: From the capture's frame to one in which the scene is of size one about zero.
-        notes: What loading found that the user should know, one sentence each.
-        background: What lies behind the scene, a colour in [0, 1]: white where photos with
-            transparency were laid over white.
-        calibration: Frames set aside from those to learn from, sorted by name, to calibrate
-            intervals on: neither learned from nor reported on.
+        colors: The colours of the points. uint8 [points, 3]
+        up: Direction away from the ground, or None if the format does not tell. float64 [3]
+        similarity: From the capture's frame to one with the scene's centre at zero and size one.
+        notes: Sentences that tell the user what loading found.
+        background: The colour behind the scene, in [0, 1]: white if photos with transparency
+            were laid over white.
+        calibration: Views to calibrate intervals on, sorted by name; neither training nor test
+            views.
     """
 
     name: str
@@ -60,5 +60,5 @@ class Capture:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """All of them, those to learn from first."""
+        """All views: training views, then test views, then calibration views."""
         return (*self.train, *self.test, *self.calibration)

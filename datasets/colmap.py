@@ -1,4 +1,4 @@
-"""Captures that COLMAP wrote."""
+"""Reads captures with a COLMAP model."""
 
 import os
 from pathlib import Path
@@ -22,11 +22,11 @@ from lumigraph.datasets.listing import (
 )
 
 LINK_LIMIT = 4096
-"""Bytes: the longest path that a link can hold on Linux."""
+"""Bytes of the longest path that a link can hold on Linux."""
 
 
 def colmap_models(folder: Path) -> list[Path]:
-    """The folders of all COLMAP models of a capture, in the place where the first was found."""
+    """The folders of all COLMAP models of a capture, from the first place that has any."""
     for sparse in (folder / "sparse", folder / "colmap" / "sparse"):
         if not sparse.is_dir():
             continue
@@ -39,26 +39,25 @@ def colmap_models(folder: Path) -> list[Path]:
 
 
 def read_colmap(folder: Path, models: list[Path]) -> Listing:
-    """The largest of the models, with the photos of `images/`.
+    """The listing of the largest model, with the photos in `images/`.
 
-    Folders of photos made smaller (`images_2`, `images_4`, ...) are not looked at: their photos
-    were rounded in ways that differ between tools and often compressed a second time, so smaller
-    ones are made from `images/` here.
+    Folders of smaller photos (`images_2`, `images_4`, ...) are not used: tools round their sizes in
+    different ways and often compress them a second time, so `downscale` starts from `images/`.
 
-    Photos and masks lie in the capture's folder, or in the one that `images` is a link to, whose
-    photos its owner chose; any other link that leads out is refused.
+    Photos and masks must be in the capture's folder, or in the folder that `images` links to, since
+    the capture's owner chose that one; any other link that leads out is refused.
 
     Raises:
-        FileNotFoundError: There is no `images/`.
-        ValueError: A file is damaged, lies elsewhere, or what it says cannot be.
+        FileNotFoundError: The folder `images/` does not exist.
+        ValueError: A file is damaged, is in another place, or contradicts itself.
     """
     counts = [check_model(model) for model in models]
     model = models[counts.index(max(counts))]
     notes = []
     if len(models) > 1:
         notes.append(
-            f"COLMAP made {len(models)} separate models: {model.relative_to(folder)} with "
-            f"{max(counts)} images is used, the largest of {', '.join(map(str, counts))}"
+            f"COLMAP made {len(models)} separate models of {', '.join(map(str, counts))} images: "
+            f"the largest, {model.relative_to(folder)}, is used"
         )
     photos = _image_folder(folder, notes)
     roots = (*roots_of(folder), Path(os.path.realpath(photos)))
@@ -84,7 +83,7 @@ def read_colmap(folder: Path, models: list[Path]) -> Listing:
 
 
 def _read(model: Path) -> Any:
-    """The model, as pycolmap holds it."""
+    """The model as an object of pycolmap."""
     try:
         return colmap().Reconstruction(str(model))
     except (ValueError, IndexError, RuntimeError, KeyError, OverflowError) as error:
@@ -95,7 +94,7 @@ def _read(model: Path) -> Any:
 
 
 def _name(image: Any) -> str:
-    """The name of an image; bytes that are not UTF-8 become what Python calls them in paths."""
+    """The name of an image, decoded as Python decodes paths if it is not UTF-8."""
     try:
         return image.name
     except UnicodeDecodeError as error:
@@ -103,10 +102,11 @@ def _name(image: Any) -> str:
 
 
 def _image_folder(folder: Path, notes: list[str]) -> Path:
-    """The folder of the photos; where git could not make a link, its text is followed like one.
+    """The folder of the photos: `images`, or the folder that its text names.
 
-    A text comes with the files, and a link is made by whoever keeps them here. So a text leads no
-    farther than the folder that the capture lies in, and a link wherever it was made to.
+    Where git cannot make a link, it writes a file with the link's target as text. The text comes
+    with the files, while a link is made by the person who keeps them here. So the text may only
+    lead to places inside the folder that contains the capture, and a link may lead anywhere.
     """
     photos = folder / "images"
     if photos.is_dir():
@@ -117,19 +117,19 @@ def _image_folder(folder: Path, notes: list[str]) -> Path:
         one_path = text and text.isprintable() and not os.path.isabs(text)
         if not one_path or not Path(os.path.realpath(target)).is_relative_to(around):
             raise ValueError(
-                f"{photos} is a file, not a folder, and no text of a link to a folder in {around}: "
-                "copy the photos to a folder of that name, or make it a link to theirs"
+                f"{photos} is a file, and its text names no folder inside {around}: make it the "
+                "folder of the photos, or a link to that folder"
             )
-        if os.path.isdir(target):  # A text may be too long to be a path at all.
-            notes.append(f"{photos} is the text of a link: the photos are those of {target}")
+        if os.path.isdir(target):  # Unlike Path's, it returns False if the text is too long.
+            notes.append(f"{photos} is the text of a link: the photos in {target} are used")
             return target
     raise FileNotFoundError(
-        f"{photos} is not there, and a COLMAP capture has its photos in it: copy them to it"
+        f"{photos} is not there: copy the photos of the COLMAP model into this folder"
     )
 
 
 def _mask(folder: Path, name: str) -> Path | None:
-    """The mask of a photo, as COLMAP names it or with its suffix replaced."""
+    """The mask of a photo, named NAME.SUFFIX.png as in COLMAP, or NAME.png; None without one."""
     candidates = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
     return next((path for path in candidates if path.is_file()), None)
 
@@ -141,7 +141,7 @@ def _lens(camera: Any, model: Path) -> Lens:
 
 
 def _points(reconstruction: Any) -> tuple[Tensor, Tensor]:
-    """Points that are somewhere, and their colours."""
+    """The points of the model and their colours."""
     found = [reconstruction.points3D[key] for key in sorted(reconstruction.points3D)]
     if not found:
         return no_points()

@@ -1,8 +1,8 @@
-"""COLMAP's model files, checked before pycolmap sees them: it believes every count it reads.
+"""Checks COLMAP's model files before pycolmap reads them.
 
-A cut file makes pycolmap 4.2 return random intrinsics, or take memory until it is killed.
-The layouts are those of https://colmap.github.io/format.html and, for rigs and frames, of the files
-that COLMAP 3.12 and later write.
+pycolmap 4.2 trusts every count in a file: if the file was cut, it returns random intrinsics, or
+takes memory until it is killed. The layouts are those of https://colmap.github.io/format.html and,
+for rigs and frames, of the files that COLMAP 3.12 and later write.
 """
 
 import mmap
@@ -16,10 +16,10 @@ from lumigraph.datasets.lens import colmap
 NEEDED = ("cameras", "images", "points3D")
 
 LINE_LIMIT = 1 << 26
-"""Bytes of a line of a text file: those of an image with a million features."""
+"""Longest line of a text file in bytes: an image with a million features."""
 
 Skip = Callable[[mmap.mmap, int], int]
-"""From where an entry begins to where it ends; struct.error if the file ends within it."""
+"""From the offset of an entry to its end; struct.error if the file ends before that."""
 
 
 def is_model(folder: Path) -> bool:
@@ -28,12 +28,13 @@ def is_model(folder: Path) -> bool:
 
 
 def check_model(folder: Path) -> int:
-    """How many images the model registers, after its binary files were walked to their ends.
+    """Walks through the files of a model, and returns the number of its images.
 
     Raises:
-        ValueError: A file ends before all that it promises, or goes on after it.
+        ValueError: A binary file is shorter or longer than its counts say, or a text file has a
+            line that is too long.
     """
-    if _complete(folder, ".bin"):  # What pycolmap reads too where both kinds are there.
+    if _complete(folder, ".bin"):  # pycolmap reads these, too, if both kinds are there.
         counts = {
             name: _check(folder / f"{name}.bin", skip)
             for name, skip in ENTRIES.items()
@@ -44,7 +45,7 @@ def check_model(folder: Path) -> int:
 
 
 def _count_lines(path: Path) -> int:
-    """Lines of a text file that are no comments."""
+    """The number of lines of a text file that are not comments."""
     with open(path, "rb") as file:
         return sum(not line.startswith(b"#") for line in lines(file, path, LINE_LIMIT))
 
@@ -54,7 +55,7 @@ def _complete(folder: Path, suffix: str) -> bool:
 
 
 def _check(path: Path, skip: Skip) -> int:
-    """How many entries the file has, all of them complete."""
+    """The number of entries of a binary file, all of which are complete."""
     size = path.stat().st_size
     if size < 8:
         raise ValueError(f"{path} has {size} bytes, expected at least 8: copy it again")
@@ -73,15 +74,17 @@ def _check(path: Path, skip: Skip) -> int:
             raise ValueError(f"{path} {error}") from None
     if end > size:
         raise ValueError(
-            f"{path} was cut: it has {size} bytes, too few for its {count} entries; copy it again"
+            f"{path} was cut: it has {size} bytes, too few for its {count} entries: copy it again"
         )
     if end < size:
-        raise ValueError(f"{path} has {size} bytes, expected {end} for its {count} entries")
+        raise ValueError(
+            f"{path} has {size} bytes, expected {end} for its {count} entries: copy it again"
+        )
     return count
 
 
 def _camera(data: mmap.mmap, start: int) -> int:
-    """Id, model, width, height, then as many parameters as the model has."""
+    """Id, model, width, height, then the parameters of the model."""
     model = struct.unpack_from("<iiQQ", data, start)[1]
     known = {int(value): value for value in colmap().CameraModelId.__members__.values()}
     if model < 0 or model not in known:
@@ -94,7 +97,7 @@ def _camera(data: mmap.mmap, start: int) -> int:
 
 
 def _image(data: mmap.mmap, start: int) -> int:
-    """Id, rotation, translation, camera, the name to its zero, then 24 bytes for each feature."""
+    """Id, rotation, translation, camera, name with a zero byte, then 24 bytes for each feature."""
     name = data.find(b"\0", start + 64)
     if name < 0:
         raise struct.error
@@ -107,7 +110,7 @@ def _point(data: mmap.mmap, start: int) -> int:
 
 
 def _rig(data: mmap.mmap, start: int) -> int:
-    """Id and count of sensors: the first has type and id, the others maybe a pose too."""
+    """Id, count of sensors; type and id of the first; type, id and perhaps a pose of the others."""
     _, sensors = struct.unpack_from("<II", data, start)
     start += 8 + 8 * min(sensors, 1)
     for _ in range(sensors - 1):

@@ -1,4 +1,4 @@
-"""The built-in scene as a capture on disk, with exact depth, normals and mesh."""
+"""The built-in scene as a capture on disk, and its exact depth and normals."""
 
 import math
 import os
@@ -26,27 +26,27 @@ from lumigraph.render.rotations import quaternions_from_matrices
 DemoSize = Literal["tiny", "small", "full"]
 
 Progress = Callable[[int, int], None]
-"""Called with how many pictures are done, and of how many."""
+"""Is called with the number of finished pictures and the number of all pictures."""
 
 VERSION = 3
-"""Part of the cached scene's name: raise it whenever the pictures change."""
+"""Part of the name of the cached capture: raise it whenever the pictures change."""
 
 FOCAL = 460 / 480
-"""Focal length over the picture's width: a field of view of 55 degrees."""
+"""Focal length as a multiple of the picture's width: a field of view of 55 degrees."""
 
 ORBITS = ((5.20, 1.35, 1.12, 0.40), (4.80, 2.50, 0.90, 0.35), (4.20, 3.70, 0.70, 0.25))
-"""Radius and height of each ring of cameras, the height they look at, the share of all views."""
+"""For each ring of cameras: radius, height, height of the target, and share of all views."""
 
 WANDER = 0.12
-"""Held-out cameras leave the rings by up to this, in metres, so that they are truly between."""
+"""Largest distance of test cameras from the rings, in metres, so that no training view is near."""
 
 POINT_NOISE = 0.3
-"""Standard deviation of the known points, in pixels, as structure from motion would give."""
+"""Standard deviation of the known points in pixels, similar to structure from motion."""
 
 
 @dataclass(frozen=True)
 class _Extent:
-    """How much of the scene is photographed."""
+    """The number and size of the pictures, and the number of known points."""
 
     train: int
     test: int
@@ -63,11 +63,11 @@ SIZES: dict[DemoSize, _Extent] = {
 
 
 def demo_cameras(size: DemoSize = "full", *, seed: int = 0) -> tuple[list[Camera], list[Camera]]:
-    """The cameras of the training and of the held-out pictures, around the pavilion.
+    """The cameras of the training and of the test pictures, around the pavilion.
 
     Args:
-        size: How many, and of which size.
-        seed: Of where the held-out cameras wander.
+        size: The number and size of the pictures.
+        seed: The seed for the places of the test cameras.
     """
     extent, random = SIZES[size], np.random.default_rng(seed)
     return (
@@ -79,19 +79,19 @@ def demo_cameras(size: DemoSize = "full", *, seed: int = 0) -> tuple[list[Camera
 def make_demo(
     folder: Path, size: DemoSize = "full", *, seed: int = 0, progress: Progress | None = None
 ) -> Path:
-    """Photograph the built-in scene into `folder`: images, a COLMAP text model, test_list.txt.
+    """Writes the built-in scene as a capture: images, a COLMAP text model, test_list.txt.
 
     Args:
-        folder: Must not exist yet; it appears only when it is complete.
-        size: How many pictures, and of which size.
-        seed: Of the held-out cameras and of the known points.
-        progress: Called after each picture.
+        folder: The folder to make, which must not exist; it appears only when it is complete.
+        size: The number and size of the pictures.
+        seed: The seed for the test cameras and the known points.
+        progress: Is called after each picture.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: There is something at `folder` already.
+        FileExistsError: The folder exists already.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists: name a new folder for the built-in scene")
@@ -109,13 +109,13 @@ def make_demo(
 def demo_folder(
     size: DemoSize = "full", *, seed: int = 0, progress: Progress | None = None
 ) -> Path:
-    """The folder of the cached built-in scene, which is made first if it is not there."""
+    """The folder of the built-in scene in the cache, which is made if it does not exist."""
     folder = cache_folder() / "demo" / f"{size}-{seed}-v{VERSION}"
     if not folder.is_dir():
         try:
             make_demo(folder, size, seed=seed, progress=progress)
         except OSError:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # Otherwise another process has made it.
                 raise
     return folder
 
@@ -129,7 +129,7 @@ def load_demo(
 
 
 def demo_surfaces(camera: Camera) -> Surfaces:
-    """The exact depth and normals that a camera sees of the built-in scene, at pixel centres."""
+    """Exact depth and normals of the built-in scene at a camera's pixel centres."""
     return trace_surfaces(demo_scene(), camera.view)
 
 
@@ -141,7 +141,7 @@ def demo_depth(camera: Camera) -> Tensor:
 def _rings(
     extent: _Extent, views: int, *, shift: float, wander: float, random: np.random.Generator
 ) -> Iterator[Camera]:
-    """Cameras spread over the orbits, looking inwards."""
+    """Cameras on the rings, looking inwards."""
     left = views
     for ring, (radius, height, aim, share) in enumerate(ORBITS):
         count = left if ring == len(ORBITS) - 1 else round(views * share)
@@ -163,7 +163,7 @@ def _camera(
 
 
 def _photograph(folder: Path, size: DemoSize, seed: int, progress: Progress | None) -> None:
-    """Fills an empty folder with the capture."""
+    """Writes the capture into an empty folder."""
     extent = SIZES[size]
     train, test = demo_cameras(size, seed=seed)
     names = [f"train_{i:03}.png" for i in range(len(train))]
@@ -192,17 +192,17 @@ def _photograph(folder: Path, size: DemoSize, seed: int, progress: Progress | No
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Whole numbers, as equal as can be, that add up to `total`."""
+    """Whole numbers that add up to `total` and differ by at most one."""
     return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
 
 
 def _points_of(
     camera: Camera, image: Tensor, count: int, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Points on what a picture shows, mostly where it has texture, and their colours.
+    """Points on the surfaces in a picture, most of them where it has texture, and their colours.
 
     Returns:
-        float64 [count, 3] and uint8 [count, 3]
+        Points, float64 [count, 3], and colours, uint8 [count, 3].
     """
     if count == 0:
         return torch.empty(0, 3, dtype=torch.float64), torch.empty(0, 3, dtype=torch.uint8)
@@ -223,7 +223,7 @@ def _points_of(
 def _write_model(
     folder: Path, cameras: list[Camera], names: list[str], points: Tensor, colors: Tensor
 ) -> None:
-    """A COLMAP model in text, without tracks."""
+    """Writes a COLMAP model as text, without tracks."""
     folder.mkdir(parents=True)
     one = cameras[0]
     intrinsics = f"{one.focal[0]} {one.focal[1]} {one.center[0]} {one.center[1]}"
@@ -242,7 +242,7 @@ def _write_model(
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    """Writes lines of text that are on the disk when this returns."""
+    """Writes lines of text, and returns when they are on the disk."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
         file.flush()

@@ -9,19 +9,19 @@ from lumigraph.datasets.demo_scene import demo_scene
 from lumigraph.kernels.tracer.trace import KINDS
 
 TOLERANCE = 1e-3
-"""How far a triangle may lie from the round surface it stands for, in metres."""
+"""Largest distance of a triangle from the round surface that it approximates, in metres."""
 
 Mesh = tuple[Tensor, Tensor]
 
 
 def demo_mesh(tolerance: float = TOLERANCE) -> Mesh:
-    """Triangles of everything in the built-in scene, in its frame, facing outwards.
+    """Triangles of all surfaces of the built-in scene, in its frame, facing outwards.
 
-    Every vertex lies on its surface; between vertices a round surface is missed by at most the
-    tolerance. Surfaces that touch or go through each other are not joined.
+    Every vertex is on its surface; between vertices, triangles differ from round surfaces by at
+    most the tolerance. Surfaces that touch or intersect are not joined.
 
     Args:
-        tolerance: In metres.
+        tolerance: The largest difference in metres.
 
     Returns:
         vertices: float64 [vertices, 3]
@@ -37,7 +37,7 @@ def demo_mesh(tolerance: float = TOLERANCE) -> Mesh:
 
 
 def _mesh_of(row: list[float], tolerance: float) -> Mesh:
-    """The triangles of one row of the table of shapes."""
+    """The triangles of one shape, a row of the table of shapes."""
     kind, _, x, y, z, a, b, c, radius, top, cosine, sine = row
     center = torch.tensor([x, y, z], dtype=torch.float64)
     match KINDS[int(kind)]:
@@ -63,12 +63,17 @@ def _mesh_of(row: list[float], tolerance: float) -> Mesh:
 
 
 def _segments(radius: float, tolerance: float) -> int:
-    """Into how many chords a circle is cut so that none is further from it than the tolerance."""
+    """The number of chords for a circle, so that each is within the tolerance of its arc."""
     return max(8, math.ceil(math.pi / math.acos(max(1 - tolerance / radius, 0.0))))
 
 
 def _lathe(profile: list[tuple[float, float]], segments: int) -> Mesh:
-    """What (radius, height) pairs, listed upwards on the outside, sweep out around the z axis."""
+    """The surface that a profile sweeps around the z axis.
+
+    Args:
+        profile: Pairs of radius and height, in upward order along the outside.
+        segments: The number of chords around the axis.
+    """
     angles = torch.arange(segments, dtype=torch.float64) * (math.tau / segments)
     circle = torch.stack([angles.cos(), angles.sin(), torch.zeros_like(angles)], dim=1)
     rings = [
@@ -104,10 +109,10 @@ def _box(half: tuple[float, float, float]) -> Mesh:
 
 
 def _frame_along(axis: tuple[float, float, float]) -> Tensor:
-    """Rows that turn points so that their z axis becomes `axis`. [3, 3]"""
+    """Rows of a rotation that turns the z axis to `axis`. [3, 3]"""
     z = torch.tensor(axis, dtype=torch.float64)
     z = z / z.norm()
-    # Across the axis' smallest component nothing is near parallel.
+    # A unit vector along the axis' smallest component is never parallel to the axis.
     helper = torch.zeros(3, dtype=torch.float64)
     helper[z.abs().argmin()] = 1
     x = torch.linalg.cross(helper, z)

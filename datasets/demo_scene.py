@@ -1,6 +1,6 @@
-"""What stands in the built-in scene: a walled garden with a pavilion, as plain data.
+"""The built-in scene as plain data: a walled garden with a pavilion.
 
-Everything that can be tuned stands here: shapes, paints, light. Units are metres, z is up.
+This file holds all that can be tuned: shapes, paints, light. Units are metres, and z is up.
 """
 
 import math
@@ -14,10 +14,10 @@ Row = tuple[float, ...]
 Point = tuple[float, float, float]
 
 CLOUDS = ((0.08, 0.30, 1.0), (0.33, 0.42, 0.8), (0.55, 0.26, 1.1), (0.83, 0.38, 0.9))
-"""Where they stand: angle in turns, sine of the elevation, size."""
+"""For each cloud: angle in turns, sine of the elevation, size."""
 
 LATTICE_RADIUS = 0.007
-"""Half the thickness of the lattice's rods: 1.4 pixels wide from 4.6 m at 460 pixels of focus."""
+"""Radius of the lattice's rods, which are 1.4 pixels wide at 4.6 m and a focal length of 460."""
 
 SUN = (-0.55, -0.62, 0.56)
 """Direction towards the sun: low enough for long shadows, high enough to light the ground."""
@@ -41,7 +41,7 @@ def paint(
     rows: tuple[float, float] = (-1e9, 1e9),
     twist: float = 0.0,
 ) -> Row:
-    """A row of the table of materials; colours as they are displayed, in hexadecimal."""
+    """A row of the table of materials; colours are display colours in hexadecimal."""
     motif = third if isinstance(third, tuple) else _light(third)
     measures = (size, aspect, count, dot, jitter, variation, rare, shine)
     colors = (*_light(base), *_light(first), *_light(second), *motif)
@@ -49,7 +49,7 @@ def paint(
 
 
 def _light(color: str) -> Point:
-    """The light that is displayed as this colour."""
+    """The linear light of a display colour."""
     r, g, b = (int(color[i : i + 2], 16) / 255 for i in (0, 2, 4))
     return r * r, g * g, b * b
 
@@ -154,7 +154,7 @@ PAINTS: dict[str, Row] = {
     "cushion": paint("checker", first="cc6a5a", second="ecdcc4", size=0.17, count=1),
     "parasol": paint("gores", first="d8483a", second="f6ecd8", count=8),
 }
-"""Everything that a shape can be painted with."""
+"""All materials of shapes."""
 
 NAMES = tuple(PAINTS)
 
@@ -174,22 +174,22 @@ def _shape(
 
 
 def ellipsoid(material: str, center: Point, radii: Point) -> Row:
-    """A ball, or one stretched along the axes."""
+    """An ellipsoid with these radii along the axes."""
     return _shape("ellipsoid", material, center, radii)
 
 
 def ball(material: str, center: Point, radius: float) -> Row:
-    """A ball."""
+    """A ball of this radius."""
     return ellipsoid(material, center, (radius, radius, radius))
 
 
 def box(material: str, center: Point, half: Point, turn: float = 0.0) -> Row:
-    """A box of these half sides, turned about the vertical by `turn` radians."""
+    """A box with these half sides, turned around the vertical by `turn` radians."""
     return _shape("box", material, center, half, turn=turn)
 
 
 def frustum(material: str, base: Point, height: float, radius: float, top: float) -> Row:
-    """A solid upright cone cut off at both ends; a cylinder if the radii are equal."""
+    """A solid upright cone, cut off at both ends; a cylinder if the radii are equal."""
     return _shape("frustum", material, base, (0, 0, height), radius=radius, top=top)
 
 
@@ -199,7 +199,7 @@ def shell(material: str, base: Point, height: float, radius: float, top: float) 
 
 
 def rod(material: str, start: Point, end: Point, radius: float) -> Row:
-    """A thin bar; its ends are open, so hide them in other shapes."""
+    """A thin bar; its ends are open and must be inside other shapes."""
     length = math.dist(start, end)
     x, y, z = ((b - a) / length for a, b in zip(start, end, strict=True))
     return _shape("rod", material, start, (x, y, z), radius=radius, top=length)
@@ -283,7 +283,7 @@ def _furniture() -> list[Row]:
 
 
 def _beside(point: Point, turn: float, distance: float) -> Point:
-    """The point moved sideways of a direction."""
+    """The point, moved at a right angle to a direction."""
     return point[0] - math.sin(turn) * distance, point[1] + math.cos(turn) * distance, point[2]
 
 
@@ -309,7 +309,7 @@ def _shapes() -> list[Row]:
 
 
 def _puffs() -> list[Row]:
-    """Soft clouds: direction, half width, half height (both of a unit sphere), weight."""
+    """Rows of soft clouds: direction, half width and half height on a unit sphere, weight."""
     rows = []
     for turn, rise, scale in CLOUDS:
         for k, (aside, up, wide) in enumerate(
@@ -323,7 +323,7 @@ def _puffs() -> list[Row]:
 
 @cache
 def demo_scene() -> TracedScene:
-    """The built-in scene as the ray tracer takes it."""
+    """The built-in scene in the tables of the ray tracer."""
     norm = math.hypot(*SUN)
     light = [c / norm for c in SUN]
     light += [1.45, 1.22, 0.88]  # sunlight

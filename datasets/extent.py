@@ -1,4 +1,4 @@
-"""Where a capture's scene is, how large it is, and what its cameras see of it."""
+"""The centre and the size of a capture's scene, and random points that its cameras see."""
 
 import math
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ from lumigraph.datasets.capture import Capture
 from lumigraph.render import Camera, Similarity, focus_of
 
 POINTS_NEEDED = 50
-"""Fewer points than this say less of where the scene is than the cameras do."""
+"""With fewer known points than this, the cameras tell the scene's centre better."""
 
 NEAR, FAR = 0.3, 1.7
-"""Random points lie at these multiples of a camera's distance to the scene's centre: on both sides
-of what is looked at, not before the lens, and no farther behind it than the cameras go around."""
+"""Random points are at these multiples of a camera's distance to the scene's centre: in front of
+the centre and behind it, but not close to the lens, nor farther behind it than other cameras."""
 
 SEEN_BY = 0.2
-"""Share of the cameras that see a random point, so that it can be placed in depth."""
+"""Least share of the cameras that see a random point, so that a fit can find its depth."""
 
 
 def similarity_for(cameras: Sequence[Camera], points: Tensor) -> Similarity:
-    """The frame in which the scene is about zero and nine tenths of the cameras within one of it.
+    """The frame with the scene's centre at zero and nine tenths of the cameras at most 1 away.
 
-    The origin is the median of the points, else the point nearest to all optical axes. Unlike the
-    largest distance of a camera from their mean, which 3DGS takes (arXiv 2308.04079, "nerf
-    normalisation"), it does not follow a stray camera, nor shrink with the baseline of photos that
-    were taken side by side.
+    The centre is the median of the points, else the point nearest to all optical axes. 3DGS takes
+    the cameras' mean and their largest distance from it (arXiv 2308.04079, "nerf normalisation").
+    In contrast, this frame does not follow a stray camera, and does not shrink if all photos were
+    taken side by side.
 
     Args:
-        cameras: In the capture's frame.
+        cameras: The cameras in the capture's frame.
         points: Known points in the same frame; may be empty. [points, 3]
     """
     if not cameras:
@@ -37,24 +37,27 @@ def similarity_for(cameras: Sequence[Camera], points: Tensor) -> Similarity:
     positions, _ = _axes(cameras)
     origin = points.median(0).values if len(points) >= POINTS_NEEDED else focus_of(cameras)
     radius = float((positions - origin).norm(dim=1).quantile(0.9))
-    if radius <= 0 and len(points):  # A panorama whose one place is the median of its points.
+    if radius <= 0 and len(points):  # All cameras are at the median of the points.
         radius = float((points - origin).norm(dim=1).median())
     return Similarity(origin, 1 / radius if radius > 0 else 1.0)
 
 
 def random_points(capture: Capture, count: int, seed: int) -> Tensor:
-    """Random points in front of at least a fifth of the cameras, the same for the same seed.
+    """Random points that at least a fifth of the cameras see, the same for the same seed.
 
-    Each is drawn along a random pixel of a random camera, evenly in depth about the capture's
-    centre. Without points of its own a fit starts from these.
+    Each point is drawn along a random pixel of a random camera, with an even distribution of depths
+    around the capture's centre. A fit starts from these if the capture has no points.
 
     Args:
-        capture: With at least one frame to learn from.
-        count: How many.
-        seed: Of the generator.
+        capture: The capture, with at least one training view.
+        count: The number of points.
+        seed: The seed of the random generator.
 
     Returns:
-        In the capture's frame. float64 [count, 3]
+        The points in the capture's frame. float64 [count, 3]
+
+    Raises:
+        ValueError: The capture has no training view.
     """
     cameras = [frame.camera for frame in capture.train]
     if not cameras:
@@ -68,7 +71,7 @@ def random_points(capture: Capture, count: int, seed: int) -> Tensor:
         chosen = drawn[_views_of(cameras, drawn) >= needed]
         found = torch.cat([found, chosen])
         if len(chosen) < len(drawn) / 50:
-            needed = max(1, needed // 2)  # Cameras that share less are content with less.
+            needed = max(1, needed // 2)  # These cameras share less of the scene.
     return found[:count]
 
 
@@ -79,7 +82,7 @@ def _axes(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:
 
 
 def _distances(cameras: Sequence[Camera], similarity: Similarity) -> Tensor:
-    """How far before each camera the scene's centre lies; its size for those that look away."""
+    """Each camera's depth of the scene's centre, or the scene's size if it looks away. [cameras]"""
     positions, forward = _axes(cameras)
     depth = ((similarity.origin - positions) * forward).sum(1)
     size = 1 / similarity.scale
@@ -102,7 +105,7 @@ def _draw(
 
 
 def _views_of(cameras: Sequence[Camera], points: Tensor) -> Tensor:
-    """How many of the cameras see each point. [points]"""
+    """The number of cameras that see each point. [points]"""
     count = torch.zeros(len(points), dtype=torch.int64)
     for camera in cameras:
         pixels, depth = camera.project(points)

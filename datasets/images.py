@@ -127,7 +127,7 @@ def exif_turned(path: Path) -> bool:
 
 
 def decode_rgb(path: Path, turned: bool = False, data: bytes | None = None) -> np.ndarray:
-    """The photo's pixels, laid over white where they are transparent. uint8 [height, width, 3]
+    """The photo's pixels; transparency is laid over white. uint8 [height, width, 3]
 
     Args:
         path: The file.
@@ -154,10 +154,10 @@ def decode_mask(path: Path, turned: bool = False, data: bytes | None = None) -> 
 
 
 def shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Each square of `factor` x `factor` pixels as its mean; a remainder at the far edges is cut.
+    """The mean of each square of `factor` x `factor` pixels; a remainder at the far edges is cut.
 
-    Cutting keeps every pixel an exact mean of whole ones, so that the intrinsics scale by exactly
-    1 / factor; rounding the size up or down instead would shift the image by parts of a pixel.
+    Because of the cut, every new pixel is the mean of whole pixels, and the intrinsics scale by
+    exactly 1 / factor. Rounding the size up or down would shift the image by parts of a pixel.
     """
     from PIL import Image
 
@@ -168,25 +168,25 @@ def shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
 
 
 def averaged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The photo at a smaller size, each pixel the mean of the area it covers; its edges stay."""
+    """The whole photo at a smaller size; each new pixel is the mean of the area it covers."""
     from PIL import Image
 
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
 def stretched(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The mask at another size, each pixel that of the nearest before. [height, width]"""
+    """The mask at another size; each new pixel is the nearest old one. [height, width]"""
     from PIL import Image
 
     return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
 def saved_png(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What `save_png` wrote there; None if it is absent, damaged or of another shape."""
+    """The pixels that `save_png` wrote; None if the file is absent, damaged or of another shape."""
     mode = "RGB" if len(shape) == 3 else "L"
     try:
         with opened(path) as image:
-            # The size is looked at first: a damaged one may be too large for the memory.
+            # The size is checked before decoding: a damaged file may claim a very large one.
             fits = (image.height, image.width) == shape[:2] and image.mode == mode
             return np.array(image) if fits else None
     except (OSError, ValueError):
@@ -194,10 +194,10 @@ def saved_png(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write the pixels losslessly, whole or not at all; folders are made.
+    """Writes the pixels as a PNG, completely or not at all, and makes its folder.
 
     Raises:
-        OSError: The folder cannot be written to.
+        OSError: The file cannot be written.
     """
     import imageio.v3 as imageio
 
@@ -211,10 +211,12 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
 
 
 class ImageCache:
-    """Decoded images, the least recently used dropped first; any number of threads may ask.
+    """Keeps decoded images in memory up to a limit, and drops the least recently used first.
+
+    Any number of threads may use it.
 
     Attributes:
-        limit_bytes: Of all images held together; a single larger one is not held.
+        limit_bytes: Most bytes of all images together; a single larger image is not kept.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
@@ -225,21 +227,21 @@ class ImageCache:
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type["ImageCache"], tuple[int]]:
-        """Another process gets an empty cache of the same limit."""
+        """Makes pickling give another process an empty cache with the same limit."""
         return ImageCache, (self.limit_bytes,)
 
     @property
     def used_bytes(self) -> int:
-        """Of the images held now."""
+        """Bytes of the images that are kept now."""
         return self._bytes
 
     def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The image held under `key`, else the one that `make` returns; not to be written to."""
+        """The image kept under `key`, else that of `make`; callers must not change it."""
         with self._lock:
             if (image := self._find(key)) is not None:
                 return image
             making = self._making.setdefault(key, Lock())
-        with making:  # One thread makes an image, others that want the same one wait for it.
+        with making:  # One thread makes the image; others that need it wait.
             with self._lock:
                 if (image := self._find(key)) is not None:
                     return image
@@ -268,7 +270,7 @@ class ImageCache:
 
 
 def available_memory() -> int:
-    """Bytes that this process can take without pushing others out; half of all if not known."""
+    """Bytes of memory that are free for this process; half of all memory if this is not known."""
     with suppress(OSError, ValueError, KeyError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024
@@ -277,7 +279,7 @@ def available_memory() -> int:
 
 
 def _container_memory() -> int:
-    """What the container's limit (cgroup v2) leaves; a very large number without one."""
+    """Bytes that a container's limit (cgroup v2) leaves; a very large number without a limit."""
     with suppress(OSError, ValueError):
         limit = Path("/sys/fs/cgroup/memory.max").read_text()
         return int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text())

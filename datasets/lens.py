@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 LARGEST = 1e9
-"""Of all intrinsics: pixels and coefficients are far below, and their squares stay finite."""
+"""Largest intrinsic: real ones are far below, and squares of larger ones may not be finite."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Lens:
 
     Attributes:
         model: COLMAP's name of the camera model, such as "OPENCV".
-        width: Of the photo, in pixels.
-        height: Of the photo, in pixels.
-        params: In COLMAP's order for the model.
+        width: Width of the photo, in pixels.
+        height: Height of the photo, in pixels.
+        params: Focal lengths, centre and distortion, in COLMAP's order for the model.
     """
 
     model: str
@@ -29,24 +29,24 @@ class Lens:
 
 
 def colmap() -> ModuleType:
-    """pycolmap, loaded so that it leaves the system's zlib alone.
+    """The module pycolmap, imported after Pillow.
 
-    pycolmap 4.2 exports a zlib of its own and pulls in the system's libz, whose inner calls then
-    end in the wrong one: saving a PNG aborts the process. Pillow loads libz first, by itself.
+    pycolmap 4.2 exports a zlib of its own. If it is imported first, calls inside the system's zlib
+    end in that other one, and saving a PNG aborts the process. Pillow loads the system's zlib.
     """
     from PIL import Image
 
-    Image.core  # noqa: B018  # the extension module, which is what links libz
+    Image.core  # noqa: B018  # The extension module, which links the system's zlib.
     import pycolmap
 
     return pycolmap
 
 
 def checked_lens(lens: Lens, label: str) -> Lens:
-    """The same lens, if a photo can be taken with it.
+    """The same lens, after its model, its size and its numbers were checked.
 
     Raises:
-        ValueError: The model is unknown or no perspective, or a number cannot be; names `label`.
+        ValueError: The model is unknown or a panorama, or a number is impossible; names `label`.
     """
     models = colmap().CameraModelId.__members__
     if lens.model not in models or lens.model == "INVALID":
@@ -73,14 +73,14 @@ def checked_lens(lens: Lens, label: str) -> Lens:
 
 
 def is_pinhole(lens: Lens) -> bool:
-    """Whether straight lines are straight in its photos."""
+    """Whether the lens has no distortion."""
     camera = _camera(lens, lens.model)
     return camera.is_perspective_pinhole() and camera.is_undistorted()
 
 
 @lru_cache(maxsize=4096)
 def pinhole_of(lens: Lens) -> Lens:
-    """The PINHOLE lens whose photos show what `lens` sees, without blank borders."""
+    """The PINHOLE lens for the undistorted photos of `lens`, which have no blank borders."""
     if is_pinhole(lens):
         camera = _camera(lens, lens.model)
         focal = (camera.focal_length_x, camera.focal_length_y)
@@ -90,18 +90,18 @@ def pinhole_of(lens: Lens) -> Lens:
 
 
 def rescaled(lens: Lens, width: int, height: int) -> Lens:
-    """The same lens on photos of another size."""
+    """The same lens for photos of another size."""
     camera = _camera(lens, lens.model)
     camera.rescale(width, height)
     return _lens(camera)
 
 
 def undistort(pixels: np.ndarray, lens: Lens) -> np.ndarray:
-    """The photo as `pinhole_of(lens)` takes it, interpolated bilinearly.
+    """The photo without its distortion, as `pinhole_of(lens)` takes it; interpolation is bilinear.
 
     Args:
-        pixels: uint8 [height, width, 3] or [height, width]
-        lens: The one that took it.
+        pixels: The photo or mask. uint8 [height, width, 3] or [height, width]
+        lens: The lens that took the photo.
     """
     library = colmap()
     bitmap = library.Bitmap.from_array(np.ascontiguousarray(pixels))
@@ -111,7 +111,7 @@ def undistort(pixels: np.ndarray, lens: Lens) -> np.ndarray:
 
 
 def _options() -> Any:
-    # No pixel of the result may be one that the photo does not have: it would teach black borders.
+    # All pixels of the result must come from the photo: a fit would learn black borders.
     return colmap().UndistortCameraOptions(blank_pixels=0.0)
 
 

@@ -1,4 +1,4 @@
-"""What every format is read into: shots, as they were listed, and what is known of the scene."""
+"""The common form of all capture formats: listed photos with their cameras, and known points."""
 
 import os.path
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from lumigraph.datasets.lens import Lens
 Split = Literal["train", "test", "unused"]
 
 NAME_LIMIT = 4096
-"""Characters of a listed name: no system has longer paths."""
+"""Most characters of a listed name: no system has longer paths."""
 
 FAR = 1e12
-"""How far cameras and points may be from the origin, in the capture's units, so that squares of
-distances stay finite. Coordinates of a map's grid, in metres, are near 1e7."""
+"""Largest distance of cameras and points from the origin, in the capture's units, so that squares
+of distances stay finite. Coordinates in a map's grid, in metres, are near 1e7."""
 
 ROTATION_ERROR = 1e-2
-"""How far R^T R may be from one: files with three digits pass, matrices with a scale do not."""
+"""Largest error of R^T R: files that round to three digits pass, matrices with a scale do not."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo that is there, as its format lists it.
+    """One listed photo, with an existing file.
 
     Attributes:
         name: The path as listed, with forward slashes and its suffix.
-        path: Of the file.
-        lens: As listed, or for the file's true size where the format does not say.
-        world_to_camera: Rigid, OpenCV axes, float64. [4, 4]
-        mask: Of what to keep of it, white.
-        split: What the format says it is for, if it does.
+        path: The photo's file.
+        lens: The lens for the listed size, or for the file's size if the format lists none.
+        world_to_camera: The rigid pose, with OpenCV axes. float64 [4, 4]
+        mask: The mask's file, which is white where the photo is used; None without a mask.
+        split: The use that the format gives the photo, if it gives one.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Shot:
 
 @dataclass(frozen=True)
 class Listing:
-    """A capture as its files list it.
+    """The content of a capture's files.
 
     Attributes:
-        shots: Those whose photo is there.
-        absent: Listed names whose photo is not.
+        shots: The listed photos with an existing file.
+        absent: The names of the other listed photos.
         looked_in: The folder that the names are relative to.
-        points: float64 [points, 3]
-        colors: uint8 [points, 3]
-        up: Away from the ground, if the format tells it. float64 [3]
-        notes: What the reader found that the user should know.
+        points: Known points of the scene. float64 [points, 3]
+        colors: The colours of the points. uint8 [points, 3]
+        up: Direction away from the ground, or None if the format does not tell. float64 [3]
+        notes: Sentences that tell the user what was found.
     """
 
     shots: tuple[Shot, ...]
@@ -70,7 +70,7 @@ class Listing:
 
 
 def no_points() -> tuple[Tensor, Tensor]:
-    """Points and colours of a capture that has none."""
+    """The points and colours of a capture without points."""
     return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.uint8)
 
 
@@ -81,15 +81,15 @@ def sound_points(points: np.ndarray, colors: np.ndarray) -> tuple[Tensor, Tensor
         points: float64 [points, 3]
         colors: uint8 [points, 3]
     """
-    sound = (abs(points) <= FAR).all(1)  # False for what is not a number.
+    sound = (abs(points) <= FAR).all(1)  # NaN compares as false.
     return torch.from_numpy(points[sound]), torch.from_numpy(colors[sound])
 
 
 def inside(folder: Path, name: str, source: Path) -> Path:
-    """The path of a listed file, which must lie in its folder.
+    """The path of a listed file, which must be inside its folder.
 
     Raises:
-        ValueError: The name is absolute, or leaves the folder; names `source`, which lists it.
+        ValueError: The name is absolute or leads out of the folder; names `source`, which lists it.
     """
     relative, depth = PurePosixPath(name), 0
     for part in relative.parts:
@@ -105,20 +105,20 @@ def inside(folder: Path, name: str, source: Path) -> Path:
 
 
 def roots_of(folder: Path) -> tuple[Path, ...]:
-    """The real folders that a capture's photos, masks and points may lie in.
+    """The real folders that a capture's photos, masks and points may be in.
 
     They are the capture's own folder and, if its `images` is a symbolic link, the folder that it
-    leads to: whoever made that link chose to keep the photos there. No other link and no listed
-    name leads out of them.
+    leads to, because the capture's owner made that link. No other link and no listed name may lead
+    out of these folders.
     """
     return tuple(Path(os.path.realpath(path)) for path in (folder, folder / "images"))
 
 
 def within(path: Path, roots: tuple[Path, ...], source: Path) -> Path:
-    """The same path, whose file is in one of the real folders once all links are followed.
+    """The same path, after a check that its file is in one of the folders with links followed.
 
     Raises:
-        ValueError: It is elsewhere; names `source`, which lists it.
+        ValueError: The file is in another place; names `source`, which lists it.
     """
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(root) for root in roots):
@@ -130,14 +130,14 @@ def within(path: Path, roots: tuple[Path, ...], source: Path) -> Path:
 
 
 def rigid(matrix: np.ndarray, label: str) -> Tensor:
-    """The pose as a matrix whose rotation is exact to float64. [4, 4]
+    """The pose with a rotation that is exact in float64. [4, 4]
 
     Args:
         matrix: Rotation and translation. [3, 4] or [4, 4]
-        label: What has this pose, for errors.
+        label: Names the owner of the pose in errors.
 
     Raises:
-        ValueError: A number is not finite, or there is no rotation in it.
+        ValueError: A number is not finite or too large, or the axes are no rotation.
     """
     if matrix.shape not in ((3, 4), (4, 4)):
         raise ValueError(f"{label} has a pose of shape {matrix.shape}, expected (4, 4)")

@@ -1,4 +1,4 @@
-"""Captures from folders, whichever tool made them."""
+"""Loads the capture in a folder, in any of the formats that are read."""
 
 import hashlib
 import os.path
@@ -19,13 +19,13 @@ from lumigraph.datasets.transforms import read_transforms, transforms_files
 from lumigraph.render import Camera
 
 TEST_LIST = "test_list.txt"
-"""In a capture's folder: the names of its test views, one a line."""
+"""Name of a file in a capture's folder that lists the test views, one on each line."""
 
 LIST_LIMIT = 1 << 26
-"""Bytes of such a list: the names of a million photos."""
+"""Largest size of such a list in bytes: the names of a million photos."""
 
 NEAR = 0.01
-"""Cameras see nothing nearer than this part of the scene's size, whatever its units."""
+"""The near plane of every camera, as a share of the scene's size."""
 
 
 def load_capture(
@@ -40,29 +40,28 @@ def load_capture(
     """The capture in a folder, undistorted, in its own frame and scale.
 
     The folder holds `images/` and a COLMAP model (`sparse/0`, `sparse` or `colmap/sparse/0`), or
-    `transforms.json`, or Blender's `transforms_train.json`; of several the first named is read.
-    What is listed lies in the folder once all links are followed; only `images` itself may be a
-    link to anywhere.
+    `transforms.json`, or Blender's `transforms_train.json`; if it holds several of these, the
+    first in this order is read. All listed files must be inside the folder after links are
+    followed; only `images` itself may be a link to another place.
 
     Args:
         path: The folder, or a transforms.json file.
-        downscale: How many times smaller the photos are made.
-        test: Names of the test views, or a file with one a line. By default those of
-            `test_list.txt` in the folder, else those that the format gives, else every
-            `test_every`-th photo of the list sorted by name, from the first.
-        test_every: 0 takes all photos to learn from, unless `test` is given; 1, where nothing
-            else names the test views, holds all of them out, only to be looked at. A single
-            photo is learnt from unless this is 1.
+        downscale: The factor by which width and height of the photos are divided.
+        test: Names of the test views, or a file that lists them, one on each line. By default
+            they are those of `test_list.txt` in the folder, else those that the format names, else
+            every `test_every`-th photo of the list sorted by name, from the first.
+        test_every: 0 trains on all photos unless `test` is given; 1 makes all photos test views
+            unless something else names the test views. A single photo is a training view unless
+            this is 1.
         calibration: The number of photos to set aside from training, to calibrate intervals on.
             They are drawn by chance, with a fixed seed, from the photos that are not test views.
             Or the names of these photos.
-        cache: Of decoded photos; by default a new one of a quarter of the free memory.
+        cache: Holds decoded photos; by default a new one with a quarter of the free memory.
 
     Raises:
-        FileNotFoundError: There is no such folder, no capture in it, or none of its photos.
-        ValueError: A file is damaged, what it says cannot be, the test views are all photos
-            though not all were asked for with `test_every=1`, or `calibration` leaves none or
-            names a photo that is not there.
+        FileNotFoundError: The folder does not exist, or contains no capture or no photo of it.
+        ValueError: A file is damaged or contradicts itself, no photo is left to train on
+            (without `test_every=1`), or `calibration` names a photo that is not there.
     """
     path = Path(path)
     if downscale < 1 or test_every < 0:
@@ -110,7 +109,7 @@ def load_capture(
 
 
 def _read(path: Path) -> Listing:
-    """What is listed, by the first format whose files are there."""
+    """The listing of the capture, in the first format for which there are files."""
     if path.is_file():
         if path.suffix.lower() != ".json":
             raise ValueError(f"{path} is a file, expected a folder or a transforms.json")
@@ -134,12 +133,12 @@ def _absent_note(listing: Listing) -> list[str]:
     total = len(listing.absent) + len(listing.shots)
     return [
         f"{len(listing.absent)} of {total} listed photos are not in {listing.looked_in}: "
-        "left out, the rest is used"
+        "the other photos are used"
     ]
 
 
 def _names(listing: Listing, path: Path) -> list[str]:
-    """The listed names without the folders that all of them share; all different."""
+    """The listed names without the folders that all of them share; no name occurs twice."""
     listed = [shot.name for shot in listing.shots]
     (name, count), *_ = Counter(listed).most_common(1)
     if count > 1:
@@ -151,7 +150,7 @@ def _names(listing: Listing, path: Path) -> list[str]:
 def _frames(
     shots: list[tuple[str, Shot]], downscale: int, cache: ImageCache
 ) -> tuple[list[tuple[Frame, Shot]], bool]:
-    """A frame for each shot and its name, and whether any photo has transparency."""
+    """A frame for each named shot, and whether any photo has transparency."""
     frames, transparent = [], False
     for name, shot in shots:
         photo, alpha = photo_from(shot.path, shot.lens, downscale, shot.mask)
@@ -183,7 +182,7 @@ def _camera(photo: Photo, shot: Shot) -> Camera:
 def _split(
     frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path | None, every: int
 ) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
-    """Frames to learn from and frames held out."""
+    """The training views and the test views."""
     if test is not None:
         held = _named(frames, test)
     elif every and any(shot.split for _, shot in frames):
@@ -197,7 +196,7 @@ def _split(
                 f"all {len(frames)} photos are held out, none is left to learn from: "
                 "name fewer test views"
             )
-        held = set()  # The one photo there is.
+        held = set()  # A single photo is a training view.
     train = tuple(frame for frame, _ in frames if frame.name not in held)
     return train, tuple(frame for frame, _ in frames if frame.name in held)
 
@@ -205,12 +204,12 @@ def _split(
 def _set_aside(
     frames: tuple[Frame, ...], calibration: int | Sequence[str]
 ) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
-    """Frames to learn from, and those to calibrate intervals on: a number of them, or named ones.
+    """The training views, and the calibration views: a number of them, or those with the names.
 
     Intervals hold for views that are exchangeable with the calibration views. So these are drawn by
-    chance, each frame being equally likely, and neither evenly spaced nor picked by what they show.
-    Chance is the hash of a frame's name: a run that is made again or resumed, with whichever
-    version of Python, draws the same ones, and a larger draw includes the smaller ones.
+    chance, each frame being equally likely, and neither evenly spaced nor chosen by their content.
+    The hash of a frame's name serves as a random number: a run that is repeated or resumed, with
+    any version of Python, draws the same views, and a larger draw includes the smaller ones.
     """
     names = [frame.name for frame in frames]
     if isinstance(calibration, int):
@@ -237,7 +236,7 @@ def _chance(name: str) -> bytes:
 
 
 def _named(frames: list[tuple[Frame, Shot]], test: Sequence[str] | Path) -> set[str]:
-    """Names of the frames that are asked for, by their own name or the listed one."""
+    """The names of the test frames, given by their own names or by the listed ones."""
     source = "the test views"
     if isinstance(test, Path):
         source = str(test)

@@ -1,7 +1,8 @@
 """Developed photos: undistorted and made smaller once, then read from a cache on disk.
 
-The cache is keyed by the content of the file, so that no entry is read for another photo, whatever
-happens to names and times. What a photo needs no developing for is not kept.
+The key of an entry is the content of the photo's file, its lens and its new size. So an entry is
+never used for another photo, whatever happens to names and times of files. A photo without
+distortion at full size is not kept there.
 """
 
 import hashlib
@@ -41,14 +42,14 @@ happens once in 16 entries, and listing the folder costs little beside developin
 
 @dataclass(frozen=True)
 class Photo:
-    """One file, and all that decides which pixels come out of it.
+    """A photo's file, and everything that determines its developed pixels.
 
     Attributes:
-        path: Of the file.
-        lens: For the file at its true size.
-        downscale: How many times smaller the developed photo is.
-        turned: Whether EXIF's rotation is to be applied.
-        mask: Of its mask, whose white is kept.
+        path: The photo's file.
+        lens: The lens for the file's full size.
+        downscale: The factor by which width and height are divided.
+        turned: Whether the EXIF rotation is applied.
+        mask: The mask's file, which is white where the photo is used; None without a mask.
     """
 
     path: Path
@@ -67,10 +68,11 @@ class Photo:
 def photo_from(
     path: Path, lens: Lens, downscale: int = 1, mask: Path | None = None
 ) -> tuple[Photo, bool]:
-    """The photo with its lens made to fit the file's true size, and whether it has transparency.
+    """The photo with its lens scaled to the file's size, and whether it has transparency.
 
     Raises:
-        ValueError: The file is no image, or of another shape than its camera says.
+        ValueError: The file is no image, is too large or too small, or has another shape than its
+            camera says.
     """
     width, height, alpha = image_header(path)
     turned = False
@@ -80,7 +82,7 @@ def photo_from(
     if not _same_shape(width, height, lens):
         raise ValueError(
             f"{path} is {width}x{height} but its camera says {lens.width}x{lens.height}: "
-            "use the photos that the cameras were made from, or the same ones evenly scaled"
+            "use the photos that the cameras were made from, or evenly scaled copies of them"
         )
     if (width, height) != (lens.width, lens.height):
         lens = rescaled(lens, width, height)
@@ -97,28 +99,28 @@ def photo_from(
 
 
 def load_photo(cache: ImageCache, photo: Photo) -> Tensor:
-    """The developed photo, which nobody may write to. uint8 [height, width, 3]
+    """The developed photo; callers must not change it. uint8 [height, width, 3]
 
     Raises:
-        ValueError: The file is damaged or has changed its size since the capture was loaded.
+        ValueError: The file is damaged, or its size changed after the capture was loaded.
         OSError: The disk cache cannot be written.
     """
     return cache.get(photo, lambda: torch.from_numpy(_developed(photo, "photo")))
 
 
 def load_mask(cache: ImageCache, photo: Photo) -> Tensor:
-    """Where the developed photo is to be kept: where all that a pixel covers is. [height, width]"""
-    # Of 255, less the rounding of two interpolations.
+    """The pixels of the developed photo that are used: their whole area is. bool [height, width]"""
+    # White is 255, less the rounding of two interpolations.
     return cache.get((photo, "mask"), lambda: torch.from_numpy(_developed(photo, "mask")) >= 253)
 
 
 def disk_cache() -> Path:
-    """The folder of developed photos; it holds nothing that cannot be made again."""
+    """The folder of developed photos, which may be deleted at any time."""
     return cache_folder() / "photos"
 
 
 def _developed(photo: Photo, kind: str) -> np.ndarray:
-    """The pixels, from disk if they were made before."""
+    """The pixels, from the disk cache if they were developed before."""
     if photo.downscale == 1 and is_pinhole(photo.lens):
         return _decoded(photo, kind)  # Reading an entry would take as long.
     data = image_bytes(_source(photo, kind))
@@ -126,7 +128,7 @@ def _developed(photo: Photo, kind: str) -> np.ndarray:
     shape = (photo.pinhole.height, photo.pinhole.width)
     made = saved_png(path, (*shape, 3) if kind == "photo" else shape)
     if made is not None:
-        with suppress(OSError):  # The entry may be pruned just now, or be another user's.
+        with suppress(OSError):  # Another process may have deleted it, or another user may own it.
             os.utime(path)
         return made
     pixels = _decoded(photo, kind, data)
@@ -148,7 +150,7 @@ def _keep(pixels: np.ndarray, path: Path) -> None:
 
 
 def _decoded(photo: Photo, kind: str, data: bytes | None = None) -> np.ndarray:
-    """The pixels of the file itself, at the size that the lens says."""
+    """The pixels of the file, which must have the lens's size."""
     path, size = _source(photo, kind), (photo.lens.width, photo.lens.height)
     if kind == "photo":
         pixels = decode_rgb(path, photo.turned, data)
@@ -163,7 +165,7 @@ def _decoded(photo: Photo, kind: str, data: bytes | None = None) -> np.ndarray:
 
 
 def _fitted(mask: np.ndarray, lens: Lens) -> np.ndarray:
-    """A mask of another resolution than its photo, brought to the photo's."""
+    """The mask, scaled to the resolution of its photo if only that differs."""
     height, width = mask.shape
     if (width, height) == (lens.width, lens.height) or not _same_shape(width, height, lens):
         return mask
@@ -185,7 +187,7 @@ def _key(photo: Photo, kind: str, data: bytes) -> str:
 
 
 def _same_shape(width: int, height: int, lens: Lens) -> bool:
-    """Whether an image is the lens's own or that evenly scaled, its sides rounded up or down."""
+    """Whether an image has the lens's size times any factor, with sides rounded up or down."""
     across, down = width / lens.width, height / lens.height
     return abs(width - lens.width * down) <= max(1, down) and abs(
         height - lens.height * across

@@ -1,4 +1,4 @@
-"""The header of a PLY file (Turk, "The PLY Polygon File Format", 1994), read with suspicion."""
+"""Reads the header of a PLY file (Turk, "The PLY Polygon File Format", 1994) and checks it."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import IO, Literal
 import numpy as np
 
 HEADER_LIMIT = 1 << 16
-"""Bytes: a file of splats of degree 3 needs 1,500, and a search for the end must end."""
+"""Longest header in bytes: splats of SH degree 3 need 1,500."""
 
 TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
@@ -28,10 +28,10 @@ class Element:
     """One table of the file.
 
     Attributes:
-        name: Such as "vertex".
-        count: Of its rows, as the header claims; nothing has checked it yet.
+        name: The name of the table, such as "vertex".
+        count: The number of rows that the header claims; it is not checked yet.
         properties: Name and NumPy type of each column, without byte order.
-        lists: Names of the columns that are lists, whose rows have no fixed size.
+        lists: Names of the columns with lists, which have no fixed size.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Element:
 
 @dataclass(frozen=True)
 class Header:
-    """What a PLY file says about itself.
+    """The content of a PLY file's header.
 
     Attributes:
-        encoding: "ascii", or the byte order of its numbers.
-        elements: In the order of the file.
-        comments: Without the word "comment".
-        length: Of the header, in bytes.
+        encoding: "ascii", or the byte order of the numbers.
+        elements: The tables in the order of the file.
+        comments: The comments without the word "comment".
+        length: Bytes of the header.
     """
 
     encoding: Literal["ascii", "<", ">"]
@@ -65,7 +65,7 @@ def read_header(file: IO[bytes], path: Path) -> Header:
     """The header of the PLY file; `path` is named in errors.
 
     Raises:
-        ValueError: It is not a PLY file, or its header is cut off, too long or malformed.
+        ValueError: The file is no PLY file, or its header is cut off, too long or malformed.
     """
     text = file.read(HEADER_LIMIT)
     if not text:

@@ -1,4 +1,4 @@
-"""Points and colours out of PLY files (Turk, "The PLY Polygon File Format", 1994)."""
+"""Reads points and colours from PLY files (Turk, "The PLY Polygon File Format", 1994)."""
 
 from pathlib import Path
 from typing import IO
@@ -13,17 +13,19 @@ from lumigraph.datasets.ply_header import Element, Header, read_header
 COLORS = ("red", "green", "blue")
 
 LINE_LIMIT = 1 << 16
-"""Bytes of a line of text: those of a vertex of 2,000 numbers."""
+"""Longest line of text in bytes: a vertex of some 3,000 numbers."""
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor]:
-    """Points whose place is finite, and their colours, grey where the file has none.
+    """The points of a file and their colours; they are grey if the file has no colours.
+
+    Points with coordinates that are not finite or too large are left out.
 
     Returns:
-        float64 [points, 3] and uint8 [points, 3]
+        Points, float64 [points, 3], and colours, uint8 [points, 3].
 
     Raises:
-        ValueError: The file is no PLY file of points, or ends before the last.
+        ValueError: The file is no PLY file of points, or ends before the last point.
     """
     with open(path, "rb") as file:
         header = read_header(file, path)
@@ -44,12 +46,12 @@ def read_points(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _vertices(header: Header, path: Path) -> Element:
-    """The element that holds the points, which nothing comes before."""
+    """The element with the points, which must be the first one."""
     vertex = header.elements[0] if header.elements else None
     if vertex is None or vertex.name != "vertex" or vertex.lists:
         raise ValueError(
-            f"{path} has a header that is not of points: expected, first of all elements, "
-            "'vertex' with plain numbers"
+            f"{path} has no header of a file of points: expected 'vertex' as the first element, "
+            "with plain numbers"
         )
     if not {"x", "y", "z"} <= vertex.properties.keys():
         raise ValueError(f"{path} has vertices without x, y and z, expected points")
@@ -57,11 +59,11 @@ def _vertices(header: Header, path: Path) -> Element:
 
 
 def _rows(file: IO[bytes], header: Header, vertex: Element, path: Path) -> dict[str, np.ndarray]:
-    """The columns of all vertices that are places or colours."""
+    """The columns with coordinates and colours of all vertices."""
     count, columns = vertex.count, vertex.properties
     left = path.stat().st_size - file.tell()
     record = vertex.record("<" if header.encoding == "ascii" else header.encoding)
-    # A line of text has a digit and a space for each number.
+    # A line of text has at least a digit and a space or line break for each number.
     least = 2 * len(columns) - 1 if header.encoding == "ascii" else record.itemsize
     if count * least > left:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Captures described by transforms.json, in the dialects of nerfstudio, instant-ngp and Blender.
+"""Reads captures with a transforms.json in the dialects of nerfstudio, instant-ngp and Blender.
 
-The frame and scale are those of the file: nerfstudio's `applied_transform` and `applied_scale` are
-not undone, since the points of `ply_file_path` and all that was made from the file lie there too.
+The capture keeps the frame and scale of the file: nerfstudio's `applied_transform` and
+`applied_scale` are not undone, since the points of `ply_file_path` are in that frame, too.
 """
 
 import json
@@ -31,24 +31,24 @@ from lumigraph.datasets.listing import (
 from lumigraph.datasets.points import read_points
 
 SIZE_LIMIT, BRACKET_LIMIT = 1 << 26, 1 << 20
-"""Bytes of a file, and lists and objects in it: those of 50,000 frames with every key. Python takes
-20 bytes of memory for each byte of a file that is nothing but empty lists."""
+"""Most bytes of a file, and most lists and objects in it: 50,000 frames with every key. A file with
+nothing but empty lists takes 20 times its size of memory in Python."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
-"""Tried where a listed file is not there by its own name, as in Blender's files."""
+"""Suffixes to try if a listed file does not exist: Blender lists names without suffixes."""
 
 BROWN = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
 
 Number = Callable[..., float]
-"""The value of a key, or its default; ValueError if it is not a number."""
+"""Returns the value of a key, or its default; ValueError if it is not a number."""
 
 UP_AGREEMENT = 0.5
-"""Cosine: +z counts as up only if the photos, taken together, are upright within 60 degrees."""
+"""Cosine of 60 degrees: +z is taken as up only if the photos' mean direction up is that near."""
 
 
 def transforms_files(folder: Path) -> dict[Split, Path]:
-    """The transforms files of a folder by what they are for: "train" alone if there is just one."""
+    """The transforms files of a folder by their split; a single file has the split "train"."""
     if (folder / "transforms.json").is_file():
         return {"train": folder / "transforms.json"}
     names: dict[Split, str] = {"train": "train", "test": "test", "unused": "val"}
@@ -62,12 +62,13 @@ def transforms_files(folder: Path) -> dict[Split, Path]:
 
 
 def read_transforms(files: dict[Split, Path]) -> Listing:
-    """All frames of the files, which say what they are for if there are several.
+    """The listing of all frames in the files; if there are several files, each is for one split.
 
-    What they list lies in their folder, or in the one that its `images` is a link to.
+    All listed files must be in the files' folder, or in the folder that its `images` links to.
 
     Raises:
-        ValueError: A file is not what it should be, or what it says cannot be.
+        FileNotFoundError: A listed mask does not exist.
+        ValueError: A file is damaged, or contradicts itself.
     """
     shots: list[Shot] = []
     absent: list[str] = []
@@ -75,7 +76,7 @@ def read_transforms(files: dict[Split, Path]) -> Listing:
     points, colors = no_points()
     for split, path in files.items():
         if split == "unused":
-            notes.append(f"{path.name} is not used: the held-out views are those of the test file")
+            notes.append(f"{path.name} is not used: the test views are those of the test file")
             continue
         document = _document(path)
         splits = _splits(document, path)
@@ -92,15 +93,17 @@ def read_transforms(files: dict[Split, Path]) -> Listing:
             if ply.is_file():
                 points, colors = read_points(within(ply, roots_of(path.parent), path))
             else:
-                notes.append(f"{ply} is listed but not there: the capture has no points")
+                notes.append(f"{ply} is listed but does not exist: the capture has no points")
     if unused := sum(shot.split == "unused" for shot in shots):
-        notes.append(f"{unused} photos are neither in the training nor in the test list: not used")
+        notes.append(
+            f"{unused} photos are neither in the training nor in the test list, and are not used"
+        )
     folder = files["train"].parent
     return Listing(tuple(shots), tuple(absent), folder, points, colors, _up(shots), tuple(notes))
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """The file's content, which has a list of frames."""
+    """The content of the file, an object with a list of frames."""
     data = read_bytes(path, SIZE_LIMIT)
     if (count := data.count(b"[") + data.count(b"{")) > BRACKET_LIMIT:
         raise ValueError(
@@ -116,7 +119,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _splits(document: dict[str, Any], path: Path) -> dict[str, Split]:
-    """What nerfstudio's lists say each photo is for; empty without them."""
+    """The split of each photo by nerfstudio's lists; empty if there are no lists."""
 
     def listed(key: str) -> list[str]:
         names = document.get(key) or []
@@ -137,7 +140,15 @@ def _splits(document: dict[str, Any], path: Path) -> dict[str, Split]:
 def _shot(
     facts: dict[str, Any], name: str, split: Split | None, path: Path, label: str
 ) -> Shot | None:
-    """One frame, its own values before those of the file; None if its photo is not there."""
+    """One frame, or None if its photo does not exist.
+
+    Args:
+        facts: The values of the file, replaced by the frame's own where it has any.
+        name: The listed path of the photo.
+        split: The use of the photo, if the files tell it.
+        path: The transforms file.
+        label: Names the frame in errors.
+    """
     folder = path.parent
     photo = _photo_path(inside(folder, name, path))
     if photo is None:
@@ -157,20 +168,23 @@ def _shot(
     if facts.get("mask_path"):
         mask = inside(folder, _name(facts, "mask_path", label), path)
         if not mask.is_file():
-            raise FileNotFoundError(f"{label} has the mask {mask}, which is not there")
+            raise FileNotFoundError(
+                f"{label} has the mask {mask}, which is not there: copy it there or remove "
+                "mask_path"
+            )
         within(mask, roots_of(folder), path)
-    name += photo.name.removeprefix(os.path.basename(name))  # The suffix that was left out.
+    name += photo.name.removeprefix(os.path.basename(name))  # Adds a suffix that was left out.
     return Shot(name, photo, _lens(facts, photo, label), world_to_camera, mask, split)
 
 
 def _photo_path(path: Path) -> Path | None:
-    """The file of that name, or of that name and a suffix."""
+    """The file with that name, or with that name and a suffix; None if there is none."""
     candidates = (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _lens(facts: dict[str, Any], photo: Path, label: str) -> Lens:
-    """The lens in COLMAP's terms, under every name that the dialects have for its numbers."""
+    """The lens in COLMAP's terms; each dialect has its own keys for the numbers."""
 
     def number(key: str, default: float | None = None) -> float:
         value = facts.get(key)
@@ -198,7 +212,7 @@ def _lens(facts: dict[str, Any], photo: Path, label: str) -> Lens:
 def _focal(
     facts: dict[str, Any], number: Number, width: float, height: float, label: str
 ) -> tuple[float, float]:
-    """Focal lengths in pixels, from whichever of the four keys are there."""
+    """Focal lengths in pixels, from any of the four keys."""
 
     def along(direct: str, angle: str, side: float) -> float | None:
         if facts.get(direct) is not None:
@@ -217,7 +231,7 @@ def _focal(
 
 
 def _distortion(facts: dict[str, Any], number: Number, label: str) -> tuple[str, tuple[float, ...]]:
-    """COLMAP's model and its coefficients."""
+    """COLMAP's camera model and its distortion coefficients."""
     model = facts.get("camera_model", "OPENCV_FISHEYE" if facts.get("is_fisheye") else "OPENCV")
     k1, k2, k3, k4, p1, p2 = (number(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
     if model in FISHEYE:
@@ -237,7 +251,7 @@ def _distortion(facts: dict[str, Any], number: Number, label: str) -> tuple[str,
 
 
 def _name(facts: Any, key: str, label: str) -> str:
-    """A path as the file lists it, with forward slashes and without a leading './'."""
+    """A listed path with forward slashes and without a leading './'."""
     value = facts.get(key) if isinstance(facts, dict) else None
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{label} has {key} = {shown(value)}, expected a path")
@@ -246,7 +260,7 @@ def _name(facts: Any, key: str, label: str) -> str:
 
 
 def _up(shots: list[Shot]) -> Tensor | None:
-    """+z, which the dialects hold to be up, unless the photos are not upright along it."""
+    """The direction +z, which is up in all dialects; None if the photos are not upright then."""
     if not shots:
         return None
     ups = torch.stack([-shot.world_to_camera[1, :3] for shot in shots])
