@@ -212,8 +212,10 @@ def split_coverage(
 ) -> Tensor:
     """The share of views that are covered when a random half calibrates for the other half.
 
-    For experiments: the mean over random splits should be 1 - alpha or a little more. Of an odd
-    number of views the smaller part calibrates.
+    It shows how far the coverage of a single calibration scatters. The mean over all splits says
+    nothing of the scores: random halves are exchangeable, so it is ceil((m + 1)(1 - alpha)) /
+    (m + 1), with m views that calibrate, for any scores without ties. Of an odd number of views the
+    smaller part calibrates.
 
     Args:
         scores: `view_score` of each view, all with one beta.

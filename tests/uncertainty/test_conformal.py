@@ -217,6 +217,14 @@ def test_coverage_over_splits():
     assert torch.equal(coverage, same)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 5.0])
+def test_coverage_over_many_splits_is_the_promise_for_any_scores(scale):
+    generator = torch.Generator().manual_seed(3)
+    scores = (scale * torch.randn(42, generator=generator)).exp().double().tolist()
+    coverage = split_coverage(scores, alpha=0.1, generator=generator, splits=4000)
+    assert float(coverage.mean()) == pytest.approx(20 / 22, abs=0.006)
+
+
 def test_splits_by_hand():
     """Of three views one calibrates at 50 %: two, one or none of the others lies below it."""
     generator = torch.Generator().manual_seed(0)
