@@ -28,6 +28,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from lumigraph.datasets.files import shown
 from lumigraph.uncertainty.ranking import flattened
 
 STD_FLOOR = 1e-4
@@ -83,7 +84,7 @@ class Calibration:
                 of range.
         """
         if not isinstance(data, dict):
-            raise ValueError(f"A calibration should be a JSON object, but is {_shown(data)}")
+            raise ValueError(f"A calibration should be a JSON object, but is {shown(data)}")
         values = {}
         for field in fields(cls):
             value = data.get(field.name)
@@ -91,7 +92,7 @@ class Calibration:
             if not isinstance(value, kind) or isinstance(value, bool):
                 what = "a whole number" if kind is int else "a number"
                 raise ValueError(
-                    f"{field.name} of a calibration should be {what}, but is {_shown(value)}: "
+                    f"{field.name} of a calibration should be {what}, but is {shown(value)}: "
                     "calibrate again"
                 )
             values[field.name] = value
@@ -257,9 +258,4 @@ def _check_beta(beta: float) -> None:
 
 def _check(name: str, value: float, fits: bool, expected: str) -> None:
     if not fits:
-        raise ValueError(f"{name} should be {expected}, but is {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, on one line and cut to 80 characters."""
-    return "".join(c if c.isprintable() else "?" for c in repr(value)[:80])
+        raise ValueError(f"{name} should be {expected}, but is {shown(value)}")

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lumigraph.app.run.files import is_number, read_json, shown
+from lumigraph.app.run.files import is_number, read_json
 from lumigraph.app.run.folder import Run
-from lumigraph.datasets.files import atomic
+from lumigraph.datasets.files import atomic, shown
 from lumigraph.render import Splats
 from lumigraph.uncertainty import Calibration
 

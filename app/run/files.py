@@ -76,8 +76,3 @@ def finite(value: Any) -> Any:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether it is a number of a size that a count, a time or a metric can have."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def shown(value: Any) -> str:
-    """A value for an error message, cut to a harmless length."""
-    return printable(repr(value))[:80]

@@ -37,11 +37,12 @@ from lumigraph.app.run.cameras import (
     picture_name,
     splits_of,
 )
-from lumigraph.app.run.files import checked, read_json, shown, write_json
+from lumigraph.app.run.files import checked, read_json, write_json
 from lumigraph.app.run.frames import moved_capture
 from lumigraph.app.run.pictures import write_picture
 from lumigraph.app.run.record import FORMAT, LOG, VERSION, Photos, Record, RunState, Selection
 from lumigraph.datasets import Capture
+from lumigraph.datasets.files import shown
 from lumigraph.recon.files import load_scene
 from lumigraph.render import Splats
 

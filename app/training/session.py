@@ -20,7 +20,6 @@ from lumigraph.app.console import quoted
 from lumigraph.app.machine import chosen_device, peak_memory_mb
 from lumigraph.app.run.evaluation import evaluate, probe
 from lumigraph.app.run.export import write_ply
-from lumigraph.app.run.files import shown
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.frames import moved_frames
 from lumigraph.app.run.metrics import open_log, rewind_log
@@ -38,7 +37,7 @@ from lumigraph.app.training.events import (
     Trouble,
 )
 from lumigraph.datasets import Capture, Frame
-from lumigraph.datasets.files import remove_abandoned
+from lumigraph.datasets.files import remove_abandoned, shown
 from lumigraph.recon import (
     LIVE,
     SplatFit,
