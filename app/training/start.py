@@ -19,11 +19,11 @@ from lumigraph.app.run.folder import (
     Run,
     create_run,
     is_taken,
-    locked,
     next_folder,
     occupied,
     open_run,
 )
+from lumigraph.app.run.lock import locked
 from lumigraph.app.run.record import Selection
 from lumigraph.app.training.inputs import TrainOptions, inputs_of, open_capture
 from lumigraph.app.training.session import Session, resume_session

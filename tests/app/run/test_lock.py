@@ -16,7 +16,8 @@ import pytest
 from lumigraph.app.commands import evaluate as evaluating
 from lumigraph.app.commands.evaluate import evaluate_run
 from lumigraph.app.commands.export import export_run
-from lumigraph.app.run.folder import LOCK, is_taken, locked, open_run
+from lumigraph.app.run.folder import is_taken, open_run
+from lumigraph.app.run.lock import LOCK, locked
 from lumigraph.app.training import session as sessions
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import run_session
@@ -31,7 +32,7 @@ TRAINED = "is being trained by process {}: let that end or stop it first"
 HOLDER = """
 import signal, subprocess, sys
 from pathlib import Path
-from lumigraph.app.run.folder import locked
+from lumigraph.app.run.lock import locked
 with locked(Path(sys.argv[1])):
     subprocess.Popen(["cat"], close_fds=False)
     print("locked", flush=True)

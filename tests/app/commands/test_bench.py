@@ -40,7 +40,7 @@ from lumigraph.recon.files import save_ply
 from lumigraph.recon.splats.morton import morton_order
 from lumigraph.render import Similarity, Splats, render
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 CALIBRATION = """\
 FMA AVX-512 fp32                   2T: per-CPU-time median 232.57 best 234.70 | wall best 234.15
