@@ -217,7 +217,7 @@ def open_run(folder: Path) -> Run:
         )
     if version > VERSION:
         raise ValueError(
-            f"{path} is of version {version}, and this Lumigraph reads version {VERSION}: upgrade it"
+            f"{path} is of version {version}, and this Lumigraph reads {VERSION}: upgrade it"
         )
     checked(record, Record, str(path))
     return Run(folder, record)

@@ -184,7 +184,7 @@ def test_only_a_run_is_cleared(run, tmp_path):
     (run.folder / "mine.txt").write_text("keep")
     clear_run(run.folder)
     assert [path.name for path in run.folder.iterdir()] == ["mine.txt"]
-    with pytest.raises(ValueError, match="holds something that is no run"):
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
         clear_run(run.folder)
 
 
@@ -206,9 +206,9 @@ def test_no_run_in_the_folder_is_said(tmp_path):
         ("{", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
         ("\xff\xfe", "not valid JSON"),
-        ("[]", "no run folder of ours"),
+        ("[]", "Lumigraph did not write it"),
         ('{"format": "lumigraph run", "version": 3}', "upgrade"),
-        ('{"format": "lumigraph run", "version": 1}', "train anew"),
+        ('{"format": "lumigraph run", "version": 1}', "train again"),
         ('{"format": "lumigraph run", "version": "1"}', "whole number"),
         ('{"format": "lumigraph run", "version": 2}', "field `capture`"),
     ],
@@ -297,7 +297,7 @@ def test_links_in_a_run_are_refused(run, tmp_path, link, inside):
 
 
 def test_no_name_leads_out_of_a_run(run):
-    with pytest.raises(ValueError, match="leads elsewhere"):
+    with pytest.raises(ValueError, match="leads out of its folder"):
         run.part("renders/../../elsewhere")
 
 
