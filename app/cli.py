@@ -3,30 +3,38 @@
 Nothing heavy is imported before a command runs: `lumigraph --help` answers at once.
 """
 
-import io
 import os
-import sys
 
 # Threads of OpenMP that wait for work must sleep: spinning takes three to six times as long as
 # soon as two programs share the cores. OpenMP reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import signal
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lumigraph.app.commands.uncertainty_command import uncertainty
-from lumigraph.app.console import (
-    fail,
-    interruptible,
-    is_memory_error,
-    on_interrupt,
-    report,
-    show_warning,
+from lumigraph.app.console import interruptible, report, run_program
+from lumigraph.app.options import (
+    Calibration,
+    CaptureAt,
+    DeviceAt,
+    Downscale,
+    Host,
+    Json,
+    NoToken,
+    Open,
+    Output,
+    Overwrite,
+    Port,
+    RunAt,
+    Runs,
+    SceneAt,
+    Seed,
+    Steps,
+    Test,
+    TestEvery,
 )
 
 app = typer.Typer(
@@ -36,63 +44,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Preset = Literal["quick", "standard", "high"]
-Device = Literal["auto", "cpu", "cuda"]
-
-CaptureAt = Annotated[Path, typer.Argument(metavar="CAPTURE", help="Folder or file of a capture.")]
-RunAt = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as `train` writes it.")]
-SceneAt = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a PLY of splats.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Output = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", metavar="RUN", help="Run folder. [default: a new one in runs/]"),
-]
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Training steps. [default: those of the preset]")
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice. [default: 0]")]
-DeviceAt = Annotated[Device | None, typer.Option(help="Where to compute. [default: auto]")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
-Downscale = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Divide the width and height of the photos by this. [default: as needed for at most "
-        "1600 pixels]",
-    ),
-]
-TestEvery = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Hold out every Nth photo if no test list is given; 0 holds out none. [default: 8]",
-    ),
-]
-Calibration = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Number of training photos to set aside, to calibrate intervals. [default: 0]",
-    ),
-]
-Test = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="File with the names of the photos to hold out, one a line."),
-]
-Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where new runs go.")]
-Host = Annotated[
-    str,
-    typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines, with the token."),
-]
-Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="The first port to try; 0 takes any free one.")
-]
-Open = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser on this machine.")]
-NoToken = Annotated[
-    bool,
-    typer.Option("--no-token", help="Let in everybody on this machine; only with a local address."),
-]
 
 
 @app.command()
@@ -142,7 +93,8 @@ def train(
     capture: CaptureAt,
     output: Output = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="Plan of the training. [default: standard]")
+        Literal["quick", "standard", "high"] | None,
+        typer.Option(help="Plan of the training. [default: standard]"),
     ] = None,
     steps: Steps = None,
     minutes: Annotated[
@@ -248,7 +200,7 @@ def open_app(
     open_browser: Open = True,
     no_token: NoToken = False,
 ) -> None:
-    """Open the page: choose a capture, watch its reconstruction, fly through the scene."""
+    """Train and view scenes in a browser."""
     _check_address(host, port)
     from lumigraph.app.viewer.serve import ServeOptions, run_app
 
@@ -273,7 +225,41 @@ def view(
     serve.view(scene, runs, serve.ServeOptions(host, port, open_browser, not no_token))
 
 
-app.command()(uncertainty)
+@app.command()
+def uncertainty(
+    run: RunAt,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="CAPTURE", help="Search for the drop rate on its photos."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Drop rate. [default: the result of a search]")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Share of the training SSIM that the search may lose.")
+    ] = 0.05,
+    trials: Annotated[
+        int | None, typer.Option(min=2, help="Number of masks to sample. [default: all, exactly]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampled masks.")] = 0,
+    level: Annotated[float, typer.Option(help="Share of views that intervals must cover.")] = 0.9,
+    within: Annotated[
+        float,
+        typer.Option(help="Share of a view's colour values that must lie in their intervals."),
+    ] = 0.9,
+    as_json: Json = False,
+) -> None:
+    """Tell how far to trust a scene (PH-Dropout).
+
+    It makes maps, metrics, curves, intervals and a report.
+    """
+    from lumigraph.app.commands.uncertainty import Asked, estimated
+    from lumigraph.app.run.intervals import Promise
+
+    interruptible()
+    asked = Asked(data, rate, margin, trials, seed, Promise(level, within))
+    found, rows = estimated(run, asked)
+    report(as_json, found, f"{run}: how far to trust it", rows)
 
 
 @app.command(name="eval")
@@ -362,7 +348,10 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(as_json: Json = False) -> None:
-    """Measure how fast this machine renders and trains, on a scene made on the spot."""
+    """Measure how fast this machine renders and trains.
+
+    The scene is generated for it.
+    """
     from lumigraph.app.commands.bench import bench_json, bench_rows, measured
     from lumigraph.app.console import counting
 
@@ -392,22 +381,8 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line; errors meant for the user become one line and exit code 1."""
-    warnings.showwarning = show_warning
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot encode loses no result
-        sys.stdout.reconfigure(errors="backslashreplace")
-    # While libraries load, Ctrl-C just ends the process: as an exception it could come out of the
-    # middle of one of them as another error.
-    before = on_interrupt(signal.SIG_DFL)
-    try:
-        app()
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        ours = not isinstance(error, RuntimeError) or is_memory_error(error)
-        if os.environ.get("LUMIGRAPH_DEBUG") or not ours:
-            raise
-        fail(error)
-    finally:
-        on_interrupt(before)
+    """Runs the command line."""
+    run_program(app)
 
 
 def _check_address(host: str, port: int) -> None:

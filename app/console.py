@@ -5,12 +5,14 @@ imported inside the functions, so that `lumigraph --help` answers at once.
 """
 
 import errno
+import io
 import json
 import os
 import shlex
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SENTENCE_LIMIT = 1000
 """Characters of an error message: paths are long, and a damaged file can add much more."""
+
+
+def run_program(command: Callable[[], object]) -> None:
+    """Runs the command line; errors meant for the user become one line and exit code 1."""
+    warnings.showwarning = show_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot encode loses no result
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # While libraries load, Ctrl-C just ends the process: as an exception it could come out of the
+    # middle of one of them as another error.
+    before = on_interrupt(signal.SIG_DFL)
+    try:
+        command()
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        ours = not isinstance(error, RuntimeError) or is_memory_error(error)
+        if os.environ.get("LUMIGRAPH_DEBUG") or not ours:
+            raise
+        fail(error)
+    finally:
+        on_interrupt(before)
 
 
 def report(as_json: bool, value: dict[str, Any], title: str, rows: list[tuple[str, Any]]) -> None:

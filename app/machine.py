@@ -14,7 +14,7 @@ from lumigraph.kernels.splats import cuda
 
 
 def versions() -> dict[str, str]:
-    """What made a run, for its run.json: programs, platform, instruction set."""
+    """The programs, platform and instruction set that make a run, for its run.json."""
     return {
         "lumigraph": version("lumigraph") or "?",
         "python": platform.python_version(),
@@ -35,7 +35,7 @@ def version(distribution: str) -> str | None:
 
 
 def peak_memory_mb() -> int:
-    """The most memory this process has held so far, in MB."""
+    """The largest memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
@@ -52,12 +52,12 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chosen_device(wanted: str) -> tuple[str, str]:
-    """The device for "auto", "cpu" or "cuda", and a sentence that says why it is that one.
+    """The device for "auto", "cpu" or "cuda", and a sentence that gives the reason.
 
     Raises ValueError if CUDA is asked for and does not work.
     """
@@ -68,7 +68,7 @@ def chosen_device(wanted: str) -> tuple[str, str]:
         raise ValueError(f"--device is {wanted!r}, not auto, cpu or cuda")
     problem = cuda.probe()
     if problem is None:
-        return "cuda", f"On {torch.cuda.get_device_name()} by gsplat (a path not verified yet)"
+        return "cuda", f"On {torch.cuda.get_device_name()} with gsplat (unverified)"
     if wanted == "cuda":
         raise ValueError(f"--device cuda does not work here: {problem}")
     return "cpu", f"On the CPU with the {level} kernels: {problem}"

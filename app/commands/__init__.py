@@ -1,1 +1,1 @@
-"""What each command of the command line does, one file for each."""
+"""The commands: a file for each, with the work it does and the table it prints."""

@@ -29,30 +29,31 @@ Told = Callable[[int, int], None]
 
 SPLATS = 100_000
 SIZES: tuple[Size, ...] = ((1280, 720), (640, 360))
-"""What `lumigraph bench` renders; it trains at the first of the sizes."""
+"""The sizes of the renderings of `lumigraph bench`; it trains at the first of them."""
 
 SCENE_VERSION = 1
-"""Of the generated scene: raise it whenever the scene changes, for then figures do not compare."""
+"""The version of the generated scene: raise it with every change of the scene, because figures of
+two scenes do not compare."""
 
 SCALE = 0.0055
-"""Median size of a splat of the generated scene if there are 100,000, in units of the scene.
+"""Median size of a splat in a generated scene of 100,000, in units of the scene.
 
-With it 26 splats are blended in a pixel of 1280x720 and 53,000 are in view, as in a scene made
-from the points of a photographed garden.
+With this size, 26 splats are blended in a pixel of 1280x720 and 53,000 are in view, as in a scene
+made from the points of a photographed garden.
 """
 
 VISIT_SECONDS = 1.0
-"""A subject that takes longer is timed once in a round, not several times."""
+"""A subject that takes longer is timed once in each round; others several times."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something whose time is measured.
+    """A piece of work to be timed.
 
     Attributes:
-        name: What a reader calls it.
-        run: Does it once. Returns None, or the milliseconds if it measures itself.
-        prepare: What to do before it is its turn, unmeasured.
+        name: The name for the reader.
+        run: Does the work once. Returns None, or the milliseconds if it measures itself.
+        prepare: Called before the work of each round, outside the measured time.
     """
 
     name: str
@@ -62,13 +63,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `measured` found.
+    """The result of `measured`.
 
     Attributes:
         times: Milliseconds of every run, by the name of the subject: "WxH" of a rendering, or
             "train".
-        scene: How the scene was made, and what load it is.
-        splats: In the scene.
+        scene: How the scene was made, and its load.
+        splats: The number of splats in the scene.
     """
 
     times: dict[str, list[float]]
@@ -83,12 +84,13 @@ def measured(
     rounds: int = 5,
     progress: Told | None = None,
 ) -> Measured:
-    """Renders and trains on a generated scene, and takes the times.
+    """Times rendering and training on a generated scene.
 
     Args:
-        splats: Of the scene.
-        sizes: Of the renderings; training is at the first.
-        rounds: Each visits every subject, so that whatever else the machine does hits all alike.
+        splats: The number of splats of the scene.
+        sizes: The sizes of the renderings; it trains at the first of them.
+        rounds: The number of rounds. Each visits every subject, so that other programs on the
+            machine disturb all subjects alike.
         progress: Called after every visit.
     """
     scene = generated_scene(splats)
@@ -120,7 +122,7 @@ def bench_json(found: Measured) -> dict[str, Any]:
 
 
 def bench_rows(found: Measured) -> list[tuple[str, str]]:
-    """The same as a person reads it: a figure, and a line that explains it."""
+    """The result as a person reads it: a figure, then a line that explains it."""
     rows = []
     for name, times in found.times.items():
         rate, middle = 1000 / median(times), median(times)
@@ -137,12 +139,12 @@ def bench_rows(found: Measured) -> list[tuple[str, str]]:
     here = machine()
     facts = (here["processor"], f"{here['instruction_set']} kernels", f"{here['threads']} threads")
     rows.append(("machine", ", ".join(facts)))
-    rows.append(("", "what else runs here shares it: close other programs for the best figures"))
+    rows.append(("", "other programs share the machine: close them for the best figures"))
     return rows
 
 
 def machine() -> dict[str, Any]:
-    """What bears on speed here."""
+    """The facts of this machine and process that affect the speed."""
     return {
         **versions(),
         "cores": cores(),
@@ -180,14 +182,14 @@ def interleaved(
 
 
 def _milliseconds(subject: Subject) -> float:
-    """The time of one run, as it says itself or from the outside."""
+    """The milliseconds of one run, measured by the subject itself or else here."""
     started = time.perf_counter()
     own = subject.run()
     return (time.perf_counter() - started) * 1e3 if own is None else own
 
 
 def rendering(name: str, scene: Splats, camera: Camera) -> Subject:
-    """Rendering the scene as for the screen, without gradients."""
+    """The work of rendering the scene for the screen, without gradients."""
 
     def run() -> None:
         render_color(scene, camera)
@@ -196,7 +198,7 @@ def rendering(name: str, scene: Splats, camera: Camera) -> Subject:
 
 
 def training(name: str, steps: Iterator[Step]) -> Subject:
-    """The next step of a fit."""
+    """The work of the next step of a fit."""
 
     def run() -> None:
         next(steps)
@@ -205,10 +207,10 @@ def training(name: str, steps: Iterator[Step]) -> Subject:
 
 
 def training_steps(scene: Splats, camera: Camera) -> Iterator[Step]:
-    """A fit of the scene, which it changes, to a picture of it with its colours exchanged.
+    """A fit of the scene to a picture of it with exchanged colours; it changes the scene.
 
-    It stands in the middle of the classic long fit, with all harmonics, where density control still
-    watches the splats; for about 90 steps it does not act.
+    The fit is in the middle of the classic plan of 30,000 steps: it has all spherical harmonics,
+    and density control gathers gradients, but does not act for about 90 steps.
     """
     picture = to_bytes(render_color(replace(scene, base=scene.base.roll(1, 1)), camera))
     points = scene.means[:1000].double()
@@ -240,11 +242,11 @@ def copied(scene: Splats) -> Splats:
 
 
 def generated_scene(count: int = SPLATS, *, seed: int = 0) -> Splats:
-    """Random splats around and before a camera at zero, the same on every machine.
+    """Random splats around a camera at zero, the same on every machine.
 
-    They lie in a flat cloud that is densest before `generated_camera`, which sees about half of
-    them. Their size falls with their number, so that the load of a pixel does not depend on it.
-    Opacities are uniform in 0.1 to 0.95, rotations and harmonics are random.
+    The splats form a flat cloud that is densest in front of `generated_camera`, which sees about
+    half of them. More splats are smaller ones, so that the load of a pixel stays the same.
+    Opacities are uniform from 0.1 to 0.95; rotations and harmonics are random.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -274,19 +276,19 @@ def generated_camera(width: int, height: int) -> Camera:
 
 
 def resampled(scene: Splats, count: int, *, seed: int = 0) -> Splats:
-    """The scene with `count` splats: each split into several, or a random choice of them.
+    """The scene with `count` splats: each one split into several, or a random choice of them.
 
-    Parts of a split splat lie where its own Gaussian drew them and keep its opacity. The scales
-    change by (count / splats)^(-1/3), so that the splats fill the same space. What was split is put
-    into the order in which a fit leaves its splats, neighbours together.
+    The parts of a split splat are drawn from its own Gaussian and keep its opacity. The scales
+    change by (count / splats)^(-1/3), so that the splats fill the same space. Split splats are
+    sorted as a fit sorts its splats, neighbours together.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = -(-count // len(scene))
-    # A choice in the order of the scene: neighbours in memory stay neighbours.
+    # The choice keeps the order of the scene: neighbours in memory stay neighbours.
     chosen = torch.randperm(parts * len(scene), generator=generator)[:count].sort().values
     grown = scene[chosen // parts]
     if parts > 1:
-        # Row by row: a third of the memory that all rotations at once would take.
+        # In blocks of rows: all rotations at once would take three times the memory.
         spread = torch.randn(count, 3, generator=generator) * grown.log_scales.exp()
         offsets = torch.empty_like(grown.means)
         for start in range(0, count, SPLATS):
@@ -300,9 +302,10 @@ def resampled(scene: Splats, count: int, *, seed: int = 0) -> Splats:
 
 @torch.no_grad()
 def load_of(scene: Splats, camera: Camera, *, tile: int = 16) -> dict[str, Any]:
-    """How many splats the camera sees, and how many are blended in a pixel on average.
+    """The number of splats that the camera sees, and how many a pixel blends on average.
 
-    The latter is counted in one random pixel of every tile, by the definition of the rasterizer.
+    The splats of a pixel are counted in one random pixel of every tile, as the rasterizer is
+    defined.
     """
     footprints, _ = project_splats(scene, camera)
     seen = footprints.extents[:, 0] > 0

@@ -7,15 +7,15 @@ from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.datasets.demo import DemoSize, demo_folder
 
 STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
-"""Enough for each size to show what it can, and little enough to wait for."""
+"""Training steps for each size: enough for a good scene, and few enough to wait for."""
 
 
 def demo_capture(size: DemoSize) -> Path:
-    """The folder of the built-in scene, which is made if this is the first time."""
+    """The folder of the built-in scene, which is made the first time."""
 
     def told(done: int, pictures: int) -> None:
         if done == 1:
-            notice(f"Making the built-in scene, {pictures} pictures, once")
+            notice(f"Making the built-in scene ({pictures} pictures); this is done only once")
 
     return demo_folder(size, progress=told)
 

@@ -17,7 +17,7 @@ from lumigraph.kernels.splats import cuda
 
 
 def examine() -> dict[str, Any]:
-    """Everything `lumigraph doctor` tells, as plain data."""
+    """The facts of this machine as plain data."""
     cache = cache_folder()
     device, reason = chosen_device("auto")
     problem = cuda.probe()
@@ -60,14 +60,14 @@ def doctor_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def advice(facts: dict[str, Any]) -> list[str]:
-    """A sentence for everything that is missing, and what to do about it."""
+    """A sentence for each thing that is missing, with what to do about it."""
     sentences = []
     if not facts["cache_writable"]:
-        sentences.append(f"{facts['cache']} cannot be written: captures cannot be cached there")
+        sentences.append(f"{facts['cache']} cannot be written, so photos are not cached there")
     if facts["ffmpeg"] is None:
-        sentences.append("No ffmpeg: `lumigraph render` writes pictures but no film")
+        sentences.append("ffmpeg is not installed: `lumigraph render` writes pictures but no film")
     if facts["open3d"] is None:
-        sentences.append('No open3d: install "lumigraph[mesh]" to make meshes')
+        sentences.append('open3d is not installed: install "lumigraph[mesh]" to make meshes')
     if facts["instruction_set"] != facts["instruction_sets"][-1]:
         sentences.append(
             f"The kernels use {facts['instruction_set']} although this processor has "
@@ -79,7 +79,7 @@ def advice(facts: dict[str, Any]) -> list[str]:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a file can be made in the folder, or in the nearest of its parents that exists."""
+    """Whether a file can be made in the folder, or in its nearest parent that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:

@@ -1,4 +1,4 @@
-"""What a capture holds, in numbers."""
+"""The command `inspect`: what a capture holds, in numbers."""
 
 from collections import Counter
 from typing import Any
@@ -10,11 +10,11 @@ from lumigraph.datasets import Capture
 from lumigraph.recon import PRESETS
 
 FLOATS_PER_SPLAT, COPIES = 59, 4
-"""Of degree 3; values, gradients and the two moments of Adam."""
+"""A splat of degree 3 has 59 numbers; values, gradients and the two moments of Adam are 4 copies."""
 
 
 def inspect_capture(capture: Capture) -> dict[str, Any]:
-    """Everything `lumigraph inspect` tells of a capture, as plain data."""
+    """The facts of a capture as plain data."""
     frames = (*capture.train, *capture.test)
     cameras = [frame.camera for frame in frames]
     sizes = Counter(f"{camera.width}x{camera.height}" for camera in cameras)
@@ -58,18 +58,18 @@ def inspection_rows(facts: dict[str, Any]) -> list[tuple[str, Any]]:
         ("points", f"{facts['points']:,}"),
         ("extent of points", _box(facts["points_extent"])),
         ("extent of cameras", _box(facts["cameras_extent"])),
-        ("memory for photos", f"{facts['image_memory_mb']:,} MB if all are held"),
+        ("memory for photos", f"{facts['image_memory_mb']:,} MB if all are in memory"),
         (
             "memory for splats",
             f"up to {facts['splat_memory_mb']:,} MB at {facts['splat_limit']:,} splats",
         ),
-        ("--downscale", f"{facts['automatic_downscale']} unless you say otherwise"),
+        ("--downscale", f"{facts['automatic_downscale']} unless you choose another"),
         *(("note", note) for note in facts["notes"]),
     ]
 
 
 def _extent(points: torch.Tensor | None) -> list[list[float]] | None:
-    """The lower and the upper corner of the box around the points."""
+    """The lower and the upper corner of the points' bounding box."""
     if points is None or len(points) == 0:
         return None
     return [points.amin(0).tolist(), points.amax(0).tolist()]

@@ -1,4 +1,4 @@
-"""How well a scene shows what was held out."""
+"""PSNR and SSIM of a scene on the photos that were held out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Color = tuple[float, float, float]
 
 
 def look(scene: Splats, camera: Camera, background: Color) -> torch.Tensor:
-    """What the camera sees of the scene, as 8 bits hold it. [height, width, 3]"""
+    """The camera's view of the scene, rounded to 8 bits. [height, width, 3]"""
     return quantize(render_color(scene, camera, background=background)).cpu()
 
 
@@ -29,18 +29,18 @@ def evaluate(
     split: str = "test",
     told: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """PSNR and SSIM of every frame and their means, as eval/metrics.json keeps them.
+    """PSNR and SSIM of every frame and their means, as eval/metrics.json has them.
 
-    Images are compared after rounding to 8 bits. The renderings go to eval/renders (those of the
-    train split to eval/train_renders). Without frames nothing is evaluated and the means are None.
+    Images are compared after rounding to 8 bits. The renderings are written to eval/renders, those
+    of the train split to eval/train_renders. Without frames the means are None.
 
     Args:
-        run: Its folder gets the pictures and the JSON.
-        scene: In the frame of the cameras.
-        frames: To compare with.
+        run: The run; its folder gets the pictures and the JSON.
+        scene: The scene, in the frame of the cameras.
+        frames: The frames to compare with.
         background: The colour behind the scene.
-        split: Which frames these are.
-        told: Called with the number of frames done after each.
+        split: The split of these frames.
+        told: Called after each frame with the number of frames that are done.
     """
     prefix = "" if split == "test" else f"{split}_"
     renders = run.part(f"eval/{prefix}renders")
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def probe(scene: Splats, frames: Sequence[Frame], count: int, background: Color) -> float:
-    """Mean PSNR over at most `count` frames, evenly spread over all of them."""
+    """Mean PSNR over at most `count` of the frames, evenly spread."""
     chosen = [frames[i * len(frames) // count] for i in range(count)]
     chosen = list({frame.name: frame for frame in chosen}.values())
     scores = [psnr(look(scene, f.camera, background), f.image().float() / 255) for f in chosen]

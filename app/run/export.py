@@ -1,4 +1,4 @@
-"""The scene as a file for other programs, which is there only if it shows what the scene shows."""
+"""The scene as a PLY file for other programs, kept only if it looks the same as the scene."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,8 @@ from lumigraph.render import Camera, Similarity, Splats
 FrameOf = Literal["capture", "fit"]
 
 CHECK_VIEWS = 4
-"""From which a file is compared with the scene: spread over the capture they see all of it."""
+"""The number of views in which a file is compared with the scene: spread over the capture, they see
+all of it."""
 
 
 def write_ply(
@@ -26,21 +27,21 @@ def write_ply(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     extra: Mapping[str, Tensor] | None = None,
 ) -> ExportCheck:
-    """How near the PLY file that was written comes to the scene.
+    """Writes the scene as a PLY file, and tells how near the file comes to the scene.
 
     Args:
-        scene: In the fit's frame.
-        path: Of the file. What lies there gives way only to a file that was read back and found
-            good.
-        cameras: In the fit's frame; some of them look at both.
+        scene: The scene, in the fit's frame.
+        path: The file. An older file there is replaced only after the new one was read back and
+            compared with the scene.
+        cameras: Cameras in the fit's frame; some of them render both for the comparison.
         similarity: From the capture's frame to the fit's.
-        frame: Whose coordinates the file has.
+        frame: The frame of the file's coordinates.
         background: The colour behind the scene.
-        extra: Further properties of each splat by their names, as `save_ply` has them.
+        extra: Further properties of each splat by their names, as in `save_ply`.
 
     Raises:
-        ValueError: The file does not show what the scene shows.
-        OSError: It cannot be written.
+        ValueError: The file does not look the same as the scene.
+        OSError: The file cannot be written.
     """
     there = similarity if frame == "capture" else Similarity.identity()
     chosen = cameras[:: max(1, len(cameras) // CHECK_VIEWS)][:CHECK_VIEWS]
@@ -59,5 +60,5 @@ def write_ply(
                 raise
             raise ValueError(
                 f"{error}. The capture's coordinates are too large for the 32-bit numbers of a "
-                "PLY: `lumigraph export RUN --frame fit` writes one about zero and of size one"
+                "PLY: use `lumigraph export RUN --frame fit`, whose coordinates lie around zero"
             ) from error

@@ -31,14 +31,14 @@ ViewSet = Literal["orbit", "path", "test", "train"]
 """What `render` shows: a path of cameras made for it, or the cameras of the test or train split."""
 
 LENS_FOV_TANGENT = 0.5
-"""Half the width of the picture over the distance, for scenes that come without cameras: 53
-degrees, near to what phones see."""
+"""Half the width of the picture over the distance, for scenes without cameras: 53 degrees, about as
+much as a phone's camera."""
 
 RANGE_PROBES = 8
-"""Views that decide which depths a sequence shows: one range for all, so that nothing flickers."""
+"""The number of views that set the range of depths: one range for all views avoids flicker."""
 
 MARKER = ".lumigraph-render"
-"""Lies in every folder of pictures that we made: elsewhere nothing is removed or written over."""
+"""The file that marks a folder of our pictures: in others nothing is removed or overwritten."""
 
 OURS = re.compile(r"\d{4,}(_[A-Za-z0-9_-]*)?\.png")
 """Names of our pictures."""
@@ -83,21 +83,21 @@ NEAR = 1e-2
 
 
 def middle_of(scene: Splats) -> tuple[Tensor, float]:
-    """The middle of a scene that is not empty, and its radius. float64 [3]"""
+    """The middle and the radius of a scene, which must not be empty. float64 [3]"""
     means = scene.means.double().cpu()
     center = means.median(0).values
-    # The nine tenths nearest to the middle: a few far splats would make all else a dot.
+    # The radius holds nine tenths of the splats: a few far ones would shrink the rest to a dot.
     distances = (means - center).norm(dim=1)
     return center, float(distances.kthvalue(1 + 9 * (len(scene) - 1) // 10).values) or 1.0
 
 
 def views_around(scene: Splats, count: int, *, width: int = 960, height: int = 720) -> Shots:
-    """An orbit around a scene that comes without cameras, with the y axis pointing down.
+    """An orbit around a scene without cameras, with the y axis pointing down.
 
     Raises ValueError if the scene is empty.
     """
     if len(scene) == 0:
-        raise ValueError("the file holds no splats, so there is nothing to see")
+        raise ValueError("The file holds no splats, so there is nothing to see")
     center, radius = middle_of(scene)
     focal = width / 2 / LENS_FOV_TANGENT
     place = center + BEFORE * radius
@@ -117,7 +117,7 @@ def render_sequence(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     told: Callable[[int], None] = lambda done: None,
 ) -> list[Path]:
-    """The paths of new PNGs in `folder`, of what each camera sees; those of before are gone.
+    """Renders each camera's view to a PNG in `folder`, and returns the paths; removes older ones.
 
     Raises FileExistsError or ValueError, as `claim` does.
     """
@@ -137,14 +137,14 @@ def render_sequence(
 
 
 def claim(folder: Path) -> None:
-    """Makes the folder one for our pictures: it is there, marked, and free of older ones.
+    """Makes and marks a folder for our pictures, and removes older ones from it.
 
     Raises:
-        FileExistsError: It holds something and no sequence of pictures was ever made in it.
+        FileExistsError: The folder holds files, and is not marked as ours.
         ValueError: It is a link.
     """
     if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, and pictures are not written through one: remove it")
+        raise ValueError(f"{folder} is a link: remove it, or choose another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
     if not is_ours(folder) and any(folder.iterdir()):
         raise FileExistsError(
@@ -157,12 +157,12 @@ def claim(folder: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a sequence of pictures was made in the folder before."""
+    """Whether the folder is marked as one for our pictures."""
     return (folder / MARKER).is_file()
 
 
 def ffmpeg() -> str | None:
-    """The ffmpeg program, on the path or in imageio-ffmpeg; None if there is none."""
+    """The path of the ffmpeg program, installed or in imageio-ffmpeg; None if there is none."""
     if found := shutil.which("ffmpeg"):
         return found
     try:
@@ -216,7 +216,7 @@ def _median_depth(scene: Splats, camera: Camera) -> torch.Tensor:
 
 
 def _depth_range(scene: Splats, cameras: Sequence[Camera]) -> tuple[float, float]:
-    """The depths between which almost everything lies that some of the cameras see."""
+    """The depths between which almost all lies that some of the cameras see."""
     chosen = cameras[:: max(1, len(cameras) // RANGE_PROBES)]
     depths = []
     for camera in chosen:

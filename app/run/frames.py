@@ -1,8 +1,8 @@
-"""The frame of a run's scene: the fit's, in which the scene is of size one about zero.
+"""The frame of a run's scene, which is the fit's: the scene lies around zero and has size one.
 
-Cameras come in the capture's frame, whose coordinates may be millions (metres of a map grid), more
-than the 32 bits of a scene's numbers can tell apart. So the cameras, which have 64, move to the
-scene, and only files for other programs are in the capture's frame.
+The capture's frame may have coordinates of millions (metres of a map grid), which the 32-bit
+numbers of a scene cannot tell apart. Cameras have 64-bit numbers, so they are moved to the fit's
+frame, and only files for other programs are in the capture's frame.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from lumigraph.render import Similarity
 
 
 def moved_frames(frames: Sequence[Frame], similarity: Similarity) -> tuple[Frame, ...]:
-    """The frames with their cameras moved along."""
+    """The frames with their cameras moved by the similarity."""
     return tuple(replace(frame, camera=similarity.camera(frame.camera)) for frame in frames)
 
 
 def moved_capture(capture: Capture) -> Capture:
-    """The capture in its fit's frame: cameras and points moved, and no similarity left to do."""
+    """The capture with its cameras and points in the fit's frame, and no similarity left."""
     similarity = capture.similarity
     return replace(
         capture,

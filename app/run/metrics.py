@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from lumigraph.app.run.files import finite, write_bytes
-from lumigraph.app.run.record import Figure
+from lumigraph.app.run.record import OptionalNumber
 
 LINE_LIMIT = 10_000
 """Characters: Lumigraph writes no longer line."""
@@ -20,11 +20,11 @@ class Entry(TypedDict, total=False):
     """A line of metrics.jsonl."""
 
     step: Required[Annotated[int, Meta(ge=0, le=10**15)]]
-    loss: Figure
-    splats: Figure
-    degree: Figure
-    seconds: Figure
-    psnr: Figure
+    loss: OptionalNumber
+    splats: OptionalNumber
+    degree: OptionalNumber
+    seconds: OptionalNumber
+    psnr: OptionalNumber
     lm: dict[str, Any]
 
 

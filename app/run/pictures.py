@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lumigraph.datasets.images import save_png
 
-# Anchors of a map from dark violet over teal to yellow, whose lightness rises evenly, so that it
-# reads the same in grey and to the colour-blind.
+# Anchors of a colour map from dark violet over teal to yellow. Its lightness rises evenly, so that
+# it reads the same in grey and for the colour-blind.
 _RAMP = ((68, 1, 84), (62, 74, 137), (38, 130, 142), (53, 183, 121), (181, 222, 43), (253, 231, 37))
 
 
@@ -29,10 +29,10 @@ def colored(values: Tensor) -> Tensor:
 
 
 def depth_colors(depth: Tensor, near: float, far: float) -> Tensor:
-    """Depths as colours, near ones bright; black where nothing is. uint8 [height, width, 3]
+    """Depths as colours: near is bright, no depth is black. uint8 [height, width, 3]
 
-    What is shown is disparity (1 / depth) between those of `far` and `near`: steps close to the
-    camera matter as much as long ways behind.
+    The colour shows the disparity (1 / depth), from that of `far` to that of `near`, so that small
+    distances close to the camera show as well as large ones far away.
     """
     seen = depth > 0
     disparity = torch.where(seen, 1 / depth.clamp_min(1e-12), 0.0)

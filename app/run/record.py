@@ -1,4 +1,4 @@
-"""What run.json says of a run, and which photos it learns from."""
+"""The content of run.json, and the selection of photos that a run uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lumigraph.datasets import Capture, ImageCache, load_capture
 
 FORMAT = "lumigraph run"
 VERSION = 2
-"""Of the layout. In version 1 the scene was in the capture's frame."""
+"""The version of the layout. In version 1 the scene was in the capture's frame."""
 
 LOG = "metrics.jsonl"
 
@@ -20,8 +20,8 @@ RunState = Literal["running", "stopped", "finished"]
 
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 BOUNDS = Meta(ge=-(10**15), le=10**15)
-Figure = Annotated[int, BOUNDS] | Annotated[float, BOUNDS] | None
-"""A number that is null where it is not known."""
+OptionalNumber = Annotated[int, BOUNDS] | Annotated[float, BOUNDS] | None
+"""A number, or null if it is not known."""
 
 
 class Record(TypedDict, total=False):
@@ -39,12 +39,12 @@ class Record(TypedDict, total=False):
     splats: Amount | None
     steps_per_second: Amount | None
     peak_memory_mb: Amount | None
-    timings: dict[str, Figure]
-    metrics: dict[str, Figure]
+    timings: dict[str, OptionalNumber]
+    metrics: dict[str, OptionalNumber]
 
 
 class Photos(msgspec.Struct):
-    """What `asked` in run.json says of the photos."""
+    """The entries of `asked` in run.json that select photos."""
 
     downscale: Annotated[int, Meta(ge=1, le=1_000_000)]
     test_every: Annotated[int, Meta(ge=0, le=1_000_000)]

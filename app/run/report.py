@@ -1,4 +1,4 @@
-"""report.html: what came of a run, on one page that needs nothing else."""
+"""report.html: the results of a run on one page, which needs no other files."""
 
 import base64
 import math
@@ -16,15 +16,16 @@ from lumigraph.app.run.folder import Run
 from lumigraph.app.run.metrics import read_log
 from lumigraph.app.run.pictures import colored, thumbnail
 from lumigraph.app.run.plots import Axis, Line, Plot, figure
-from lumigraph.app.run.record import Figure
+from lumigraph.app.run.record import OptionalNumber
 from lumigraph.datasets import Frame
 from lumigraph.datasets.files import printable
 
 PICTURED, PICTURE_WIDTH = 24, 320
-"""Views shown with pictures, of so many pixels: some 30 kB each, so the page can be mailed."""
+"""The number of views that the page shows, and their width in pixels. A view takes some 30 kB, so
+that the page can be mailed."""
 
 ERROR_SCALE = 4.0
-"""Errors are shown so many times brighter: a quarter of the full range is the brightest."""
+"""Errors are multiplied by this, so that a quarter of the full range is the brightest colour."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --paper: #fbfbf9; --card: #fff; --line: #dcdfe6;
@@ -57,33 +58,33 @@ td img { display: block; width: 100%; min-width: 9rem; border-radius: .3rem; }
 
 
 class Score(Struct):
-    """How well the scene shows a test view."""
+    """The scores of a test view."""
 
     name: str
-    psnr: Figure = None
-    ssim: Figure = None
+    psnr: OptionalNumber = None
+    ssim: OptionalNumber = None
 
 
 class Evaluation(Struct):
-    """What the page tells of eval/metrics.json."""
+    """The entries of eval/metrics.json that the page shows."""
 
-    psnr: Figure = None
-    ssim: Figure = None
-    images: Figure = None
+    psnr: OptionalNumber = None
+    ssim: OptionalNumber = None
+    images: OptionalNumber = None
     per_image: list[Score] = []
 
 
 def write_report(run: Run) -> Path:
-    """Writes report.html from what lies in the run folder, and returns its path."""
+    """Writes report.html from the files of the run folder, and returns its path."""
     path = run.folder / "report.html"
     write_text(path, _page(run))
     return path
 
 
 def _evaluation(run: Run) -> Evaluation:
-    """What was evaluated of this very scene; ValueError if its file is malformed."""
+    """The evaluation of the present scene; ValueError if its file is malformed."""
     path = run.folder / "eval" / "metrics.json"
-    if "metrics" not in run.record or not path.exists():  # eval/ may be of an earlier scene
+    if "metrics" not in run.record or not path.exists():  # else eval/ is of an earlier scene
         return Evaluation()
     return read_json(path, Evaluation, "Run `lumigraph eval` again")
 
@@ -121,20 +122,20 @@ ITERATION = {
     "gain": ("gain ratio", "{:.3f}"),
     "damping": ("damping", "{:.4g}"),
     "products": ("products", "{:.0f}"),
-    "shortened": ("part of the step", "{:.3f}"),
-    "length": ("its length", "{:.3f}"),
+    "shortened": ("share of the step", "{:.3f}"),
+    "length": ("step length", "{:.3f}"),
     "seconds": ("seconds", "{:.1f}"),
 }
-"""What is told of an iteration of Levenberg-Marquardt: its title, and how it is written."""
+"""The columns for an iteration of Levenberg-Marquardt: title and format."""
 
 
 def iterations(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a log says of the iterations of Levenberg-Marquardt."""
+    """The iterations of Levenberg-Marquardt in a log."""
     return [entry["lm"] for entry in log if isinstance(entry.get("lm"), dict)]
 
 
 def _iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The iterations of Levenberg-Marquardt in a log: their `ITERATION`, and if it was taken."""
+    """The rows of the table of iterations: the columns of `ITERATION`, then taken or refused."""
     rows = []
     for tried in iterations(log):
         numbers = [
@@ -146,16 +147,17 @@ def _iteration_rows(log: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 JUDGED = {
-    "lm": "A cost is the mean loss of an iteration's steps, each of them towards a photo. The gain "
-    "ratio is that of the photos that were linearized in it, each with one product with J.",
-    "lm-published": "Costs are those of the last batch of photos, on which a step is judged. "
+    "lm": "A cost is the mean loss over the steps of an iteration, each of which learns from one "
+    "photo. The gain ratio is taken over the photos that are linearized in the iteration, with one "
+    "product with J for each.",
+    "lm-published": "A cost is taken over the last batch of photos, on which a step is judged. "
     "Products are with J^T J.",
 }
-"""How iterations are to be read, by optimizer."""
+"""How to read the table of iterations, by optimizer."""
 
 
 def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str:
-    """The table of the iterations of Levenberg-Marquardt; nothing where there were none."""
+    """The table of the iterations of Levenberg-Marquardt; empty if there were none."""
     rows = _iteration_rows(log)
     if not rows:
         return ""
@@ -170,7 +172,7 @@ def _iterations(record: Mapping[str, Any], log: Sequence[dict[str, Any]]) -> str
 
 
 def _numbers(record: dict[str, Any], metrics: Evaluation) -> list[tuple[str, str]]:
-    """The headline numbers that are known, as (value, what it is)."""
+    """The main numbers of the run that are known, as (value, label)."""
     shown = [
         (metrics.psnr, "{:.2f} dB", "PSNR"),
         (metrics.ssim, "{:.4f}", "SSIM"),
@@ -184,7 +186,7 @@ def _numbers(record: dict[str, Any], metrics: Evaluation) -> list[tuple[str, str
 
 
 def tile(value: str, noun: str) -> str:
-    """A number in a box, with what it is."""
+    """A number in a box, with its label."""
     return f'<div class="tile"><b>{escape(value)}</b><span>{escape(noun)}</span></div>'
 
 
@@ -198,7 +200,7 @@ def _chart(log: Sequence[dict[str, Any]], key: str, title: str) -> str:
 
 
 def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Each value as the mean of its neighbourhood: one view's loss says little."""
+    """Each value replaced by the mean of its neighbours, as the loss differs from view to view."""
     reach = max(1, len(points) // 50)
     smooth = []
     for i, (step, _) in enumerate(points):
@@ -210,7 +212,7 @@ def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 def _views(run: Run, metrics: Evaluation) -> str:
     """The table of test views, the worst first."""
     if not metrics.per_image:
-        return "<p>None were held out or none are evaluated yet.</p>"
+        return "<p>No photos were held out, or the scene is not evaluated yet.</p>"
     frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
     known = [score for score in metrics.per_image if score.name in frames]
     scores = sorted(known, key=lambda score: score.psnr or -math.inf)
@@ -245,13 +247,13 @@ def _pictures(run: Run, index: int, frame: Frame) -> str:
 
 
 def image_tag(pixels: torch.Tensor, alt: str) -> str:
-    """A picture that lies in the page itself."""
+    """A picture inside the page itself."""
     data = base64.b64encode(thumbnail(pixels, PICTURE_WIDTH)).decode()
     return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'
 
 
 def _facts(record: dict[str, Any]) -> str:
-    """What was asked, the plan and the versions as a table."""
+    """The options, the plan and the versions as a table."""
     rows = [
         (name, key, value)
         for name in ("asked", "plan", "inputs", "versions", "timings")

@@ -1,4 +1,4 @@
-"""Events out of a session and commands into it; neither side ever waits for the other."""
+"""The events of a session, and the commands to it; neither side ever waits for the other."""
 
 import threading
 import time
@@ -21,14 +21,14 @@ class StepDone:
     splats: int
     degree: int
     seconds: float
-    """Spent in training steps since step 0, earlier sittings included."""
+    """Time spent in training steps since step 0, also before the run was resumed."""
     tried: Try | None = None
-    """What the iteration of Levenberg-Marquardt came to that the step was, or ended."""
+    """The iteration of Levenberg-Marquardt that ended with this step."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """Some of the test views were rendered on the way."""
+    """The PSNR of some test views, during the training."""
 
     step: int
     psnr: float
@@ -37,7 +37,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Changed:
-    """An entry of the plan is another one after this step."""
+    """An entry of the plan was changed after this step."""
 
     step: int
     name: str
@@ -55,7 +55,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Scored:
-    """So many test views of all are evaluated."""
+    """Some of the test views are evaluated."""
 
     done: int
     views: int
@@ -63,7 +63,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something went wrong that the session can live with; one sentence for the user."""
+    """Something went wrong, but the session continues; one sentence for the user."""
 
     message: str
 
@@ -79,11 +79,11 @@ class Ended:
 Event = StepDone | Probed | Changed | Saved | Scored | Trouble | Ended
 
 QUEUE_SIZE = 64
-"""Events a listener may lag behind before it misses the oldest."""
+"""Events that wait for a listener; if there are more, it misses the oldest."""
 
 
 class Subscription:
-    """One listener's queue: bounded, and the oldest event gives way to the newest."""
+    """A listener's queue of limited size: when it is full, the oldest event is dropped."""
 
     def __init__(self, size: int = QUEUE_SIZE) -> None:
         """A queue for `size` events."""
@@ -97,7 +97,7 @@ class Subscription:
         self._filled.set()
 
     def close(self) -> None:
-        """Says that no event will follow; those in the queue can still be taken."""
+        """Ends the queue: no event follows, and those in it can still be taken."""
         self._closed = True
         self._filled.set()
 
@@ -105,7 +105,7 @@ class Subscription:
         """All events in the queue, oldest first; waits up to `timeout` seconds for the first."""
         self._filled.wait(timeout)
         self._filled.clear()
-        if self._closed:  # perhaps since the wait ended: nobody is to wait again
+        if self._closed:  # perhaps since the wait ended: no later call may wait
             self._filled.set()
         taken = []
         while self._events:
@@ -119,39 +119,39 @@ class Subscription:
 
 
 class Listener(Protocol):
-    """What a channel hands its events to."""
+    """An object that receives the events of a channel."""
 
     def put(self, event: Event) -> None:
-        """Takes an event; never waits."""
+        """Receives an event; never waits."""
 
     def close(self) -> None:
-        """Hears that no event will follow."""
+        """Is called after the last event."""
 
 
 class Channel:
-    """Republishes events to any number of listeners."""
+    """Passes events on to any number of listeners."""
 
     def __init__(self) -> None:
-        """A channel nobody listens to yet."""
+        """A channel without listeners."""
         self._subscriptions: tuple[Listener, ...] = ()
 
     def subscribe(self, size: int = QUEUE_SIZE) -> Subscription:
-        """A queue that gets every event from now on."""
+        """A queue that receives every event from now on."""
         subscription = Subscription(size)
         self.attach(subscription)
         return subscription
 
     def attach(self, listener: Listener) -> None:
-        """Lets a listener with a queue of its own kind have every event from now on."""
+        """Passes every event from now on to the listener."""
         self._subscriptions = (*self._subscriptions, listener)
 
     def publish(self, event: Event) -> None:
-        """Hands the event to every listener's queue; never waits."""
+        """Passes the event to every listener; never waits."""
         for subscription in self._subscriptions:
             subscription.put(event)
 
     def close(self) -> None:
-        """Says to every listener that no event will follow."""
+        """Tells every listener that no event follows."""
         for subscription in self._subscriptions:
             subscription.close()
 
@@ -159,18 +159,18 @@ class Channel:
 FitReader = Callable[[SplatFit], None]
 
 POLL_SECONDS = 0.05
-"""Between two looks at the commands while a training holds."""
+"""Seconds between two checks for commands while a training is paused."""
 
 
 class TrainingControl:
     """Commands for a session, given from any thread or signal handler, read between steps.
 
-    Plain attributes and deques: a signal handler that took a lock would wait for ever for the very
-    thread that it interrupts.
+    It has plain attributes and deques and no lock: a signal handler that took a lock would wait for
+    ever for the thread that it interrupts.
     """
 
     def __init__(self) -> None:
-        """No command given."""
+        """No command is given yet."""
         self._stop = False
         self._pause = False
         self._checkpoint = False
@@ -179,47 +179,47 @@ class TrainingControl:
         self._threads: int | None = None
 
     def pause(self) -> None:
-        """Holds the training after the step it is in."""
+        """Pauses the training after the current step."""
         self._pause = True
 
     def resume(self) -> None:
-        """Lets a paused training go on."""
+        """Continues a paused training."""
         self._pause = False
 
     def stop(self) -> None:
-        """Ends the training after the step it is in, with a checkpoint."""
+        """Ends the training after the current step, with a checkpoint."""
         self._stop = True
 
     def checkpoint(self) -> None:
-        """Asks for a checkpoint after the step the training is in."""
+        """Asks for a checkpoint after the current step."""
         self._checkpoint = True
 
     def change(self, **values: Any) -> None:
-        """Changes entries of the plan after the step the training is in; `LIVE` names which.
+        """Changes entries of the plan after the current step; `LIVE` lists those that can change.
 
-        Raises ValueError, and changes nothing, if one cannot be that.
+        Raises ValueError, and changes nothing, if a value is not allowed.
         """
         self._changes.append(checked_changes(values))
 
     def threads(self, count: int) -> None:
-        """Lets the training use so many threads from the next step on; its result is the same.
+        """Sets the number of threads from the next step on, which does not change the result.
 
         Raises ValueError if the machine has fewer cores.
         """
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= cores():
             raise ValueError(
-                f"{repr(count)[:40]} threads cannot be: take a whole number from 1 to {cores()}, "
-                "the cores there are"
+                f"The number of threads is {repr(count)[:40]}: take a whole number from 1 to "
+                f"{cores()}, the cores of this machine"
             )
         self._threads = count
 
     def look(self, look: FitReader) -> None:
-        """Has `look` called once with the fit, between two steps; it is to change nothing."""
+        """Calls `look` once with the fit, between two steps; `look` must change nothing."""
         self._looks.append(look)
 
     @property
     def paused(self) -> bool:
-        """Whether the training is to hold."""
+        """Whether the training is to pause."""
         return self._pause
 
     @property
@@ -245,11 +245,11 @@ class TrainingControl:
         return asked
 
     def take_looks(self) -> list[FitReader]:
-        """Who asked to look since the last call."""
+        """The functions given to `look` since the last call."""
         return [self._looks.popleft() for _ in range(len(self._looks))]
 
     def wait(self, seconds: float) -> None:
-        """Returns after so many seconds, or soon when told to stop."""
+        """Waits for the time, or until `stop` is called."""
         end = time.monotonic() + seconds
         while not self._stop and time.monotonic() < end:
             time.sleep(min(POLL_SECONDS, seconds))

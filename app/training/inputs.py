@@ -1,4 +1,4 @@
-"""What a run is made from: the capture at a size that fits, and a hash of it."""
+"""What a run is trained with: its options, the capture at a size that fits, and its hashes."""
 
 import hashlib
 import math
@@ -13,12 +13,12 @@ from lumigraph.datasets import Capture, Frame
 from lumigraph.recon import Preset
 
 SIDE_WANTED = 1600
-"""Pixels along the longer side, at most, unless --downscale is given: what 3DGS itself trains on,
-and what keeps a dozen megapixels from taking a laptop's memory and night."""
+"""The most pixels along the longer side, unless --downscale is given. 3DGS trains on this size, and
+photos of a dozen megapixels would take a laptop's memory, and all night."""
 
 HASHED_BYTES = 1 << 20
-"""From each end of a photo's file: most are no larger than both, reading thousands of large ones
-whole would take minutes, and edits that keep a file's size and both its ends do not just happen."""
+"""Bytes from each end of a photo's file. Most files are no larger than both ends, to read thousands
+of large files takes minutes, and no usual edit keeps a file's size and both its ends."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class TrainOptions:
 
 
 def open_capture(path: Path, selection: Selection) -> tuple[Capture, Selection]:
-    """The capture, and the selection with every choice made; says what is to know of it.
+    """The capture, and the selection with our choices in it; prints notes on both.
 
-    Without a `downscale` it is the smallest that brings the longer side down to `SIDE_WANTED`, and
-    a file of test views becomes the names in it.
+    Without a `downscale` the selection gets the smallest one that brings the longer side down to
+    `SIDE_WANTED`. The names in a file of test views take the place of the file.
     """
     capture = selection.load(path)
     if selection.downscale is None:
@@ -76,34 +76,34 @@ def open_capture(path: Path, selection: Selection) -> tuple[Capture, Selection]:
         if downscale > 1:
             capture = selection.load(path)
             notice(
-                f"The photos are {longest} pixels along the longer side: made {downscale} times "
-                "smaller (--downscale 1 keeps them as they are)"
+                f"The longer side of the photos has {longest} pixels, so their sides are divided "
+                f"by {downscale} (--downscale 1 keeps their size)"
             )
     for sentence in capture.notes:
         notice(sentence)
     if any(frame.mask is not None for frame in capture.frames):
-        warn("The capture has masks, which are not used yet: what they hide is learned too")
+        warn("The capture has masks, which are not used yet: the scene will show what they hide")
     if not capture.test:
-        warn("No views are held out, so the result will not be evaluated")
+        warn("No photos are held out, so the result will not be evaluated")
     if selection.test is not None:
         selection = replace(selection, test=[frame.name for frame in capture.test])
     return capture, selection
 
 
 def automatic_downscale(capture: Capture) -> int:
-    """How many times smaller its photos are to be made to fit `SIDE_WANTED`."""
+    """The smallest divisor of the photos' sides that brings them down to `SIDE_WANTED`."""
     return max(1, math.ceil(longest_side(capture) / SIDE_WANTED))
 
 
 def longest_side(capture: Capture) -> int:
-    """Of all photos, in pixels."""
+    """The longest side of all photos, in pixels."""
     return max((max(f.camera.width, f.camera.height) for f in capture.frames), default=1)
 
 
 def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Hashes that tell whether two runs learned from the same, and what they are taken over.
+    """Hashes that tell whether two runs are trained on the same capture, and what they cover.
 
-    `heed` is called between photos, and ends it by what it raises.
+    `heed` is called between photos, and can end this by an exception.
     """
     frames, aside = capture.frames, len(capture.calibration)
     return {
@@ -115,13 +115,13 @@ def inputs_of(capture: Capture, heed: Callable[[], None] = lambda: None) -> dict
         "photo_bytes": sum(frame.path.stat().st_size for frame in frames if frame.path),
         "train": len(capture.train),
         "test": len(capture.test),
-        # Only where there are any: runs from before there were can go on.
+        # Only if there are some, so that runs of earlier versions can be resumed.
         **({"calibration": aside} if aside else {}),
     }
 
 
 def _cameras_hash(capture: Capture) -> str:
-    """SHA-256 over all that a capture says of frames and points."""
+    """SHA-256 over the frames and points of a capture."""
     digest = hashlib.sha256()
     splits = {"train": capture.train, "test": capture.test, "calibration": capture.calibration}
     for split, frames in splits.items():
@@ -134,7 +134,7 @@ def _cameras_hash(capture: Capture) -> str:
 
 
 def _photos_hash(frames: Sequence[Frame], heed: Callable[[], None]) -> str:
-    """BLAKE2b over the files of the photos that are used."""
+    """BLAKE2b over the files of the photos."""
     digest = hashlib.blake2b(digest_size=32)
     for frame in frames:
         heed()

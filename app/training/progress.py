@@ -1,4 +1,4 @@
-"""How far a session is, drawn on the terminal from its events."""
+"""The progress of a session, drawn on the terminal from its events."""
 
 import threading
 from typing import Any
@@ -22,23 +22,23 @@ from lumigraph.datasets.files import printable
 from lumigraph.recon import Try
 
 REDRAW_SECONDS = 0.25
-"""Between two drawings: each takes milliseconds that the training could use."""
+"""Seconds between two drawings, each of which takes milliseconds from the training."""
 
 PLAIN_LINES = 10
-"""Over a whole training, where the output is no terminal."""
+"""Lines over a whole training, if the output is no terminal."""
 
 
 class _Left(ProgressColumn):
-    """The time left, or what it took."""
+    """The time that is left."""
 
     def render(self, task: Any) -> Text:
         return Text(duration(task.fields["left"]) + " left" if task.fields["left"] else "")
 
 
 class Drawing:
-    """Draws the events of a subscription in a thread of its own, on standard error.
+    """Draws the events of a subscription on standard error, in a thread of its own.
 
-    A bar on a terminal, else a plain line now and then.
+    On a terminal it draws a bar, elsewhere it prints a few plain lines.
     """
 
     def __init__(self, events: Subscription) -> None:
@@ -50,7 +50,7 @@ class Drawing:
         self._thread.start()
 
     def finish(self) -> None:
-        """Waits until the last event is drawn; a terminal that hangs is left."""
+        """Waits until the last event is drawn, but not for a terminal that hangs."""
         self._thread.join(timeout=2)
 
     def _bar(self) -> None:
@@ -74,7 +74,7 @@ class Drawing:
                     _update(bar, training, scoring, event, pace)
                     ended = ended or isinstance(event, Ended)
                 bar.refresh()
-                # Events come faster than anyone can read: let them gather.
+                # Events come faster than people can read, so let some gather.
                 threading.Event().wait(0 if ended else REDRAW_SECONDS)
 
     def _lines(self) -> None:
@@ -97,12 +97,12 @@ class Drawing:
 
 
 def _is_told(tried: Try) -> bool:
-    """Of many iterations every tenth is, and those that went wrong; the report has them all."""
+    """Whether to print it: every tenth of many iterations, and refused ones; the report has all."""
     return tried.number <= PLAIN_LINES or tried.number % 10 == 0 or not tried.accepted
 
 
 def iteration_line(tried: Try) -> str:
-    """An iteration of Levenberg-Marquardt in a line."""
+    """An iteration of Levenberg-Marquardt as one line."""
     return (
         f"iteration {tried.number}: cost {tried.before:.4g} -> {tried.tried:.4g}, "
         f"{'taken' if tried.accepted else 'refused'}, gain {tried.gain:.2f}, damping "

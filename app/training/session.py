@@ -52,37 +52,37 @@ from lumigraph.recon.files import save_scene
 from lumigraph.render import Splats
 
 CHECKPOINT_SECONDS = 300.0
-"""Between two checkpoints: what a crash may cost, against a write of a few hundred MB."""
+"""Seconds between two checkpoints: a crash loses that time, and a write is a few hundred MB."""
 
 CHECKPOINTS_KEPT = 2
-"""The newest, and the one before in case the newest turns out to be damaged."""
+"""The newest checkpoint, and the one before it in case the newest is damaged."""
 
 RETRY_SECONDS = 10.0
-"""Between two tries to write a result where the disk is full."""
+"""Seconds between two attempts to write a result to a full disk."""
 
 LOG_ENTRIES, PROBES, PROBE_STEPS, PROBE_VIEWS = 500, 20, 100, 4
-"""Entries of metrics.jsonl over a whole run, about; how often PSNR is among them at most, after how
-many steps at least, and over how many views. It takes a percent or two of the time.
+"""metrics.jsonl gets about `LOG_ENTRIES` over a run. At most `PROBES` of them have a PSNR, at least
+`PROBE_STEPS` apart and over up to `PROBE_VIEWS` views; that takes one or two percent of the time.
 """
 
 
 @dataclass
 class Session:
-    """What changes while a reconstruction runs.
+    """The state of a training while it runs.
 
     Attributes:
-        run: Its folder.
-        capture: What it learns from.
-        fit: The state of the training.
-        control: Where commands come in.
-        channel: Where events go out.
-        changes: The changes of the plan while it trained, as run.json lists them.
-        seconds: Spent in training steps so far, earlier sittings included.
+        run: The run that it writes.
+        capture: The capture that it is trained on.
+        fit: The state of the fit.
+        control: The commands to it.
+        channel: The events from it.
+        changes: The changes of the plan during the training, as run.json lists them.
+        seconds: Time spent in training steps, also before the run was resumed.
         checkpoint_seconds: Time between two checkpoints.
-        patient: Whether a result that cannot be written is held until it can, as when somebody is
-            there to free the disk; else that raises OSError.
-        lock: What `run_session` closes at its end, or whoever drops the session before: the
-            right to train into the folder.
+        patient: Whether to wait and try again if a result cannot be written, because a person can
+            free the disk; else OSError is raised.
+        lock: The lock on the run folder. `run_session` closes it at its end; close it yourself if
+            the session is never run.
     """
 
     run: Run
@@ -97,15 +97,15 @@ class Session:
     lock: ExitStack = field(default_factory=ExitStack)
 
     def views(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-        """Frames of the capture with their cameras in the frame of the fit's scene."""
+        """The frames with their cameras in the frame of the fit's scene."""
         return moved_frames(frames, self.fit.similarity)
 
 
 def run_session(session: Session) -> Run:
-    """The run when its fit is finished or was stopped; its folder can be opened in both cases.
+    """The run after its fit is finished or was stopped; its folder can be opened in both cases.
 
-    A checkpoint that cannot be written on the way is told as `Trouble` and the training goes on;
-    the older ones stay. Raises OSError if the result itself cannot be written.
+    If a checkpoint cannot be written, a `Trouble` is published and the training continues; the
+    older checkpoints stay. Raises OSError if the result itself cannot be written.
     """
     state: RunState = "finished"
     started = time.monotonic()
@@ -129,14 +129,14 @@ def run_session(session: Session) -> Run:
         state = "stopped"
         raise
     finally:
-        session.lock.close()  # before anybody hears of the end, and begins anew
+        session.lock.close()  # before a listener hears of the end and resumes the run
         session.channel.publish(Ended(state, session.fit.step))
         session.channel.close()
     return session.run
 
 
 def resume_session(run: Run, capture: Capture) -> Session:
-    """The session that goes on, to the bit, where the newest sound checkpoint of `run` was written.
+    """The session that resumes the run, to the bit, from its newest checkpoint that can be read.
 
     Raises FileNotFoundError if there is no checkpoint, and ValueError if none can be read.
     """
@@ -161,17 +161,19 @@ def resume_session(run: Run, capture: Capture) -> Session:
 
 
 def _device(run: Run) -> str:
-    """The device the run was started on; ValueError if it is none or not to be had here."""
+    """The device that the run was started on; ValueError if this machine has no such device."""
     wanted, path = run.asked.get("device"), run.folder / "run.json"
     if wanted not in ("cpu", "cuda"):
         raise ValueError(
-            f'{path} has {shown(wanted)} under "device", where cpu or cuda belongs: restore it '
+            f'{path} has {shown(wanted)} under "device", which should be cpu or cuda: restore it '
             "from a copy"
         )
     try:
         return chosen_device(wanted)[0]
     except ValueError as error:
-        raise ValueError(f"{path} asks for a device that is not to be had: {error}") from None
+        raise ValueError(
+            f"{path} asks for a device that this machine does not have: {error}"
+        ) from None
 
 
 def checkpoints(run: Run) -> list[Path]:
@@ -180,7 +182,7 @@ def checkpoints(run: Run) -> list[Path]:
 
 
 def _train(session: Session) -> bool:
-    """Pulls the fit to its end, or until it is told to stop; True if it came to its end."""
+    """Pulls the fit to its end, or until it is stopped; True if it came to its end."""
     fit, control = session.fit, session.control
     log_every = max(1, fit.plan.steps // LOG_ENTRIES)
     probe_every = max(PROBE_STEPS, fit.plan.steps // PROBES)
@@ -198,7 +200,7 @@ def _train(session: Session) -> bool:
             due = time.monotonic() - saved > session.checkpoint_seconds
             saving = control.take_checkpoint() or (due and step.step < step.steps)
             probing = step.step % probe_every == 0 and bool(session.capture.test)
-            # A sitting that goes on from a checkpoint reads its seconds from the entry of its step.
+            # A run that is resumed reads its seconds from the entry of the checkpoint's step.
             noted = step.step % log_every == 0 or step.tried is not None
             if probing or saving or control.stopped or noted:
                 log(_entry(session, step, probing=probing))
@@ -211,7 +213,7 @@ def _train(session: Session) -> bool:
 
 
 def _hold(session: Session) -> None:
-    """Returns at once, or when a pause is over; checkpoints can be asked for meanwhile."""
+    """Waits while the training is paused; obeys commands and writes checkpoints meanwhile."""
     while session.control.paused and not session.control.stopped:
         session.control.wait(0.1)
         _obey(session)
@@ -220,7 +222,7 @@ def _hold(session: Session) -> None:
 
 
 def _obey(session: Session) -> None:
-    """Does between two steps what was asked for, other than to hold, to save or to end."""
+    """Carries out the commands, except those to pause, to save or to stop."""
     if threads := session.control.take_threads():
         torch.set_num_threads(threads)
     if values := session.control.take_changes():
@@ -229,7 +231,7 @@ def _obey(session: Session) -> None:
 
 
 def _change(session: Session, values: dict[str, Any]) -> None:
-    """Changes the plan, and lists the changes that the next checkpoint takes to run.json."""
+    """Changes the plan, and lists the changes; run.json gets the list with the next checkpoint."""
     before, step = session.fit.plan, session.fit.step
     change_plan(session.fit, **values)
     for name in values:
@@ -241,14 +243,14 @@ def _change(session: Session, values: dict[str, Any]) -> None:
 
 
 def _changes_until(fit: SplatFit, listed: Any) -> list[dict[str, Any]]:
-    """The changes in run.json that the fit of a checkpoint has.
+    """The changes listed in run.json that were made before the fit's checkpoint was written.
 
-    Changes after the checkpoint are undone. Of those at its very step, its plan tells which were
-    made before it.
+    The later ones are undone by resuming. For changes at the very step of the checkpoint, its plan
+    tells whether they were made before.
     """
     changes = []
     for entry in listed if isinstance(listed, list) else []:
-        with suppress(ValueError):  # malformed: not of ours
+        with suppress(ValueError):  # Lumigraph did not write that entry
             changes.append(asdict(msgspec.convert(entry, Changed)))
     kept = [entry for entry in changes if entry["step"] < fit.step]
     for name in LIVE:
@@ -261,7 +263,7 @@ def _changes_until(fit: SplatFit, listed: Any) -> list[dict[str, Any]]:
 
 
 def _show(session: Session) -> None:
-    """Lets everybody look who asked to; what goes wrong with them does not matter here."""
+    """Calls the functions that were given to `look`; their errors do not end the training."""
     for look in session.control.take_looks():
         try:
             look(session.fit)
@@ -277,7 +279,7 @@ def _tell(session: Session, step: Step) -> None:
 
 
 def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | None:
-    """Writes the state of the fit, then drops the oldest ones; None if it could not be written."""
+    """Writes a checkpoint, then removes the oldest ones; None if it could not be written."""
     path = session.run.part("checkpoints") / f"{session.fit.step:08d}.safetensors"
     try:
         save_checkpoint(session.fit, path)
@@ -299,14 +301,14 @@ def _checkpoint(session: Session, *, kept: int = CHECKPOINTS_KEPT) -> Path | Non
 
 
 def _keep(session: Session, state: RunState) -> Run:
-    """Writes the last checkpoint and the scene, and says so in run.json; again if it must wait."""
+    """Writes the last checkpoint, the scene and run.json; a patient session tries until it can."""
     while True:
         try:
             return _write_result(session, state)
         except OSError as error:
             if not session.patient:
                 raise
-            sentence = f"{error}. Free some space: it is tried again every {RETRY_SECONDS:.0f} s"
+            sentence = f"{error}. Free some space: the next attempt is in {RETRY_SECONDS:.0f} s"
             session.channel.publish(Trouble(sentence))
             time.sleep(RETRY_SECONDS)
 
@@ -316,11 +318,11 @@ def _write_result(session: Session, state: RunState) -> Run:
     path = _checkpoint(session, kept=kept)
     if path is None and state == "stopped":
         older = checkpoints(session.run)
-        rest = f"; {older[-1].name} is still there" if older else ""
-        raise OSError(f"The fit was stopped but could not be kept, see above{rest}")
+        rest = f"; the checkpoint {older[-1].name} is still there" if older else ""
+        raise OSError(f"The training was stopped but could not be saved, see above{rest}")
     scene = session.fit.scene()
     if lost := len(session.fit.splats) - len(scene):
-        note = f"The scene leaves out splats with values that are not finite: {lost}"
+        note = f"The scene is saved without {lost} splats that have values that are not finite"
         session.channel.publish(Trouble(note))
     save_scene(scene, session.run.folder / "scene.safetensors")
     _export(session, scene)
@@ -338,7 +340,7 @@ def _write_result(session: Session, state: RunState) -> Run:
 
 
 def _export(session: Session, scene: Splats) -> None:
-    """Writes scene.ply; where float32 cannot hold the capture's frame there is none, and a word."""
+    """Writes scene.ply; if float32 cannot hold the capture's frame, a `Trouble` says so instead."""
     path, capture = session.run.folder / "scene.ply", session.capture
     cameras = [frame.camera for frame in session.views((*capture.test, *capture.train))]
     try:
@@ -350,16 +352,16 @@ def _export(session: Session, scene: Splats) -> None:
             background=capture.background,
         )
     except ValueError as error:
-        path.unlink(missing_ok=True)  # of an earlier sitting
-        session.channel.publish(Trouble(f"There is no scene.ply: {error}"))
+        path.unlink(missing_ok=True)  # a file from before the run was resumed
+        session.channel.publish(Trouble(f"scene.ply was not written: {error}"))
 
 
 class _Stopped(Exception):
-    """The session was told to stop while it evaluated."""
+    """The session was stopped during its evaluation."""
 
 
 def _score(session: Session, run: Run) -> Run:
-    """Evaluates the finished scene on the test views and says so in run.json."""
+    """Evaluates the finished scene on the test views, and writes the result to run.json."""
     started = time.monotonic()
     total = len(session.capture.test)
 
@@ -377,7 +379,7 @@ def _score(session: Session, run: Run) -> Run:
 
 
 def _entry(session: Session, step: Step, *, probing: bool) -> dict[str, Any]:
-    """What metrics.jsonl says of a step."""
+    """The entry of metrics.jsonl for a step."""
     entry: dict[str, Any] = {
         "step": step.step,
         "loss": step.loss,

@@ -1,4 +1,4 @@
-"""A session from what was asked: a new run, or one that is resumed."""
+"""How a training begins: the session of a new run, or of one that is resumed."""
 
 import shutil
 import time
@@ -39,22 +39,22 @@ from lumigraph.recon import (
 from lumigraph.recon.splats.plan import stretched
 
 Heed = Callable[[], None]
-"""Called between photos and steps while a session is made; what it raises ends that."""
+"""Called between photos and steps while a session is made; its exception ends that."""
 
 SPACE_WANTED = 768 << 20
-"""Bytes: 200,000 splats of 59 floats in the scene, the PLY and two checkpoints of three copies, and
-of six with Levenberg-Marquardt."""
+"""Bytes for 200,000 splats of 59 floats: in the scene, in the PLY, and in two checkpoints of three
+copies each, or of six with Levenberg-Marquardt."""
 
 TRIAL = 30
-"""Steps of the trial: the first few are slower, as they fill caches."""
+"""Steps of the trial; the first ones are slower, as they fill caches."""
 
 GROWTH: dict[Preset, float] = {"quick": 1.4, "standard": 2.5, "high": 2.7}
-"""A step of the whole fit takes about so many times one of the trial, whose splats have not grown
-yet and whose photos are at full size: `quick` 1.1 and 1.7 on the built-in scene and on phone
-photos, `standard` 2.0 and 3.3."""
+"""The time of a step over the whole fit, divided by that of a step of the trial, which has fewer
+splats, and photos of full size. Measured on the built-in scene and on phone photos: `quick` 1.1 and
+1.7, `standard` 2.0 and 3.3."""
 
 LEAST, MOST = 300, 200_000
-"""Steps of a fit: fewer show nothing yet, and more do not make it better."""
+"""The range of the steps of a fit: fewer show nothing yet, and more improve nothing."""
 
 
 def start(
@@ -66,12 +66,12 @@ def start(
     runs: Path = Path("runs"),
     heed: Heed = lambda: None,
 ) -> Session:
-    """A session that begins a run in `folder`, or in a new one under `runs` if that is None.
+    """A session of a new run in `folder`, or in a new folder under `runs` if that is None.
 
-    What `heed` raises leaves nothing behind.
+    If it fails, or `heed` raises an exception, no files are left behind.
 
-    Raises FileExistsError if the folder is taken and not to be overwritten, BlockingIOError if it
-    is being trained, and what reading the capture raises.
+    Raises FileExistsError if the folder is taken and `overwrite` is False, BlockingIOError if a
+    training runs in it, and the errors of reading the capture.
     """
     with ExitStack() as lock:
         if folder is not None:
@@ -80,9 +80,7 @@ def start(
                 raise FileExistsError(occupied(folder))
         plan = plan_from(options.preset or "standard", **options.changes)
         if options.minutes is not None and plan.optimizer != "adam":
-            raise ValueError(
-                "Minutes are counted in steps of Adam: give --steps for this optimizer"
-            )
+            raise ValueError("--minutes counts steps of Adam: give --steps for this optimizer")
         device, reason = chosen_device(options.device or "auto")
         seed = options.seed or 0
         began = time.monotonic()
@@ -116,14 +114,14 @@ def start(
 
 
 def resume(path: Path, options: TrainOptions, folder: Path, heed: Heed = lambda: None) -> Session:
-    """A session that goes on, to the bit, where the run in `folder` was stopped.
+    """A session that resumes the run in `folder` where it was stopped, to the bit.
 
-    Warns if the machine or a program changed since, as it is not to the bit then.
+    Prints a warning if the machine or a program has changed, because the last bits may differ then.
 
-    Raises ValueError if the run is finished, if anything about it is to change, or if the capture
-    is not the one it was started with, and BlockingIOError if it is being trained.
+    Raises ValueError if the run is finished, if options are given, or if the capture is not the one
+    that the run was started with, and BlockingIOError if a training runs in the folder.
     """
-    open_run(folder)  # nothing is locked where there is no run
+    open_run(folder)  # a folder without a run must not be locked
     with ExitStack() as lock:
         lock.enter_context(locked(folder))
         session = _resumed(path, options, open_run(folder), heed)
@@ -135,35 +133,35 @@ def _resumed(path: Path, options: TrainOptions, run: Run, heed: Heed) -> Session
     """The session of `resume`, for a run that is locked already."""
     if run.state == "finished":
         raise ValueError(
-            f"{run.folder} is finished at step {run.record.get('step')}: there is nothing to go "
-            "on with"
+            f"{run.folder} is finished at step {run.record.get('step')}, so there is nothing to "
+            "resume"
         )
     if options.given:
         raise ValueError(
-            f"{run.folder} goes on with what it was started with, so leave out "
-            f"{', '.join('--' + name.replace('_', '-') for name in options.given)}; to train anew, "
-            "choose another folder with -o"
+            f"{run.folder} is resumed with the options it was started with, so leave out "
+            f"{', '.join('--' + name.replace('_', '-') for name in options.given)}; to train with "
+            "other options, choose another folder with -o"
         )
     heed()
     capture, _ = open_capture(path, run.selection())
     if inputs_of(capture, heed) != run.record["inputs"]:
         raise ValueError(
-            f"{path} is not what {run.folder} was started with (its cameras, points or photos "
-            "differ): give the same capture, or train anew in another folder with -o"
+            f"{path} is not the capture that {run.folder} was started with (its cameras, points "
+            "or photos differ): give that capture, or train in another folder with -o"
         )
     session = resume_session(run, capture)
     _warn_of_changes(run.record["versions"])
-    notice(f"Going on at step {session.fit.step} of {session.fit.plan.steps}")
+    notice(f"Resuming at step {session.fit.step} of {session.fit.plan.steps}")
     return session
 
 
 def fitted_to(plan: Plan, preset: Preset, capture: Capture, minutes: float, device: str) -> Plan:
-    """The preset's plan stretched or shortened so that its fit takes about so many minutes here.
+    """The plan, stretched or shortened so that its fit takes about this time on this machine.
 
-    A few steps are tried, and forgotten; the number of steps therefore differs from run to run,
-    and is written down with the run.
+    The time is measured on a few steps of a trial. The number of steps therefore differs from run
+    to run, and run.json holds it.
     """
-    for frame in capture.train:  # their decoding is to be over before a step is timed
+    for frame in capture.train:  # photos must be decoded before a step is timed
         frame.image()
     trial = replace(plan, coarse_steps=0, steps=max(plan.steps, TRIAL))
     steps = fit_splats(capture, start_fit(capture, trial, device=device))
@@ -174,12 +172,12 @@ def fitted_to(plan: Plan, preset: Preset, capture: Capture, minutes: float, devi
         seconds.append(time.perf_counter() - began)
     count = round(60 * minutes / (GROWTH[preset] * median(seconds[TRIAL // 3 :])))
     count = min(MOST, max(LEAST, count))
-    notice(f"In {minutes:g} minutes about {count:,} steps can be taken here")
+    notice(f"This machine takes about {count:,} steps in {minutes:g} minutes")
     return stretched(plan, count)
 
 
 def _heeding(capture: Capture, heed: Heed) -> Capture:
-    """The capture, with `heed` called whenever a photo of it is asked for."""
+    """The capture; whenever one of its photos is read, `heed` is called."""
 
     def heeded(frame: Frame) -> Frame:
         return replace(frame, image=partial(_after, heed, frame.image))
@@ -198,14 +196,14 @@ def _after(heed: Heed, image: Callable[[], Tensor]) -> Tensor:
 
 
 def _clear_empty(folder: Path) -> None:
-    """Removes the folder of a run that was not begun, and the one it is in if that is empty too."""
+    """Removes the empty folder of a run that did not begin, and its parent if that is empty too."""
     with suppress(OSError):
         folder.rmdir()
         folder.parent.rmdir()
 
 
 def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) -> dict[str, Any]:
-    """What run.json says was asked, with our choices where it was left to us."""
+    """The options in run.json, with our choices for those that were not given."""
     return {
         "preset": options.preset or "standard",
         "seed": seed,
@@ -220,7 +218,7 @@ def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) 
 
 
 def _warn_of_changes(before: dict[str, Any]) -> None:
-    """Warns if what decides about the last bits is not what the run began with."""
+    """Prints a warning if something that affects the last bits has changed since the run began."""
     now = versions()
     changes = [
         f"{name.replace('_', ' ')} {str(before.get(name))[:80]} to {now[name]}"
@@ -229,18 +227,18 @@ def _warn_of_changes(before: dict[str, Any]) -> None:
     ]
     if changes:
         warn(
-            f"The run goes on, but not to the bit as it would have: {', '.join(changes)} "
-            "changed since it began"
+            "The run is resumed, but not to the bit, because this changed since it began: "
+            f"{', '.join(changes)}"
         )
 
 
 def _check_space(folder: Path) -> None:
-    """Warns if the disk may fill up before the run is finished."""
+    """Prints a warning if the disk may be full before the run is finished."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < SPACE_WANTED:
         warn(
-            f"Only {free >> 20} MB are free where the run will lie: a scene of 200,000 splats "
+            f"Only {free >> 20} MB are free in the folder of the run: a scene of 200,000 splats "
             f"takes {SPACE_WANTED >> 20} MB with its checkpoints"
         )

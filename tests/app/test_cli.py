@@ -212,7 +212,7 @@ def test_what_is_interrupted_goes_on_by_the_command_it_prints(capture, tmp_path)
     assert checkpoints(run)[-1].name == f"{run.record['step']:08d}.safetensors"
 
     with subprocess.Popen(output, shell=True, start_new_session=True, **pipes) as process:
-        until(process, "Going on at step")
+        until(process, "Resuming at step")
         until(process, "step ")
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
@@ -273,7 +273,7 @@ def test_a_run_in_folders_whose_names_begin_with_a_dash_goes_on(capture, tmp_pat
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     with subprocess.Popen(f"exec {output}", cwd=tmp_path, shell=True, **pipes) as process:
-        until(process, "Going on at step")
+        until(process, "Resuming at step")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
@@ -357,7 +357,7 @@ def test_views_set_aside_are_written_down_and_kept_on_resume(capture, tmp_path, 
     run = run_session(session)
     assert run.asked["calibration"] == run.record["inputs"]["calibration"] == 3
     aside = [frame.name for frame in run.capture().calibration]
-    with pytest.raises(ValueError, match="so leave out --calibration; to train anew"):
+    with pytest.raises(ValueError, match="so leave out --calibration; to train with"):
         resume(capture, TrainOptions(calibration=4), run.folder)
     session = resume(capture, TrainOptions(), run.folder)
     assert [frame.name for frame in session.capture.calibration] == aside

@@ -408,7 +408,7 @@ def test_a_run_without_test_views_has_no_scores(capture, tmp_path):
         "ssim": None,
         "images": 0,
     }
-    assert "None were held out" in (session.run.folder / "report.html").read_text()
+    assert "No photos were held out" in (session.run.folder / "report.html").read_text()
 
 
 def test_names_in_the_report_are_escaped(capture, tmp_path):
