@@ -10,7 +10,7 @@ from lumigraph.datasets import Capture
 from lumigraph.recon import PRESETS
 
 FLOATS_PER_SPLAT, COPIES = 59, 4
-"""A splat of degree 3 has 59 numbers; values, gradients and the two moments of Adam are 4 copies."""
+"""A splat of degree 3 has 59 numbers; their values, gradients and two moments of Adam are kept."""
 
 
 def inspect_capture(capture: Capture) -> dict[str, Any]:
