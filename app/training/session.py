@@ -322,7 +322,7 @@ def _write_result(session: Session, state: RunState) -> Run:
         raise OSError(f"The training was stopped but could not be saved, see above{rest}")
     scene = session.fit.scene()
     if lost := len(session.fit.splats) - len(scene):
-        note = f"The scene is saved without {lost} splats that have values that are not finite"
+        note = f"The scene leaves out splats with values that are not finite: {lost}"
         session.channel.publish(Trouble(note))
     save_scene(scene, session.run.folder / "scene.safetensors")
     _export(session, scene)

@@ -238,7 +238,7 @@ def test_a_run_far_from_the_origin_scores_the_same(plain, capture, tmp_path):
     assert read_log(run.folder / "metrics.jsonl")[-1]["splats"] == len(run.scene())
     troubles = [event.message for event in events if isinstance(event, Trouble)]
     assert len(troubles) == 1
-    assert "There is no scene.ply" in troubles[0]
+    assert "scene.ply was not written" in troubles[0]
     assert not (run.folder / "scene.ply").exists()
 
 
@@ -549,7 +549,7 @@ def test_a_change_that_cannot_be_is_refused_before_it_reaches_the_fit(values, wo
 @pytest.mark.parametrize("count", [0, True, 1.5, None, 10**6])
 def test_threads_that_there_are_not_are_refused(count):
     control = TrainingControl()
-    with pytest.raises(ValueError, match=f"from 1 to {cores()}, the cores there are"):
+    with pytest.raises(ValueError, match=f"from 1 to {cores()}, the cores of this machine"):
         control.threads(count)
     assert control.take_threads() is None
 
