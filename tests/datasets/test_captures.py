@@ -1,4 +1,4 @@
-"""The same scene comes out of every format, with cameras that are true to its photos."""
+"""Every format gives the same capture, and its cameras agree with its photos."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def poses(count: int) -> list[torch.Tensor]:
-    """World-to-camera matrices of a ring around the origin, looking at it. [4, 4] each"""
+    """World-to-camera matrices of cameras on a ring that look at the origin. [4, 4] each"""
     matrices = []
     for i in range(count):
         angle = math.tau * i / count
@@ -70,7 +70,7 @@ def colors_of(rays: np.ndarray) -> np.ndarray:
 
 
 def photo(camera) -> np.ndarray:
-    """What `camera` takes of that sky, through its own distortion. [height, width, 3]"""
+    """The photo of that sky with the distortion of `camera`. uint8 [height, width, 3]"""
     rows, columns = np.mgrid[: camera.height, : camera.width] + 0.5
     places = np.stack([columns.ravel(), rows.ravel()], 1)
     return colors_of(np.asarray(camera.cam_from_img(places))).reshape(*rows.shape, 3)
@@ -85,7 +85,7 @@ def write_photos(folder: Path, count: int, pixels: np.ndarray) -> list[str]:
 
 
 def model_of(camera, names: list[str], matrices: list[torch.Tensor]):
-    """A COLMAP model with points; one rig of one camera."""
+    """A COLMAP model with points and one rig of one camera."""
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(camera)
     for index, (name, matrix) in enumerate(zip(names, matrices, strict=True), 1):
@@ -105,7 +105,7 @@ def write_colmap(folder: Path, camera, count: int = 9, *, text: bool = False) ->
 
 
 def opengl(matrix: torch.Tensor) -> list[list[float]]:
-    """Camera-to-world with axes right, up, back, as transforms.json has it."""
+    """The pose as in transforms.json: camera to world, with axes right, up, back."""
     return (
         torch.linalg.inv(matrix) @ torch.diag(torch.tensor([1.0, -1, -1, 1.0]).double())
     ).tolist()
@@ -131,7 +131,7 @@ OPENCV_FACTS = dict(
 
 
 def edited(folder: Path, **facts: object) -> Path:
-    """The capture with other values in its transforms.json."""
+    """The folder, after some values of its transforms.json were changed."""
     path = folder / "transforms.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
     return folder
@@ -152,7 +152,7 @@ def rays_of(camera) -> np.ndarray:
 
 
 def check_rays(capture: Capture, tolerance: float = 2.5) -> None:
-    """Every pixel shows what its camera says lies in its direction; no border is blank."""
+    """Checks that every pixel has the colour of the sky in its direction; no border is blank."""
     frame = capture.train[0]
     difference = frame.image().numpy().astype(int) - colors_of(rays_of(frame.camera))
     assert abs(difference).max() <= tolerance
@@ -332,7 +332,7 @@ def test_views_set_aside_leave_some_to_learn_from(tmp_path, count, every, most):
         load_capture(tmp_path, test_every=every, calibration=count)
 
 
-def test_one_photo_is_learnt_from(tmp_path):
+def test_a_single_photo_is_a_training_view(tmp_path):
     write_transforms(tmp_path, {"fl_x": 50.0}, 1)
     capture = load_capture(tmp_path)
     assert (len(capture.train), len(capture.test)) == (1, 0)
@@ -360,7 +360,7 @@ def test_all_photos_are_held_out_only_if_that_is_asked_for(tmp_path):
         load_capture(tmp_path)
 
 
-def test_absent_photos_are_left_out_and_counted(tmp_path):
+def test_photos_without_a_file_are_left_out_and_counted(tmp_path):
     write_transforms(tmp_path, OPENCV_FACTS)
     for name in ("002.png", "005.png"):
         (tmp_path / "images" / name).unlink()
@@ -460,7 +460,7 @@ def test_fisheye_of_nerfstudio_and_instant_ngp(tmp_path):
     check_rays(load_capture(tmp_path / "b"))
 
 
-def test_intrinsics_of_a_frame_go_before_those_of_the_file(tmp_path):
+def test_intrinsics_of_a_frame_replace_those_of_the_file(tmp_path):
     write_transforms(tmp_path, {"fl_x": 50.0}, 3)
     frames = json.loads((tmp_path / "transforms.json").read_text())["frames"]
     frames[1].update(fl_x=60.0, fl_y=61.0, cx=30.0)
@@ -581,7 +581,7 @@ def test_names_that_are_not_utf_8_are_read_in_every_format(tmp_path):
         assert capture.name.startswith("caf? ")
 
 
-def test_points_that_are_nowhere_are_left_out(tmp_path):
+def test_points_that_are_too_far_away_are_left_out(tmp_path):
     write_colmap(tmp_path, lens("PINHOLE", LENSES["PINHOLE"]), 2)
     path = tmp_path / "sparse" / "0" / "points3D.bin"
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What is wrong with a capture is said in one sentence that names the file."""
+"""Each fault of a capture is told in one sentence that names the file."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sparse(tmp_path: Path) -> Path:
-    """A sound COLMAP capture of three photos; returns the folder of its model."""
+    """The folder of the model in a sound COLMAP capture of three photos."""
     model = pycolmap.Reconstruction()
     camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 20.0, 16, 12)
     model.add_camera_with_trivial_rig(camera)
@@ -58,7 +58,7 @@ def write_photos(folder: Path) -> None:
 
 @pytest.fixture
 def transforms(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a capture of three photos and changes what it is told to."""
+    """Returns a function that writes a capture of three photos with changed values."""
     write_photos(tmp_path / "images")
 
     def write(frame: dict | None = None, **facts: object) -> Path:
@@ -107,7 +107,7 @@ def test_colmap_camera_of_an_unknown_model(sparse):
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, float("nan"), float("inf")])
-def test_colmap_focal_length_that_cannot_be(sparse, value):
+def test_colmap_focal_length_that_is_impossible(sparse, value):
     data = bytearray((sparse / "cameras.bin").read_bytes())
     data[32:40] = struct.pack("<d", value)
     (sparse / "cameras.bin").write_bytes(data)
@@ -343,7 +343,7 @@ def test_transforms_without_frames(tmp_path):
         ({"mask_path": "../mask.png"}, "not inside"),
     ],
 )
-def test_a_frame_that_cannot_be(transforms, frame, message):
+def test_a_frame_with_an_impossible_value(transforms, frame, message):
     folder = transforms(frame)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         load_capture(folder)
@@ -440,7 +440,7 @@ def test_points_that_are_damaged(tmp_path, content):
 
 
 @pytest.mark.parametrize("kind", ["ascii 1.0", "binary_big_endian 1.0"])
-def test_points_that_are_nowhere_are_left_out(tmp_path, kind):
+def test_points_that_are_not_finite_or_too_far_away_are_left_out(tmp_path, kind):
     rows = np.array([[1, 2, 3], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, -1e30], [4, 5, 6]], ">f4")
     body = rows.tobytes()
     if kind.startswith("ascii"):

@@ -1,4 +1,4 @@
-"""The built-in scene: exact where it says exact, hard where it means to be hard."""
+"""The built-in scene: its depth and normals are exact, and its pictures are hard to fit."""
 
 import math
 from dataclasses import replace
@@ -142,7 +142,7 @@ def test_the_mesh_lies_on_the_surfaces_and_faces_outwards():
     a, b, c = vertices[faces].unbind(1)
     area = torch.linalg.cross(b - a, c - a)
     assert (area.norm(dim=1) > 0).all()
-    assert (area[a[:, 2] > 3][:, 2].sum()) > 0  # what looks up at the top outweighs the rest
+    assert (area[a[:, 2] > 3][:, 2].sum()) > 0  # At the top, most of the area faces upwards.
 
 
 def test_the_model_is_read_by_colmap_as_it_was_written(tiny: Path):
@@ -173,7 +173,7 @@ def test_it_loads_like_any_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(frame.image(), trace_picture(demo_scene(), camera.view))
     calls.clear()
     load_demo("tiny", progress=lambda done, total: calls.append((done, total)))
-    assert not calls  # it was in the cache
+    assert not calls  # It was in the cache.
     assert load_demo("tiny", seed=1).test[4].camera.position.tolist() != camera.position.tolist()
 
 
@@ -204,7 +204,7 @@ def test_held_out_pictures_are_named_and_disjoint(tiny: Path):
     assert (len(train), len(test)) == (80, 200)
     near = torch.cdist(positions(test), positions(train)).amin(1)
     assert near.min() > 0.01
-    assert near.max() < 0.75  # between the training cameras, not beyond them
+    assert near.max() < 0.75  # Between the training cameras, not beyond them.
 
 
 def positions(cameras: list[Camera]) -> Tensor:
@@ -240,7 +240,7 @@ def test_blurred_pictures_are_far_from_themselves():
 
 
 def blurred_psnr(image: Tensor) -> float:
-    """How like itself a picture is after 8 times less detail, in dB."""
+    """PSNR of a picture at an eighth of its resolution against the picture itself, in dB."""
     exact = image.permute(2, 0, 1)[None].float() / 255
     small = torch.nn.functional.avg_pool2d(exact, 8)
     blurred = torch.nn.functional.interpolate(small, size=exact.shape[2:], mode="bicubic")
@@ -273,7 +273,7 @@ def test_the_sun_casts_shadows_and_gloss_mirrors():
     rows, columns = torch.nonzero(darker).double().mean(0).tolist()
     pixel = torch.tensor([columns + 0.5, rows + 0.5], dtype=torch.float64)
     place = camera.unproject(pixel, demo_depth_of(camera, row, rows, columns))
-    assert place[:2] @ sun.double() < -0.5  # away from the sun
+    assert place[:2] @ sun.double() < -0.5  # Away from the sun.
     mirror = replace(scene_of(row, ball), materials=demo_scene().materials.clone())
     mirror.materials[:, 8] = 0
     dull = trace_picture(mirror, camera.view).float().mean(-1)

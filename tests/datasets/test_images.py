@@ -1,4 +1,4 @@
-"""Images are decoded once, made smaller exactly, and kept within bounds."""
+"""Image files: which are accepted, exact downscaling, and both caches within their limits."""
 
 import io
 import os
@@ -67,22 +67,22 @@ def test_shrinking_twice_is_shrinking_by_the_product():
     assert abs(twice - shrunk(noise(24, 36), 6)).max() <= 1
 
 
-def test_a_photo_without_distortion_is_not_touched(file):
+def test_a_photo_without_distortion_is_returned_unchanged_and_not_kept(file):
     photo, alpha = photo_from(file, PINHOLE)
     assert not alpha
     assert np.array_equal(load_photo(ImageCache(), photo), noise())
     assert not disk_cache().exists()
 
 
-def test_the_second_time_comes_from_disk_unchanged(file, monkeypatch):
+def test_a_developed_photo_is_read_from_disk_the_second_time(file, monkeypatch):
     photo, _ = photo_from(file, OPENCV, 2)
     first = load_photo(ImageCache(), photo)
-    monkeypatch.setattr(photos, "undistort", lambda *_: pytest.fail("made a second time"))
+    monkeypatch.setattr(photos, "undistort", lambda *_: pytest.fail("it was developed again"))
     assert torch.equal(load_photo(ImageCache(), photo), first)
     assert first.shape == (photo.pinhole.height, photo.pinhole.width, 3)
 
 
-def test_a_changed_photo_lens_or_size_is_made_anew(file):
+def test_a_changed_photo_lens_or_size_is_developed_again(file):
     first = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
     load_photo(ImageCache(), photo_from(file, OPENCV, 2)[0])
     other = Lens("OPENCV", 40, 30, (*OPENCV.params[:4], 0.1, -0.03, 0.001, 0.002))
@@ -93,8 +93,8 @@ def test_a_changed_photo_lens_or_size_is_made_anew(file):
     assert len(list(disk_cache().iterdir())) == 4
 
 
-def test_a_photo_that_is_replaced_within_its_times_is_made_anew(file):
-    """The cache gave the old pixels if size and time of the new file were the same."""
+def test_a_replaced_photo_of_the_same_size_and_time_is_developed_again(file):
+    """The cache returned the old pixels of such a photo."""
     facts = file.stat()
     first = load_photo(ImageCache(), photo_from(file, OPENCV)[0])
     data = bytearray(file.read_bytes())
@@ -118,7 +118,7 @@ def test_copies_of_a_photo_share_an_entry(file, tmp_path):
     assert len(list(disk_cache().iterdir())) == 1
 
 
-def test_a_mask_of_a_photos_bytes_is_an_entry_of_its_own(file):
+def test_a_photo_that_is_its_own_mask_has_two_entries(file):
     photo = Photo(file, OPENCV, mask=file)
     assert load_photo(ImageCache(), photo).ndim == 3
     assert photos.load_mask(ImageCache(), photo).ndim == 2
@@ -126,7 +126,7 @@ def test_a_mask_of_a_photos_bytes_is_an_entry_of_its_own(file):
 
 
 def entry(folder: Path, name: str, size: int, age: float) -> Path:
-    """A file that was last used so many seconds ago."""
+    """A file that was used last `age` seconds ago."""
     path = folder / name
     path.write_bytes(bytes(size))
     used = time.time() - age
@@ -153,7 +153,7 @@ def test_files_that_are_being_written_are_not_pruned(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".a.png.1.2.part"]
 
 
-def test_the_cache_leaves_half_of_the_free_disk(tmp_path, monkeypatch):
+def test_the_cache_takes_at_most_half_of_the_free_disk(tmp_path, monkeypatch):
     for age in range(10):
         entry(tmp_path, f"{age}.png", 100, 1000 * age)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200))
@@ -161,7 +161,7 @@ def test_the_cache_leaves_half_of_the_free_disk(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_an_entry_that_is_read_is_used(file):
+def test_reading_an_entry_updates_its_time_of_use(file):
     photo, _ = photo_from(file, OPENCV)
     load_photo(ImageCache(), photo)
     (made,) = disk_cache().iterdir()
@@ -187,7 +187,7 @@ print(sorted(sums))
 """
 
 
-def test_several_processes_share_a_cache_that_is_always_full(tmp_path):
+def test_several_processes_share_a_full_cache(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(6):
@@ -204,7 +204,7 @@ def test_several_processes_share_a_cache_that_is_always_full(tmp_path):
     assert sum(path.stat().st_size for path in left) <= 12_000
 
 
-def test_a_damaged_entry_on_disk_is_made_anew(file):
+def test_a_damaged_entry_is_replaced(file):
     photo, _ = photo_from(file, OPENCV)
     first = load_photo(ImageCache(), photo)
     (entry,) = disk_cache().iterdir()
@@ -215,13 +215,13 @@ def test_a_damaged_entry_on_disk_is_made_anew(file):
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file, with its length and its checksum."""
+    """A chunk of a PNG file with its length and its checksum."""
     check = struct.pack(">I", zlib.crc32(kind + content))
     return struct.pack(">I", len(content)) + kind + content + check
 
 
 HEADER_END = 33
-"""Bytes: the signature of a PNG and its first part, which tells the size."""
+"""Bytes of the signature of a PNG and its first chunk, which contains the size."""
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ HEADER_END = 33
     ],
     ids=["a bomb", "much text", "a palette", "no header", "no resolution", "no pixels"],
 )
-def test_whatever_is_wrong_with_an_entry_it_is_made_anew(file, damaged):
+def test_an_entry_that_is_no_sound_png_is_replaced(file, damaged):
     photo, _ = photo_from(file, OPENCV)
     first = load_photo(ImageCache(), photo)
     (entry,) = disk_cache().iterdir()
@@ -247,7 +247,7 @@ def test_whatever_is_wrong_with_an_entry_it_is_made_anew(file, damaged):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
-def test_an_entry_of_another_kind_is_made_anew(file, mode):
+def test_an_entry_with_another_mode_is_replaced(file, mode):
     photo, _ = photo_from(file, OPENCV)
     first = load_photo(ImageCache(), photo)
     (entry,) = disk_cache().iterdir()
@@ -269,7 +269,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(file, tmp_path):
         load_photo(ImageCache(), photo_from(file, OPENCV)[0])
 
 
-def test_saving_leaves_nothing_half_done(tmp_path, monkeypatch):
+def test_saving_that_fails_leaves_no_file(tmp_path, monkeypatch):
     save_png(noise(), tmp_path / "new" / "a.png")
     assert np.array_equal(decode_rgb(tmp_path / "new" / "a.png"), noise())
 
@@ -289,7 +289,7 @@ def test_a_png_goes_where_its_path_says(tmp_path: Path, name: str):
         assert np.array_equal(np.array(image), noise())
 
 
-def test_many_threads_write_the_same_file_whole(tmp_path):
+def test_many_threads_write_one_file_without_mixing(tmp_path):
     path, start = tmp_path / "a.png", threading.Barrier(8)
 
     def write(value: int) -> None:
@@ -305,7 +305,7 @@ def test_many_threads_write_the_same_file_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a.png"]
 
 
-def test_where_the_cache_is(monkeypatch):
+def test_environment_variables_choose_the_cache_folder(monkeypatch):
     monkeypatch.setenv("LUMIGRAPH_CACHE", "/own")
     assert disk_cache() == Path("/own/photos")
     monkeypatch.delenv("LUMIGRAPH_CACHE")
@@ -316,7 +316,7 @@ def test_where_the_cache_is(monkeypatch):
     assert disk_cache() == Path("/home/me/.cache/lumigraph/photos")
 
 
-def test_the_least_recently_used_is_dropped():
+def test_the_least_recently_used_image_is_dropped():
     cache, made = ImageCache(250), []
 
     def get(key: str) -> None:
@@ -359,7 +359,7 @@ def test_many_threads_make_an_image_once():
     assert len(results) == 8
 
 
-def test_a_failure_is_not_remembered():
+def test_after_a_failure_the_image_is_made_again():
     cache = ImageCache(1000)
     with pytest.raises(ZeroDivisionError):
         cache.get("a", lambda: zeros(1 // 0))

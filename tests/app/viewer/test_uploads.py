@@ -59,12 +59,12 @@ def test_names_are_cleaned(name: str, safe: str):
     assert safe_name(name) == safe
 
 
-def test_a_file_comes_in_pieces(tmp_path: Path):
+def test_a_file_is_received_in_pieces(tmp_path: Path):
     sitting = Sitting(tmp_path / "up")
     upload = sitting.begin("../a.ply", 6)
     assert not upload.add(b"abc")
     assert upload.add(b"def")
-    sitting.drop(upload)  # it is whole
+    sitting.drop(upload)  # It is complete, and stays.
     assert upload.path == tmp_path / "up" / "a.ply"
     assert upload.path.read_bytes() == b"abcdef"
     again = sitting.begin("a.ply", 1)
@@ -119,7 +119,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return space
 
 
-def test_all_that_is_sent_has_a_limit(sitting: Sitting, disk: SimpleNamespace):
+def test_all_files_together_have_a_limit(sitting: Sitting, disk: SimpleNamespace):
     """30 files of 4 GB were all accepted."""
     size = uploads.FILE_BYTES
     coming = [sitting.begin("a.zip", size) for _ in range(uploads.SITTING_BYTES // size)]
@@ -150,7 +150,7 @@ def test_unfinished_uploads_need_room_too(sitting: Sitting, disk: SimpleNamespac
     sitting.begin("b.ply", 250)
 
 
-def test_a_zip_is_gone_once_it_is_unpacked_and_so_is_its_share(tmp_path: Path, monkeypatch):
+def test_unpacking_deletes_the_zip_and_frees_its_share(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(uploads, "SITTING_BYTES", 10_000)
     path = zipped(tmp_path / "c.zip", {"a.jpg": os.urandom(3000), "b.json": b"{}"})
     sitting = Sitting(tmp_path / "up")
@@ -169,12 +169,12 @@ def test_a_zip_is_gone_once_it_is_unpacked_and_so_is_its_share(tmp_path: Path, m
     third = sent()
     sitting.remove(kept[0].folder)
     assert sitting.unpack(third).files == 2
-    sent()  # has no room to be unpacked into, but itself
+    sent()  # It fits, but its content would not.
     with pytest.raises(ValueError, match="more than 0 GB"):
         sent()
 
 
-def test_a_zip_that_has_no_room_or_is_broken_is_deleted(tmp_path: Path, disk: SimpleNamespace):
+def test_a_zip_that_does_not_fit_or_is_damaged_is_deleted(tmp_path: Path, disk: SimpleNamespace):
     sitting = Sitting(tmp_path / "up")
     whole = zipped(tmp_path / "c.zip", {"a.jpg": bytes(30_000)}).read_bytes()
     for data, wrong in ((whole, "would grow to 0 MB, and there is room for"), (b"PK", "no zip")):
@@ -205,7 +205,7 @@ def test_photos_and_their_cameras_make_one_capture(sitting: Sitting, tmp_path: P
     assert sitting.begin("c.png", 1).path.parents[1].name == "photos_3"
 
 
-def test_what_is_sent_again_takes_the_place_of_the_first(sitting: Sitting, tmp_path: Path):
+def test_a_file_that_is_sent_again_replaces_the_first(sitting: Sitting, tmp_path: Path):
     def sent(name: str, data: bytes) -> str:
         upload = sitting.begin(name, len(data))
         assert upload.add(data)
@@ -249,7 +249,7 @@ def test_a_zip_cannot_lead_outside(tmp_path: Path, name: str):
 
 
 def member(name: str, *, mode: int = 0) -> zipfile.ZipInfo:
-    """A member that Unix's mode says is of another kind than a file."""
+    """A member with a Unix mode, which tells its kind of file."""
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16
     return info
@@ -435,7 +435,7 @@ def test_folders_that_exist_are_not_touched(tmp_path: Path):
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 
-def test_two_that_want_one_name_get_two(tmp_path: Path):
+def test_threads_that_unpack_to_one_name_get_different_folders(tmp_path: Path):
     path = zipped(tmp_path / "c.zip", {"a.jpg": b"1"})
     made: list[str] = []
     begin = threading.Barrier(8)
