@@ -17,12 +17,14 @@ void blend_backward(const BlendGradient &);
 void gather(const GatherGradient &);
 void moments(const Moments &, int tile, const Tape &);
 void moments_backward(const MomentsGradient &, int tile, const Tape &);
-void descend(const Descent &, const Record *records, int count, const float *slots);
+void records_of_rows(const RecordRows &, int64_t from, int64_t to, const Collected &);
+void sum_rows(const RowSums &);
+void update(const Descent &, const RecordRows &, int64_t from, int64_t to);
+void add_gradient(const Scene &, const RecordRows &, int64_t from, int64_t to, float *const *out);
+void view_gradient(const Scene &, const RecordRows &, int64_t from, int64_t to, double *out);
 void tangents(const Scene &, const float *const *direction, const Record *records, int count,
               Tangent *out);
 void blend_tangents(const BlendTangents &);
-void add_gradient(const Scene &, const Record *records, int count, const float *slots,
-                  float *const *out);
 void turns(const Scene &, const Record *records, int count, Turn *out);
 void curvature(const Curvature &);
 void add_blocks(const Scene &, const Record *records, const Turn *turns, int count,

@@ -11,7 +11,7 @@ using namespace nb::literals;
 namespace lumigraph {
 void bind_splats(nb::module_ &);
 void bind_moments(nb::module_ &);
-void bind_linear(nb::module_ &);
+void bind_records(nb::module_ &);
 void bind_images(nb::module_ &);
 void bind_trace(nb::module_ &);
 }  // namespace lumigraph
@@ -36,7 +36,7 @@ NB_MODULE(_native, m) {
         "The instruction sets this processor can run, slowest first.");
     lumigraph::bind_splats(m);
     lumigraph::bind_moments(m);
-    lumigraph::bind_linear(m);
+    lumigraph::bind_records(m);
     lumigraph::bind_images(m);
     lumigraph::bind_trace(m);
 }

@@ -31,6 +31,12 @@ inline void check_count(int64_t splats) {
     if (splats > SPLATS_MOST) throw nb::value_error("more than a billion splats");
 }
 
+inline void check_index(const RecordRows &rows, int64_t splats) {
+    for (int64_t n = 0; n < rows.count; ++n)
+        if (rows.index[n] < 0 || rows.index[n] >= splats)
+            throw std::invalid_argument("index must be that of splats, from 0 to their number");
+}
+
 inline View view_of(const ViewNumbers &v, Size size) {
     check_size(size);
     View view;

@@ -49,27 +49,6 @@ void moments_backward(TileLists &lists, const In &features, const In &conics,
     lists.moments_backward(f, c, int(channels), chance, g);
 }
 
-// Whether the picture was finished: false where a stop was heeded.
-bool paint_moments(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
-                   std::array<float, 3> position, int degree, const std::vector<float> &background,
-                   const Chances &chances, const std::array<Out, 3> &images,
-                   const std::optional<Out> &shares,
-                   const std::optional<Array<const uint8_t>> &asked, int threads) {
-    const Project p = scene_project(parameters, view, size, antialiased, threads);
-    const Harmonics h = scene_harmonics(parameters, position, degree, threads);
-    const TileLists::Chance chance = {chances[0], chances[1], background_of(background, 3),
-                                      nullptr};
-    const TileLists::MomentImages out = {checked(images[0], "mean", {size[1], size[0], 3}),
-                                         checked(images[1], "variance", {size[1], size[0], 3}),
-                                         checked(images[2], "transmittance", {size[1], size[0]}),
-                                         checked(shares, "shares", {p.splats})};
-    Stop stop{checked(asked, "stop", {1})};
-    nb::gil_scoped_release release;
-    TileLists lists(p, h, &stop);
-    if (!stop.heeded) lists.moments(nullptr, 3, chance, out);
-    return !stop.heeded;
-}
-
 }  // namespace
 
 void bind_moments(nb::module_ &m) {
@@ -79,10 +58,6 @@ void bind_moments(nb::module_ &m) {
     m.def("moments_backward", &moments_backward, "lists"_a, "features"_a.noconvert(),
           "conics"_a.noconvert(), "background"_a, "chances"_a, "origin"_a.noconvert().none(),
           "gradients"_a.noconvert(), "out"_a.noconvert());
-    m.def("paint_moments", &paint_moments, "parameters"_a.noconvert(), "view"_a, "size"_a,
-          "antialiased"_a, "position"_a, "degree"_a, "background"_a, "chances"_a,
-          "images"_a.noconvert(), "shares"_a.noconvert().none(), "stop"_a.noconvert().none(),
-          "threads"_a);
 }
 
 }  // namespace lumigraph

@@ -1,5 +1,4 @@
 // Python bindings of the splat kernels: check shapes, drop the GIL, call.
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/unique_ptr.h>
 
 #include "splats/arguments.h"
@@ -126,85 +125,10 @@ void blend_backward(TileLists &lists, const In &features, const In &conics, cons
     lists.blend_backward(f, c, int(channels), colors, left, g);
 }
 
-constexpr const char *NAMES[PARAMETERS] = {"means",          "quaternions", "log_scales",
-                                           "opacity_logits", "base",        "rest"};
-
-template <typename T>
-void check_rows(const T &rows, const char *what, const Out &parameter, int which) {
-    bool same = rows.ndim() == parameter.ndim();
-    for (size_t axis = 0; same && axis < rows.ndim(); ++axis)
-        same = rows.shape(axis) == parameter.shape(axis);
-    if (!same)
-        throw nb::value_error(
-            (std::string("the ") + what + " of " + NAMES[which] + " must have its shape").c_str());
-}
-
-// Whether the picture was finished: false where a stop was heeded.
-bool paint(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
-           std::array<float, 3> position, int degree, const std::vector<float> &background,
-           const Out &image, const Out &transmittance,
-           const std::optional<Array<const uint8_t>> &asked, int threads) {
-    const Project p = scene_project(parameters, view, size, antialiased, threads);
-    const Harmonics h = scene_harmonics(parameters, position, degree, threads);
-    const float *behind = background_of(background, 3);
-    float *out = checked(image, "image", {size[1], size[0], 3});
-    float *left = checked(transmittance, "transmittance", {size[1], size[0]});
-    Stop stop{checked(asked, "stop", {1})};
-    nb::gil_scoped_release release;
-    TileLists lists(p, h, &stop);
-    if (!stop.heeded) lists.blend(nullptr, 3, behind, out, left, nullptr);
-    return !stop.heeded;
-}
-
-// The loss, and the seconds of each stage.
-std::pair<double, StageSeconds> descend(
-    const Rows &parameters, const Rows &first, const Rows &second, const ViewNumbers &view,
-    Size size, bool antialiased, std::array<float, 3> position, int degree,
-    const std::vector<float> &background, const std::optional<Array<const uint8_t>> &photo,
-    const std::optional<In> &target, float ssim_weight, const std::array<float, PARAMETERS> &rates,
-    std::array<float, 3> betas_epsilon, float root_scale, int step,
-    const std::optional<Array<int32_t>> &last, const std::optional<std::array<Out, 2>> &pull,
-    const std::optional<std::array<Out, 3>> &curvature, int threads) {
-    Descent d{};
-    d.project = scene_project(parameters, view, size, antialiased, threads);
-    d.harmonics = scene_harmonics(parameters, position, degree, threads);
-    for (int i = 0; i < PARAMETERS; ++i) {
-        check_rows(first[i], "moments", parameters[i], i);
-        check_rows(second[i], "moments", parameters[i], i);
-        d.parameters[i] = parameters[i].data();
-        d.first[i] = first[i].data();
-        d.second[i] = second[i].data();
-        d.rates[i] = rates[i];
-    }
-    d.beta1 = betas_epsilon[0], d.beta2 = betas_epsilon[1], d.epsilon = betas_epsilon[2];
-    d.root_scale = root_scale, d.step = step;
-    d.last = checked(last, "last", {d.project.splats});
-    if (pull) {
-        d.pull = checked((*pull)[0], "pull[0]", {d.project.splats});
-        d.views = checked((*pull)[1], "pull[1]", {d.project.splats});
-    }
-    if (curvature) {
-        const int64_t n = d.project.splats;
-        d.curvature = {
-            checked((*curvature)[0], "geometry of the curvature", {n, LOWER}),
-            checked((*curvature)[1], "base of the curvature", {n, 3}),
-            checked((*curvature)[2], "rest of the curvature", {n, d.harmonics.rest_count, 3})};
-    }
-    if (photo.has_value() == target.has_value())
-        throw nb::value_error("give a target in floats or a photo in bytes");
-    const Target aim = {checked(photo, "photo", {size[1], size[0], 3}),
-                        checked(target, "target", {size[1], size[0], 3}),
-                        background_of(background, 3), ssim_weight};
-    nb::gil_scoped_release release;
-    StageSeconds seconds{};
-    const double result = TileLists(d.project, d.harmonics).descend(d, aim, seconds);
-    return {result, seconds};
-}
-
 }  // namespace
 
 void bind_splats(nb::module_ &m) {
-    m.def("project", &project, "means"_a.noconvert(), "quaternions"_a.noconvert(),
+    m.def("footprints", &project, "means"_a.noconvert(), "quaternions"_a.noconvert(),
           "log_scales"_a.noconvert(), "opacity_logits"_a.noconvert(), "view"_a, "size"_a,
           "antialiased"_a, "centers"_a.noconvert(), "conics"_a.noconvert(),
           "opacities"_a.noconvert(), "depths"_a.noconvert(), "extents"_a.noconvert(), "threads"_a);
@@ -230,15 +154,6 @@ void bind_splats(nb::module_ &m) {
           "conics"_a.noconvert(), "image"_a.noconvert(), "transmittance"_a.noconvert(),
           "image_gradient"_a.noconvert(), "transmittance_gradient"_a.noconvert(),
           "out"_a.noconvert(), "absolute"_a.noconvert().none());
-    m.def("paint", &paint, "parameters"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a,
-          "position"_a, "degree"_a, "background"_a, "image"_a.noconvert(),
-          "transmittance"_a.noconvert(), "stop"_a.noconvert().none(), "threads"_a);
-    m.def("descend", &descend, "parameters"_a.noconvert(), "first"_a.noconvert(),
-          "second"_a.noconvert(), "view"_a, "size"_a, "antialiased"_a, "position"_a, "degree"_a,
-          "background"_a, "photo"_a.noconvert().none(), "target"_a.noconvert().none(),
-          "ssim_weight"_a, "rates"_a, "betas_epsilon"_a, "root_scale"_a, "step"_a,
-          "last"_a.noconvert().none(), "pull"_a.noconvert().none(),
-          "curvature"_a.noconvert().none(), "threads"_a);
 }
 
 }  // namespace lumigraph

@@ -15,14 +15,9 @@ inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t
     const Ints index = __builtin_convertvector(iota(), Ints) + int32_t(first);
     // The numbers of a record in their order, zero for those that are not known yet. The centre of
     // the first pixel is 0 in records, and 0.5 elsewhere.
-    Floats v[NUMBERS] = {f.center_x - 0.5f,
-                         f.center_y - 0.5f,
-                         -0.5f * LOG2E * f.conic_xx,
-                         -LOG2E * f.conic_xy,
-                         -0.5f * LOG2E * f.conic_yy,
-                         f.log_opacity,
-                         f.extent_x,
-                         f.extent_y};
+    Floats v[NUMBERS] = {
+        f.center_x - 0.5f, f.center_y - 0.5f, FORM * f.conic_xx, MIXED_FORM * f.conic_xy,
+        FORM * f.conic_yy, f.log_opacity,     f.extent_x,        f.extent_y};
     v[12] = f.opacity, v[13] = (Floats)index;
     static_assert(offsetof(Record, opacity) == 48 && offsetof(Record, index) == 52);
 #pragma GCC unroll 4
@@ -55,6 +50,7 @@ int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, cons
         if (any(f.visible)) count += append(s, f, h, n, out, count);
     }
     const int used = rest_of(h.degree);
+    int kept = 0;
     for (int n = 0; n < count; n += LANES) {
         const int here = count - n < LANES ? count - n : LANES;
         int64_t index[LANES] = {};
@@ -65,12 +61,44 @@ int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, cons
         load_coefficients(h.base, h.rest, used, h.rest_count, index, here, coefficients);
         basis_at(h.degree, direction_to(mean, h.position), basis);
         color_of(used, basis, coefficients, color);
+        // A splat of which the colour is not finite is not in view: those behind it move up.
+        const Floats none = (color[0] + color[1] + color[2]) * 0.0f;
+        const uint32_t finite = bits(at_least(none, Floats{}));
         alignas(64) float values[3][LANES];
-        for (int c = 0; c < 3; ++c) store(values[c], color[c]);
-        for (int i = 0; i < here; ++i)
-            for (int c = 0; c < 3; ++c) out.records[n + i].features[c] = values[c][i];
+        for (int c = 0; c < 3; ++c) store(values[c], larger(color[c], Floats{}));
+        for (int i = 0; i < here; ++i) {
+            if (!(finite >> i & 1)) continue;
+            Record &r = out.records[kept];
+            if (kept < n + i) r = out.records[n + i], out.depths[kept] = out.depths[n + i];
+            for (int c = 0; c < 3; ++c) r.features[c] = values[c][i];
+            ++kept;
+        }
     }
-    return count;
+    return kept;
+}
+
+void records_of_rows(const RecordRows &rows, int64_t from, int64_t to, const Collected &out) {
+    for (int64_t n = from; n < to; n += LANES) {
+        const int here = to - n < LANES ? int(to - n) : LANES;
+        int64_t place[LANES];
+        for (int i = 0; i < LANES; ++i) place[i] = n + i;
+        Floats v[ROW];
+        load_columns<ROW>(rows.numbers, place, here, ROW, v);
+        alignas(64) float log_opacity[LANES];
+        store(log_opacity, log2_fast(larger(v[5], fill(1e-30f))));
+        for (int i = 0; i < here; ++i) {
+            const float *row = rows.numbers + (n + i) * ROW;
+            Record r{};
+            r.x = row[0] - 0.5f, r.y = row[1] - 0.5f;
+            r.xx = FORM * row[2], r.xy = MIXED_FORM * row[3], r.yy = FORM * row[4];
+            r.log_opacity = log_opacity[i], r.opacity = row[5];
+            for (int c = 0; c < 3; ++c) r.features[c] = row[6 + c];
+            r.half_width = row[10], r.half_height = row[11];
+            r.index = rows.index[n + i];
+            out.records[n - from + i] = r;
+            __builtin_memcpy(out.depths + (n - from + i), row + 9, 4);
+        }
+    }
 }
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

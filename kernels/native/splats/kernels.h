@@ -57,6 +57,8 @@ struct HarmonicsGradient {
 };
 
 constexpr float LOG2E = 1.44269504f;
+// From a conic to the quadratic form of log2(alpha).
+constexpr float FORM = -0.5f * LOG2E, MIXED_FORM = -LOG2E;
 constexpr int TILE = 16;  // pixels along a tile's side
 constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4, from left to right
                           // and from top to bottom
@@ -120,6 +122,21 @@ struct Tiles {
     Stop *stop;       // looked at before each tile is blended; or null
 };
 
+// Numbers of a row that holds what blending reads of a splat: centre 2, conic 3, opacity 1, colour
+// 3, depth 1, and the half size of its box 2. A gradient by these has the sums of the absolute
+// gradients of the centre in the last two places.
+constexpr int ROW = 12;
+struct RecordRows {
+    int64_t count;
+    const float *numbers;  // [count, ROW]
+    const int32_t *index;  // of the splats
+};
+
+// A part of an image, in pixels.
+struct Window {
+    int left, top, width, height;
+};
+
 // What `collect` finds of a chunk of splats: at most CHUNK of each.
 struct Collected {
     Record *records;
@@ -180,6 +197,20 @@ struct MomentsGradient {
     const float *mean, *variance;  // gradients, [height, width, stride]
     const float *transmittance;    // gradient, [height, width], or null in later groups
     float *slots;                  // as in BlendGradient, without absolute sums
+};
+
+// Sums the slots of one chunk's records to rows of gradients.
+struct RowSums {
+    const Record *records;
+    int64_t count;
+    const float *slots;     // of the chunk
+    int channels;           // in this group
+    const int32_t *places;  // the row of each record; null: rows from `first` on
+    int64_t first;
+    float *rows;         // [any, ROW]
+    float *features;     // [any, stride], from the channel `offset` on; null: those are the colours
+    int stride, offset;  // of the features
+    bool add;            // to what an earlier group wrote
 };
 
 // Sums the slots of one chunk's records.
@@ -252,15 +283,17 @@ constexpr float BLOCK_DAMPING = 1e-3f, FARTHEST_STEP = 3.0f;
 
 // The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 struct Descent {
-    Project project;      // its parameters are those below
-    Harmonics harmonics;  // so are these
+    Scene scene;  // its parameters are those below
     float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
     BlockRows curvature;      // second derivatives that damp the steps; or of nulls
     float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
     float beta1, beta2, epsilon, root_scale;
     int32_t *last, step;  // the step that last moved each splat, and this one; or null
     float *pull, *views;  // to add to, a number a splat; or null
+    float opacity_penalty, scale_penalty;  // the cost of an opacity, and of a standard deviation
 };
+
+constexpr int VIEW_NUMBERS = 16;  // matrix 12, focal lengths 2, principal point 2
 
 struct Kernels {
     void (*project)(const Project &);
@@ -279,16 +312,21 @@ struct Kernels {
     void (*gather)(const GatherGradient &);
     void (*moments)(const Moments &, int tile, const Tape &);
     void (*moments_backward)(const MomentsGradient &, int tile, const Tape &);
-    // Moves the splats of one chunk's records along the gradient in its slots.
-    void (*descend)(const Descent &, const Record *records, int count, const float *slots);
+    // Makes records of rows, of which all are in view.
+    void (*records_of_rows)(const RecordRows &, int64_t from, int64_t to, const Collected &);
+    void (*sum_rows)(const RowSums &);
+    // Moves the splats of some rows along the gradients in them.
+    void (*update)(const Descent &, const RecordRows &, int64_t from, int64_t to);
+    // Adds the gradient by the parameters that is behind some rows to rows like the parameters'.
+    void (*add_gradient)(const Scene &, const RecordRows &, int64_t from, int64_t to,
+                         float *const *out);
+    // The gradient by the view that is behind some rows. [VIEW_NUMBERS]
+    void (*view_gradient)(const Scene &, const RecordRows &, int64_t from, int64_t to, double *out);
 
     // How one chunk's records move along a direction, rows as those of the parameters.
     void (*tangents)(const Scene &, const float *const *direction, const Record *records, int count,
                      Tangent *out);
     void (*blend_tangents)(const BlendTangents &);
-    // Adds the gradient that is in the slots of one chunk's records to rows like the parameters'.
-    void (*add_gradient)(const Scene &, const Record *records, int count, const float *slots,
-                         float *const *out);
     // How the colours of one chunk's records turn.
     void (*turns)(const Scene &, const Record *records, int count, Turn *out);
     void (*curvature)(const Curvature &);

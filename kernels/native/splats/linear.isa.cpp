@@ -216,49 +216,6 @@ inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t 
         }
 }
 
-// As in descend, but that the gradient is written down.
-inline void add_gradient_of(const Scene &scene, const Record *records, int count,
-                            const float *slots, float *const *out) {
-    const Project &p = scene.project;
-    Floats shown[3], sums[SLOT], g6[6];
-    const Group g = group_of(records, count, shown);
-    sum_columns(records, count, slots, sums);
-    const Shape shape = load_shape(p, g.index, count);
-    const Seen s = see(p.view, p.antialiased, shape);
-    const Footprint f = footprint_of(p.view, s);
-    through_alpha(sums, f.conic_xx, f.conic_xy, f.conic_yy, f.opacity, g6);
-    const FootprintGradient by_footprint = {g6[0], g6[1], g6[2], g6[3], g6[4], g6[5], Floats{}};
-    ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
-
-    const Harmonics &h = scene.harmonics;
-    Floats color[3], base[3];
-    for (int c = 0; c < 3; ++c) {
-        color[c] = keep(above(shown[c], Floats{}), sums[6 + c]);
-        base[c] = C0 * color[c];
-    }
-    const int used = rest_of(h.degree);
-    if (used) {
-        Coefficients coefficients;
-        Floats basis[REST], along[REST], by_direction[3], rest[3 * REST];
-        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
-        const Direction direction = direction_to(shape.mean, h.position);
-        basis_at(h.degree, direction, basis);
-        for (int k = 0; k < used; ++k) {
-            const Floats *row = coefficients.rest[k];
-            along[k] = color[0] * row[0] + color[1] * row[1] + color[2] * row[2];
-            for (int c = 0; c < 3; ++c) rest[3 * k + c] = basis[k] * color[c];
-        }
-        through_direction(h.degree, direction, along, by_direction);
-        for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
-        add_harmonics(used, rest, g, out[REST_OF_HARMONICS], 3 * h.rest_count);
-    }
-    add_rows<3>(gradient.mean, g, out[MEANS], 3);
-    add_rows<4>(gradient.quaternion, g, out[QUATERNIONS], 4);
-    add_rows<3>(gradient.log_scale, g, out[LOG_SCALES], 3);
-    add_rows<1>(&gradient.opacity_logit, g, out[OPACITY_LOGITS], 1);
-    add_rows<3>(base, g, out[BASE], 3);
-}
-
 }  // namespace
 
 void tangents(const Scene &scene, const float *const *direction, const Record *records, int count,
@@ -278,12 +235,6 @@ void blend_tangents(const BlendTangents &b) {
                 blend_blocks(b, t.entries + t.begin[tile], t.used[tile], at_x, at_y, block);
         }
     }
-}
-
-void add_gradient(const Scene &scene, const Record *records, int count, const float *slots,
-                  float *const *out) {
-    for (int n = 0; n < count; n += LANES)
-        add_gradient_of(scene, records + n, count - n < LANES ? count - n : LANES, slots, out);
 }
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

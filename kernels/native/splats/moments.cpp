@@ -34,17 +34,18 @@ static Moments group_of(const Tiles &tiles, int channels, int offset,
 }
 
 void TileLists::moments(const float *features, int channels, const Chance &chance,
-                        const MomentImages &images) {
+                        const MomentImages &images, Stop *stop) {
+    tiles_.stop = stop;
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
     work_->tapes.resize(std::max(work_->tapes.size(), size_t(tiles_.threads)));
     float *shares = images.shares ? work_->slots.resize(entries_) : nullptr;
     for (int offset = 0; offset < channels; offset += GROUP) {
         Moments m = group_of(tiles_, channels, offset, chance);
-        if (features) set_features(features, channels, offset, m.channels);
+        use(features, channels, offset, m.channels);
         m.mean = images.mean, m.variance = images.variance;
         m.transmittance = offset == 0 ? images.transmittance : nullptr;
         m.shares = shares;
-        for_each(tiles, [&](int64_t tile) {
+        for_each(tiles, tiles_.threads, [&](int64_t tile) {
             if (tiles_.stop && (*tiles_.stop)()) return;
             kernels().moments(m, int(tile), tape_of(tile, 0, shares != nullptr));
         });
@@ -60,6 +61,25 @@ void TileLists::moments(const float *features, int channels, const Chance &chanc
             }
         });
     }
+    tiles_.stop = nullptr;
+}
+
+void TileLists::moments_backward(const Chance &chance, const MomentsBackward &b) {
+    const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
+    work_->tapes.resize(std::max(work_->tapes.size(), size_t(tiles_.threads)));
+    Borrowed scratch;
+    float *slots = scratch->slots.resize(entries_ * SLOT);
+    for (int offset = 0; offset < b.channels; offset += GROUP) {
+        const MomentsGradient m = {group_of(tiles_, b.channels, offset, chance), b.by_mean,
+                                   b.by_variance, offset == 0 ? b.by_transmittance : nullptr,
+                                   slots};
+        const int group = m.moments.channels;
+        use(b.features, b.channels, offset, group);
+        for_each(tiles, tiles_.threads, [&](int64_t tile) {
+            kernels().moments_backward(m, int(tile), tape_of(tile, group, false));
+        });
+        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features);
+    }
 }
 
 void TileLists::moments_backward(const float *features, const float *conics, int channels,
@@ -72,7 +92,7 @@ void TileLists::moments_backward(const float *features, const float *conics, int
                                    offset == 0 ? g.transmittance : nullptr, slots};
         const int group = m.moments.channels;
         if (channels > GROUP) set_features(features, channels, offset, group);
-        for_each(tiles, [&](int64_t tile) {
+        for_each(tiles, tiles_.threads, [&](int64_t tile) {
             kernels().moments_backward(m, int(tile), tape_of(tile, group, false));
         });
         for_each_chunk([&](int64_t n) {

@@ -54,7 +54,7 @@ inline void project_group_backward(const Project &p, const ProjectGradient &g, c
         d.center_x = center[0], d.center_y = center[1];
         d.conic_xx = conic[0], d.conic_xy = conic[1], d.conic_yy = conic[2];
         const Seen s = see(p.view, p.antialiased, load_shape(p, group.index, group.count));
-        out = through_projection(p.view, p.antialiased, s, d);
+        out = through_projection(p.view, s, through_conic(p.antialiased, s, d), d.opacity);
         for (Floats &x : out.mean) x = keep(visible, x);
         for (Floats &x : out.quaternion) x = keep(visible, x);
         for (Floats &x : out.log_scale) x = keep(visible, x);
@@ -83,7 +83,7 @@ inline void shade(const Harmonics &h, const Group &g) {
         load_coefficients(h.base, h.rest, used, h.rest_count, g.index, g.count, coefficients);
         basis_at(h.degree, direction_to(mean, h.position), basis);
         color_of(used, basis, coefficients, color);
-        for (Floats &c : color) c = keep(visible, c);
+        for (Floats &c : color) c = keep(visible, larger(c, Floats{}));
     }
     store_rows<3>(color, g, h.colors, 3);
 }

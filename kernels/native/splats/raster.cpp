@@ -35,6 +35,9 @@ std::unique_ptr<Workspace> take_workspace() {
     return work;
 }
 
+std::mutex spare_mutex;
+std::unique_ptr<Scratch> spare;
+
 void insert_by_depth(Entry *entries, uint32_t count) {
     for (uint32_t i = 1; i < count; ++i) {
         const Entry entry = entries[i];
@@ -71,14 +74,23 @@ void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
     if (first > 0) insert_by_depth(entries, count);
 }
 
+// A number which, multiplied by the factor, gives the product again to the bit, if there is one: so
+// rows made of records give the same records.
+float divided(float product, float factor) {
+    const float x = product / factor;
+    for (const float y : {x, std::nextafter(x, INFINITY), std::nextafter(x, -INFINITY)})
+        if (y * factor == product) return y;
+    return x;
+}
+
 Record record_of(const FootprintRows &f, int64_t n) {
     const float *conic = f.conics + 3 * n;
     Record r{};
     r.x = f.centers[2 * n] - 0.5f;
     r.y = f.centers[2 * n + 1] - 0.5f;
-    r.xx = -0.5f * LOG2E * conic[0];
-    r.xy = -LOG2E * conic[1];
-    r.yy = -0.5f * LOG2E * conic[2];
+    r.xx = FORM * conic[0];
+    r.xy = MIXED_FORM * conic[1];
+    r.yy = FORM * conic[2];
     r.log_opacity = std::log2(f.opacities[n]);
     r.half_width = f.extents[2 * n];
     r.half_height = f.extents[2 * n + 1];
@@ -89,8 +101,38 @@ Record record_of(const FootprintRows &f, int64_t n) {
 
 }  // namespace
 
+Borrowed::Borrowed() {
+    const std::lock_guard lock(spare_mutex);
+    scratch_ = spare ? std::move(spare) : std::make_unique<Scratch>();
+}
+
+Borrowed::~Borrowed() {
+    const std::lock_guard lock(spare_mutex);
+    spare = std::move(scratch_);
+}
+
+void for_each(int64_t count, int threads, const Task &task) {
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (count > 1)
+    for (int64_t i = 0; i < count; ++i) {
+        try {
+            task(i);
+        } catch (...) {
+#pragma omp critical(lumigraph_failure)
+            failure = std::current_exception();
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+void for_each_stretch(int64_t rows, int threads,
+                      const std::function<void(int64_t, int64_t)> &task) {
+    for_each((rows + STRETCH - 1) / STRETCH, threads,
+             [&](int64_t i) { task(i * STRETCH, std::min(rows, (i + 1) * STRETCH)); });
+}
+
 TileLists::TileLists(const FootprintRows &f, int width, int height, int threads)
-    : splats_(f.splats), work_(take_workspace()) {
+    : places_(OF_SPLAT), splats_(f.splats), work_(take_workspace()) {
     tiles_.width = width;
     tiles_.height = height;
     tiles_.threads = threads;
@@ -116,6 +158,47 @@ TileLists::TileLists(const Project &p, const Harmonics &h, Stop *stop)
     prepare([&](int64_t from, int64_t to, const Collected &out) {
         return kernels().collect(p, h, from, to, out);
     });
+    tiles_.stop = nullptr;
+}
+
+TileLists::TileLists(const RecordRows &rows, int width, int height, int threads)
+    : splats_(rows.count), work_(take_workspace()) {
+    tiles_.width = width;
+    tiles_.height = height;
+    tiles_.threads = threads;
+    prepare([&](int64_t from, int64_t to, const Collected &out) {
+        kernels().records_of_rows(rows, from, to, out);
+        return int(to - from);
+    });
+}
+
+TileLists::TileLists(TileLists &whole, const Window &part)
+    : places_(WRITTEN), splats_(whole.splats_), work_(take_workspace()) {
+    whole.use_colors();
+    tiles_.left = part.left;
+    tiles_.top = part.top;
+    tiles_.width = part.width;
+    tiles_.height = part.height;
+    tiles_.threads = whole.tiles_.threads;
+    int32_t *places = work_->places.resize(splats_);
+    prepare([&](int64_t from, int64_t to, const Collected &out) {
+        const Chunk &chunk = whole.work_->chunks[from / CHUNK];
+        const uint32_t *depths = whole.work_->depths.data();
+        int count = 0;
+        for (int64_t n = from; n < from + chunk.count; ++n) {
+            const Record &r = whole.tiles_.record[n];
+            // The first pixel's centre is 0 in records.
+            const float x = r.x + 0.5f - float(part.left), y = r.y + 0.5f - float(part.top);
+            if (!(x + r.half_width > 0 && x - r.half_width < float(part.width))) continue;
+            if (!(y + r.half_height > 0 && y - r.half_height < float(part.height))) continue;
+            out.records[count] = r;
+            out.depths[count] = depths[n];
+            places[from + count++] = int32_t(whole.row_of(from / CHUNK, n - from));
+        }
+        (void)to;
+        return count;
+    });
+    rows_ = whole.rows_;
 }
 
 TileLists::~TileLists() {
@@ -123,26 +206,11 @@ TileLists::~TileLists() {
     if (pool.size() < POOL) pool.push_back(std::move(work_));
 }
 
-// Runs task(0) to task(count - 1); an exception is passed on when all have ended.
-void TileLists::for_each(int64_t count, const Task &task) {
-    std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic) num_threads(tiles_.threads) if (count > 1)
-    for (int64_t i = 0; i < count; ++i) {
-        try {
-            task(i);
-        } catch (...) {
-#pragma omp critical(lumigraph_failure)
-            failure = std::current_exception();
-        }
-    }
-    if (failure) std::rethrow_exception(failure);
-}
-
 void TileLists::for_each_chunk(const Task &task) {
     // A few chunks at a time: waking a thread takes as long as one.
-    constexpr int64_t STRETCH = 4;
-    for_each((chunks_ + STRETCH - 1) / STRETCH, [&](int64_t stretch) {
-        const int64_t from = stretch * STRETCH, to = std::min(chunks_, from + STRETCH);
+    constexpr int64_t SOME = 4;
+    for_each((chunks_ + SOME - 1) / SOME, tiles_.threads, [&](int64_t stretch) {
+        const int64_t from = stretch * SOME, to = std::min(chunks_, from + SOME);
         for (int64_t chunk = from; chunk < to; ++chunk) task(chunk);
     });
 }
@@ -164,7 +232,7 @@ void TileLists::prepare(const Collect &collect) {
     uint32_t *counts = w.counts.resize(parts_ * tiles);
     int32_t *scratch = w.scratch.resize(parts_ * spans);
     tiles_.record = all.records;
-    for_each(parts_, [&](int64_t part) {
+    for_each(parts_, tiles_.threads, [&](int64_t part) {
         std::memset(counts + part * tiles, 0, sizeof(uint32_t) * tiles);
         for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
             if (tiles_.stop && (*tiles_.stop)()) return;
@@ -192,9 +260,11 @@ void TileLists::sort_into_tiles() {
     uint64_t total = 0;
     for (int64_t n = 0; n < chunks_; ++n) {
         w.chunks[n].slots = uint32_t(total);
+        w.chunks[n].first = records_;
         total += w.chunks[n].cells.count;
         records_ += w.chunks[n].count;
     }
+    rows_ = records_;
     if (total > UINT32_MAX)
         throw std::length_error("the splats cover " + std::to_string(total) +
                                 " tiles, more than 4 billion: render a smaller image");
@@ -221,7 +291,7 @@ void TileLists::sort_into_tiles() {
     std::fill_n(tiles_.used, tiles, 0u);
 
     const uint32_t *depths = w.depths.data();
-    for_each(parts_, [&](int64_t part) {
+    for_each(parts_, tiles_.threads, [&](int64_t part) {
         uint32_t *place = next + part * tiles;
         for (int64_t n = first_chunk(part); n < first_chunk(part + 1); ++n) {
             const Chunk &chunk = w.chunks[n];
@@ -234,32 +304,112 @@ void TileLists::sort_into_tiles() {
             }
         }
     });
-    for_each(tiles_.rows, [&](int64_t row) {
+    for_each(tiles_.rows, tiles_.threads, [&](int64_t row) {
         Entry *spare = spares + int64_t(most) * omp_get_thread_num();
         for (int64_t tile = row * tiles_.columns; tile < (row + 1) * tiles_.columns; ++tile)
             sort_by_depth(entries + begin[tile], spare, begin[tile + 1] - begin[tile]);
     });
 }
 
+int64_t TileLists::row_of(int64_t chunk, int64_t i) const {
+    const int64_t at = chunk * CHUNK + i;
+    if (places_ == WRITTEN) return work_->places.data()[at];
+    return places_ == NEXT ? work_->chunks[chunk].first + i : tiles_.record[at].index;
+}
+
+// Puts features into the records, in place of the colours, which are kept.
 void TileLists::set_features(const float *features, int stride, int offset, int channels) {
+    float *colors = has_colors_ ? work_->colors.resize(3 * chunks_ * CHUNK) : nullptr;
+    has_colors_ = false;
     for_each_chunk([&](int64_t chunk) {
         Record *records = tiles_.record + chunk * CHUNK;
         for (int i = 0; i < work_->chunks[chunk].count; ++i) {
-            const float *row = features + int64_t(records[i].index) * stride + offset;
+            if (colors) std::memcpy(colors + 3 * (chunk * CHUNK + i), records[i].features, 12);
+            const float *row = features + row_of(chunk, i) * stride + offset;
             for (int c = 0; c < channels; ++c) records[i].features[c] = row[c];
         }
     });
 }
 
+// Puts the colours back.
+void TileLists::use_colors() {
+    if (has_colors_) return;
+    const float *colors = work_->colors.data();
+    has_colors_ = true;
+    for_each_chunk([&](int64_t chunk) {
+        Record *records = tiles_.record + chunk * CHUNK;
+        for (int i = 0; i < work_->chunks[chunk].count; ++i)
+            std::memcpy(records[i].features, colors + 3 * (chunk * CHUNK + i), 12);
+    });
+}
+
+// The channels to be blended next: some of the features, or the colours where there are none.
+void TileLists::use(const float *features, int stride, int offset, int channels) {
+    if (features)
+        set_features(features, stride, offset, channels);
+    else
+        use_colors();
+}
+
+void TileLists::write_rows(float *numbers, int32_t *index) {
+    use_colors();
+    for_each_chunk([&](int64_t chunk) {
+        const uint32_t *depths = work_->depths.data() + chunk * CHUNK;
+        for (int i = 0; i < work_->chunks[chunk].count; ++i) {
+            const Record &r = tiles_.record[chunk * CHUNK + i];
+            float *row = numbers + row_of(chunk, i) * ROW;
+            row[0] = r.x + 0.5f, row[1] = r.y + 0.5f;
+            row[2] = divided(r.xx, FORM), row[3] = divided(r.xy, MIXED_FORM);
+            row[4] = divided(r.yy, FORM), row[5] = r.opacity;
+            for (int c = 0; c < 3; ++c) row[6 + c] = r.features[c];
+            std::memcpy(row + 9, depths + i, 4);
+            row[10] = r.half_width, row[11] = r.half_height;
+            index[row_of(chunk, i)] = r.index;
+        }
+    });
+}
+
 void TileLists::blend(const float *features, int channels, const float *background, float *image,
-                      float *transmittance, int32_t *median) {
+                      float *transmittance, int32_t *median, Stop *stop) {
+    tiles_.stop = stop;
     for (int offset = 0; offset < channels; offset += GROUP) {
         const int group = std::min(GROUP, channels - offset);
-        if (features) set_features(features, channels, offset, group);
+        use(features, channels, offset, group);
         const bool first = offset == 0;
         kernels().blend({&tiles_, group, channels, offset,
                          background ? background + offset : nullptr, image,
                          first ? transmittance : nullptr, first ? median : nullptr});
+    }
+    tiles_.stop = nullptr;
+}
+
+// Adds up the slots of each record, in their order, to its row. Rows of records that are not here
+// are zeros.
+void TileLists::sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
+                         float *by_features) {
+    if (places_ == WRITTEN && offset == 0) {
+        std::fill_n(rows, rows_ * ROW, 0.0f);
+        if (by_features) std::fill_n(by_features, rows_ * stride, 0.0f);
+    }
+    for_each_chunk([&](int64_t n) {
+        const Chunk &chunk = work_->chunks[n];
+        const int32_t *places = places_ == WRITTEN ? work_->places.data() + n * CHUNK : nullptr;
+        kernels().sum_rows({tiles_.record + n * CHUNK, chunk.count,
+                            slots + int64_t(chunk.slots) * SLOT, channels, places, chunk.first,
+                            rows, by_features, stride, offset, offset > 0});
+    });
+}
+
+void TileLists::backward(const Backward &b) {
+    Borrowed scratch;
+    float *slots = scratch->slots.resize(entries_ * SLOT);
+    for (int offset = 0; offset < b.channels; offset += GROUP) {
+        const int group = std::min(GROUP, b.channels - offset);
+        use(b.features, b.channels, offset, group);
+        kernels().blend_backward({&tiles_, group, b.channels, offset, b.image, b.transmittance,
+                                  b.by_image, offset == 0 ? b.by_transmittance : nullptr, slots,
+                                  b.absolute});
+        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features);
     }
 }
 
@@ -280,43 +430,6 @@ void TileLists::blend_backward(const float *features, const float *conics, int c
                               g.absolute_centers});
         });
     }
-}
-
-double TileLists::descend(const Descent &d, const Target &target, StageSeconds &seconds) {
-    constexpr int CHANNELS = 3;
-    const int64_t pixels = int64_t(tiles_.width) * tiles_.height;
-    float *image = work_->image.resize(CHANNELS * pixels);
-    float *gradient = work_->gradient.resize(CHANNELS * pixels);
-    float *transmittance = work_->transmittance.resize(pixels);
-    float *slots = work_->slots.resize(entries_ * SLOT);
-    double now = omp_get_wtime();
-    const auto lap = [&](Stage stage) {
-        const double start = now;
-        now = omp_get_wtime();
-        seconds[stage] = now - start;
-    };
-    seconds[PREPARE] = prepared_;
-    seconds[LISTS] = listed_;
-    blend(nullptr, CHANNELS, target.background, image, transmittance, nullptr);
-    lap(BLEND);
-    Loss loss{};
-    loss.height = tiles_.height, loss.width = tiles_.width, loss.channels = CHANNELS;
-    loss.image = image, loss.photo = target.photo, loss.target = target.target;
-    loss.right = tiles_.width, loss.bottom = tiles_.height, loss.pixels = pixels;
-    loss.ssim_weight = target.ssim_weight;
-    loss.gradient = gradient, loss.threads = tiles_.threads;
-    const double result = loss_of(loss);
-    lap(LOSS);
-    kernels().blend_backward({&tiles_, CHANNELS, CHANNELS, 0, image, transmittance, gradient,
-                              nullptr, slots, d.pull != nullptr});
-    lap(BLEND_BACKWARD);
-    for_each_chunk([&](int64_t n) {
-        const Chunk &chunk = work_->chunks[n];
-        kernels().descend(d, tiles_.record + n * CHUNK, chunk.count,
-                          slots + int64_t(chunk.slots) * SLOT);
-    });
-    lap(DESCEND);
-    return result;
 }
 
 }  // namespace lumigraph

@@ -17,17 +17,13 @@ struct FootprintRows {
 // Memory that a view needs; given back to a pool, so that a training step allocates nothing.
 struct Workspace;
 
-// What a training step compares its image with: photo, or target where that is null.
-struct Target {
-    const uint8_t *photo;
-    const float *target;
-    const float *background;  // of the image, 3 numbers; or null for zeros
-    float ssim_weight;
-};
+// Runs task(0) to task(count - 1) on some threads; an exception is passed on when all have ended.
+using Task = std::function<void(int64_t)>;
+void for_each(int64_t count, int threads, const Task &task);
 
-// The stages of a training step, whose seconds `TileLists::descend` tells.
-enum Stage { PREPARE, LISTS, BLEND, LOSS, BLEND_BACKWARD, DESCEND, STAGES };
-using StageSeconds = std::array<double, STAGES>;
+// The same for stretches of rows, task(from, to). Waking a thread takes as long as some hundred.
+constexpr int64_t STRETCH = 1024;
+void for_each_stretch(int64_t rows, int threads, const std::function<void(int64_t, int64_t)> &task);
 
 class TileLists {
   public:
@@ -35,6 +31,10 @@ class TileLists {
     // Of a scene, with its colours: what projecting it first would give. Where a stop is heeded the
     // lists are not fit for use; `blend` heeds it too.
     TileLists(const Project &project, const Harmonics &harmonics, Stop *stop = nullptr);
+    // Of splats in view as rows, for an image of this size.
+    TileLists(const RecordRows &rows, int width, int height, int threads);
+    // Of what another's image shows in a part of it. Rows are those of the other.
+    TileLists(TileLists &whole, const Window &window);
     ~TileLists();
     TileLists(const TileLists &) = delete;
     TileLists &operator=(const TileLists &) = delete;
@@ -42,7 +42,22 @@ class TileLists {
     // Blends `channels` features of each splat; median may be null. Null features are the colours
     // of the scene that the lists were made of.
     void blend(const float *features, int channels, const float *background, float *image,
-               float *transmittance, int32_t *median);
+               float *transmittance, int32_t *median, Stop *stop = nullptr);
+
+    // What blending reads of each splat in view, a row each, and the indices of the splats.
+    void write_rows(float *numbers, int32_t *index);
+
+    struct Backward {
+        const float *features;               // that were blended; or null
+        int channels;                        // as were blended
+        const float *image, *transmittance;  // as blend made them
+        const float *by_image;               // of the loss by these
+        const float *by_transmittance;       // or null
+        bool absolute;                       // also sum the absolute gradients of the centres
+        float *rows;                         // out, [rows, ROW]
+        float *by_features;                  // out, [rows, channels]; null where there are none
+    };
+    void backward(const Backward &b);
 
     struct Gradients {
         const float *image, *transmittance;              // of the loss by what blend made
@@ -65,7 +80,14 @@ class TileLists {
     };
     // Mean and variance of what blend makes where chance drops splats; features as in `blend`.
     void moments(const float *features, int channels, const Chance &chance,
-                 const MomentImages &images);
+                 const MomentImages &images, Stop *stop = nullptr);
+    struct MomentsBackward {
+        const float *features;  // as were blended; or null
+        int channels;
+        const float *by_mean, *by_variance, *by_transmittance;
+        float *rows, *by_features;  // as in `Backward`
+    };
+    void moments_backward(const Chance &chance, const MomentsBackward &b);
     struct MomentGradients {
         const float *mean, *variance, *transmittance;    // of the loss by what moments made
         float *centers, *conics, *opacities, *features;  // out; rows not seen are left alone
@@ -73,15 +95,10 @@ class TileLists {
     void moments_backward(const float *features, const float *conics, int channels,
                           const Chance &chance, const MomentGradients &gradients);
 
-    // One step of the scene that the lists were made of towards a photo: blends, compares, goes
-    // back and moves the splats that are seen. Returns the loss.
-    double descend(const Descent &descent, const Target &target, StageSeconds &seconds);
-
     // Products with the derivative of what blend makes of the scene that the lists were made of,
-    // after it: G v, into an image; G^T u and the blocks of G^T diag(w) G, added to rows.
+    // after it: G v, into an image; and the blocks of G^T diag(w) G, added to rows.
     void jvp(const Scene &scene, const float *const *direction, const float *background,
              float *image);
-    void vjp(const Scene &scene, const float *image, const float *weights, float *const *out);
     void blocks(const Scene &scene, const float *image, const float *weights, const BlockRows &out);
 
     int64_t bytes() const;  // of memory
@@ -90,20 +107,29 @@ class TileLists {
     int height() const { return tiles_.height; }
     int64_t entries() const { return entries_; }
     int64_t records() const { return records_; }
+    int64_t rows() const { return rows_; }
+    double prepared() const { return prepared_; }  // seconds
+    double listed() const { return listed_; }
 
   private:
     using Collect = std::function<int(int64_t from, int64_t to, const Collected &)>;
     void prepare(const Collect &collect);
     void sort_into_tiles();
     void set_features(const float *features, int stride, int offset, int channels);
-    using Task = std::function<void(int64_t)>;
-    void for_each(int64_t count, const Task &task);
+    int64_t row_of(int64_t chunk, int64_t i) const;
+    void use(const float *features, int stride, int offset, int channels);
+    void use_colors();
     void for_each_chunk(const Task &task);
+    void sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
+                  float *by_features);
     Tape tape_of(int64_t tile, int channels, bool shares);
     int64_t first_chunk(int64_t part) const { return chunks_ * part / parts_; }
 
     Tiles tiles_{};
-    int64_t splats_, chunks_ = 0, parts_ = 0, records_ = 0, entries_ = 0;
+    // Which row a record has: that of its splat, the next one, or one that is written down.
+    enum { OF_SPLAT, NEXT, WRITTEN } places_ = NEXT;
+    bool has_colors_ = true;  // in the records, in place of other features
+    int64_t splats_, chunks_ = 0, parts_ = 0, records_ = 0, rows_ = 0, entries_ = 0;
     std::unique_ptr<Workspace> work_;
     double prepared_ = 0, listed_ = 0;  // seconds
 };

@@ -8,6 +8,15 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
+// Writes columns to rows of COLUMNS numbers.
+template <int COLUMNS>
+inline void put_rows(const Floats *columns, const Group &g, float *rows) {
+    alignas(64) float values[COLUMNS][LANES];
+    for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
+    for (int i = 0; i < g.count; ++i)
+        for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
+}
+
 template <int COLUMNS>
 inline void add_rows(const Floats *columns, const Group &g, float *rows, int64_t stride) {
     if constexpr (COLUMNS < LANES / 2) {

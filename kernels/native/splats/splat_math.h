@@ -202,39 +202,59 @@ inline void through_filter(const Seen &s, Floats opacity, CovarianceGradient &d)
     d.yy += d_ratio * slope;
 }
 
-// All but the opacity logit.
-inline ShapeGradient through_covariance(const View &view, const Seen &s,
-                                        const CovarianceGradient &g) {
-    ShapeGradient out;
-    const float *m = view.matrix;
+// The gradient by what the lens sees: the mean in the camera's frame, and the axes, rows of W R S;
+// and by the lens itself, its focal lengths and its principal point.
+struct PlaneGradient {
+    Vec point, axes[3];
+    Floats lens[4];
+};
 
+inline PlaneGradient through_plane(const View &view, const Seen &s, const CovarianceGradient &g) {
     // Covariance to the rows of J W R S.
+    PlaneGradient out;
     const Vec normal = cross(s.row_x, s.row_y);
     const Vec d_row_x =
         (2 * g.xx) * s.row_x + g.xy * s.row_y + (2 * g.sharp) * cross(s.row_y, normal);
     const Vec d_row_y =
         (2 * g.yy) * s.row_y + g.xy * s.row_x + (2 * g.sharp) * cross(normal, s.row_x);
     const Floats by_x = view.fx * s.inverse_z, by_y = view.fy * s.inverse_z;
-    const Vec d_axes[3] = {by_x * d_row_x, by_y * d_row_y,
-                           (-by_x * s.slope_x) * d_row_x - (by_y * s.slope_y) * d_row_y};
+    out.axes[0] = by_x * d_row_x, out.axes[1] = by_y * d_row_y;
+    out.axes[2] = (-by_x * s.slope_x) * d_row_x - (by_y * s.slope_y) * d_row_y;
 
     // The camera-frame mean: from the centre, the depth, and J.
     const Floats gx = by_x * g.center_x, gy = by_y * g.center_y;
-    const Floats d_slope_x = keep(s.free_x, -by_x * dot(d_row_x, s.axes[2]) * s.inverse_z);
-    const Floats d_slope_y = keep(s.free_y, -by_y * dot(d_row_y, s.axes[2]) * s.inverse_z);
-    const Floats d_x = gx + d_slope_x, d_y = gy + d_slope_y;
-    const Floats d_z =
-        g.depth -
-        (gx * s.x + gy * s.y + dot(d_row_x, s.row_x) + dot(d_row_y, s.row_y)) * s.inverse_z -
-        d_slope_x * s.slope_x - d_slope_y * s.slope_y;
-    for (int r = 0; r < 3; ++r) out.mean[r] = m[r] * d_x + m[4 + r] * d_y + m[8 + r] * d_z;
+    const Floats turn_x = -by_x * dot(d_row_x, s.axes[2]), turn_y = -by_y * dot(d_row_y, s.axes[2]);
+    const Floats d_slope_x = keep(s.free_x, turn_x * s.inverse_z);
+    const Floats d_slope_y = keep(s.free_y, turn_y * s.inverse_z);
+    const Floats along_x = dot(d_row_x, s.row_x), along_y = dot(d_row_y, s.row_y);
+    out.point.x = gx + d_slope_x, out.point.y = gy + d_slope_y;
+    out.point.z = g.depth - (gx * s.x + gy * s.y + along_x + along_y) * s.inverse_z -
+                  d_slope_x * s.slope_x - d_slope_y * s.slope_y;
+
+    // The lens: the centre, J, and the limits of the field of view, at which slopes are held.
+    const Floats held_x = (1 / view.fx) * (turn_x - keep(s.free_x, turn_x));
+    const Floats held_y = (1 / view.fy) * (turn_y - keep(s.free_y, turn_y));
+    out.lens[0] = g.center_x * s.x * s.inverse_z + along_x / view.fx - held_x * s.slope_x;
+    out.lens[1] = g.center_y * s.y * s.inverse_z + along_y / view.fy - held_y * s.slope_y;
+    out.lens[2] = g.center_x - held_x, out.lens[3] = g.center_y - held_y;
+    return out;
+}
+
+// All but the opacity logit.
+inline ShapeGradient through_covariance(const View &view, const Seen &s,
+                                        const CovarianceGradient &g) {
+    ShapeGradient out;
+    const float *m = view.matrix;
+    const PlaneGradient d = through_plane(view, s, g);
+    for (int r = 0; r < 3; ++r)
+        out.mean[r] = m[r] * d.point.x + m[4 + r] * d.point.y + m[8 + r] * d.point.z;
 
     // W R S to rotation and scales.
     Vec d_rotation[3];
     for (Floats &scale : out.log_scale) scale = Floats{};
     for (int r = 0; r < 3; ++r) {
-        const Vec d = m[r] * d_axes[0] + m[4 + r] * d_axes[1] + m[8 + r] * d_axes[2];
-        d_rotation[r] = {d.x * s.scales.x, d.y * s.scales.y, d.z * s.scales.z};
+        const Vec row = m[r] * d.axes[0] + m[4 + r] * d.axes[1] + m[8 + r] * d.axes[2];
+        d_rotation[r] = {row.x * s.scales.x, row.y * s.scales.y, row.z * s.scales.z};
         out.log_scale[0] += d_rotation[r].x * s.rotation[r].x;
         out.log_scale[1] += d_rotation[r].y * s.rotation[r].y;
         out.log_scale[2] += d_rotation[r].z * s.rotation[r].z;
@@ -243,21 +263,28 @@ inline ShapeGradient through_covariance(const View &view, const Seen &s,
     return out;
 }
 
-inline ShapeGradient through_projection(const View &view, bool antialiased, const Seen &s,
+// From the conic and the opacity to the covariance.
+inline CovarianceGradient through_conic(bool antialiased, const Seen &s,
                                         const FootprintGradient &g) {
     // Conic = (yy, -xy, xx) / determinant. Through the determinant, as the forward pass goes:
     // -conic (d conic) conic says the same but cancels where a long needle is widened by the blur.
     const Floats inverse = 1.0f / s.determinant;
     const Floats d_determinant =
         -inverse * inverse * (g.conic_xx * s.yy - g.conic_xy * s.xy + g.conic_yy * s.xx);
-    CovarianceGradient d = {g.center_x, g.center_y, g.depth};
+    CovarianceGradient d = {};
+    d.center_x = g.center_x, d.center_y = g.center_y, d.depth = g.depth;
     d.xx = g.conic_yy * inverse + BLUR * d_determinant;
     d.xy = -g.conic_xy * inverse;
     d.yy = g.conic_xx * inverse + BLUR * d_determinant;
     d.sharp = d_determinant;
     if (antialiased) through_filter(s, g.opacity, d);
-    ShapeGradient out = through_covariance(view, s, d);
-    out.opacity_logit = g.opacity * s.filter * s.opacity * (1 - s.opacity);
+    return d;
+}
+
+inline ShapeGradient through_projection(const View &view, const Seen &s,
+                                        const CovarianceGradient &g, Floats opacity) {
+    ShapeGradient out = through_covariance(view, s, g);
+    out.opacity_logit = opacity * s.filter * s.opacity * (1 - s.opacity);
     return out;
 }
 
@@ -340,11 +367,11 @@ inline void load_coefficients(const float *base, const float *rest, int used, in
     }
 }
 
+// Colours, before they are held at 0.
 inline void color_of(int used, const Floats *basis, const Coefficients &h, Floats *color) {
     for (int c = 0; c < 3; ++c) color[c] = 0.5f + C0 * h.base[c];
     for (int k = 0; k < used; ++k)
         for (int c = 0; c < 3; ++c) color[c] += basis[k] * h.rest[k][c];
-    for (int c = 0; c < 3; ++c) color[c] = larger(color[c], Floats{});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <utility>
 #include <vector>
@@ -56,6 +57,7 @@ class Buffer {
 struct Chunk {
     int count;       // records, of CHUNK places
     uint32_t slots;  // the first of the chunk's slots
+    int64_t first;   // its first record, of all
     Cells cells{};
 
     Chunk() {
@@ -67,7 +69,8 @@ struct Chunk {
         };
     }
     ~Chunk() { std::free(cells.data); }
-    Chunk(Chunk &&other) noexcept : count(other.count), slots(other.slots), cells(other.cells) {
+    Chunk(Chunk &&other) noexcept
+        : count(other.count), slots(other.slots), first(other.first), cells(other.cells) {
         other.cells.data = nullptr;
     }
     Chunk &operator=(Chunk &&) = delete;
@@ -85,8 +88,28 @@ struct Workspace {
     Buffer<uint32_t> depths, begin, counts, used;
     Buffer<int32_t> scratch;
     Buffer<Entry> entries, spares;
-    Buffer<float> slots, image, transmittance, gradient;
+    Buffer<float> slots, colors;
+    Buffer<int32_t> places;         // rows of records
     std::vector<TapeMemory> tapes;  // one for each thread
+};
+
+// What a product needs while it is found; one is kept for the next, of whatever view.
+struct Scratch {
+    Buffer<float> slots;
+    Buffer<Tangent> tangents;
+    Buffer<Turn> turns;
+};
+
+class Borrowed {
+  public:
+    Borrowed();
+    ~Borrowed();
+    Borrowed(const Borrowed &) = delete;
+    Borrowed &operator=(const Borrowed &) = delete;
+    Scratch *operator->() { return scratch_.get(); }
+
+  private:
+    std::unique_ptr<Scratch> scratch_;
 };
 
 }  // namespace lumigraph

@@ -1,23 +1,15 @@
-// The way back from the image to the splats, and Adam's step, in one pass: no gradient of a
-// parameter is ever in memory.
+// The way back from what blending reads of splats to their parameters, and Adam's step, in one
+// pass: no gradient of a parameter is ever in memory.
 #include "images/adam.h"
 #include "common/levels.h"
-#include "splats/slots.h"
-#include "splats/splat_math.h"
+#include "splats/rows.h"
+#include "splats/through.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
 constexpr float STILL = 1e30f;      // damping of what has no rate
 constexpr float PIVOT_MIN = 1e-4f;  // of a diagonal of one
-
-template <int COLUMNS>
-inline void store_columns(const Floats *columns, const Group &g, float *rows) {
-    alignas(64) float values[COLUMNS][LANES];
-    for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
-    for (int i = 0; i < g.count; ++i)
-        for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
-}
 
 // Adam's step on rows of COLUMNS numbers; curvature may be null.
 template <int COLUMNS>
@@ -32,9 +24,9 @@ inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
     load_columns<COLUMNS>(d.second[which], g.index, g.count, COLUMNS, v);
     for (int c = 0; c < COLUMNS; ++c)
         adam_step(rule, missed, d.rates[which], gradient[c], curved[c], p[c], m[c], v[c]);
-    store_columns<COLUMNS>(p, g, d.parameters[which]);
-    store_columns<COLUMNS>(m, g, d.first[which]);
-    store_columns<COLUMNS>(v, g, d.second[which]);
+    put_rows<COLUMNS>(p, g, d.parameters[which]);
+    put_rows<COLUMNS>(m, g, d.first[which]);
+    put_rows<COLUMNS>(v, g, d.second[which]);
 }
 
 // Where the block of a splat has its row i and column j, of which j is not the larger.
@@ -58,8 +50,8 @@ inline void pull_rows(const Descent &d, const Missed<Floats> &missed, int which,
         pull[c] = m[c] + carried;
         damping[c] = (root(v[c]) * d.root_scale + d.epsilon) * over_rate;
     }
-    store_columns<COLUMNS>(m, g, d.first[which]);
-    store_columns<COLUMNS>(v, g, d.second[which]);
+    put_rows<COLUMNS>(m, g, d.first[which]);
+    put_rows<COLUMNS>(v, g, d.second[which]);
 }
 
 template <int COLUMNS>
@@ -69,7 +61,7 @@ inline void move_rows(const Descent &d, int which, const Floats *step, const Gro
     // In this order what is no number stays so.
     const Floats most = fill(FARTHEST_STEP * d.rates[which]);
     for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(-most, smaller(most, step[c]));
-    store_columns<COLUMNS>(p, g, d.parameters[which]);
+    put_rows<COLUMNS>(p, g, d.parameters[which]);
 }
 
 // Solves (block + diag(damping)) x = pull by Cholesky's method, in place of the pull. The rows are
@@ -135,7 +127,7 @@ inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, 
         float gradient[3 * REST];
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
-        const int64_t at = g.index[i] * 3 * d.harmonics.rest_count;
+        const int64_t at = g.index[i] * 3 * d.scene.harmonics.rest_count;
         const float *curvature = d.curvature.rest;
         adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
                  gradient, curvature ? curvature + at : nullptr,
@@ -161,8 +153,8 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.
 inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
-    const Floats x = absolute_x * (0.5f * d.project.view.width);
-    const Floats y = absolute_y * (0.5f * d.project.view.height);
+    const Floats x = absolute_x * (0.5f * d.scene.project.view.width);
+    const Floats y = absolute_y * (0.5f * d.scene.project.view.height);
     alignas(64) float lengths[LANES];
     store(lengths, root(x * x + y * y));
     for (int i = 0; i < g.count; ++i) {
@@ -171,59 +163,59 @@ inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, con
     }
 }
 
-inline void descend_group(const Descent &d, const Record *records, int count, const float *slots) {
-    Floats shown[3], sums[SLOT];
-    const Group g = group_of(records, count, shown);
-    sum_columns(records, count, slots, sums);
+// Gradients that are not finite, or would have a square that is not, count as zeros: a pixel that
+// is not a number moves nothing.
+inline void drop_what_is_not_finite(SplatGradient &g) {
+    Floats none{};
+    const auto look = [&](const Floats *numbers, int count) {
+        for (int k = 0; k < count; ++k) none += numbers[k] * numbers[k] * 0.0f;
+    };
+    look(g.shape.mean, 3), look(g.shape.quaternion, 4), look(g.shape.log_scale, 3);
+    look(&g.shape.opacity_logit, 1), look(g.color, 3), look(g.absolute, 2);
+    const Mask finite = at_least(none, Floats{});
+    const auto drop = [&](Floats *numbers, int count) {
+        for (int k = 0; k < count; ++k) numbers[k] = keep(finite, numbers[k]);
+    };
+    drop(g.shape.mean, 3), drop(g.shape.quaternion, 4), drop(g.shape.log_scale, 3);
+    drop(&g.shape.opacity_logit, 1), drop(g.color, 3), drop(g.absolute, 2);
+}
 
-    const Project &p = d.project;
-    const Shape shape = load_shape(p, g.index, count);
-    const Seen s = see(p.view, p.antialiased, shape);
-    const Footprint f = footprint_of(p.view, s);
-    Floats g6[6];
-    through_alpha(sums, f.conic_xx, f.conic_xy, f.conic_yy, f.opacity, g6);
-    const FootprintGradient by_footprint = {g6[0], g6[1], g6[2], g6[3], g6[4], g6[5], Floats{}};
-    ShapeGradient gradient = through_projection(p.view, p.antialiased, s, by_footprint);
+// Adds the gradient of what opacities and scales cost by themselves.
+inline void add_penalty(const Descent &d, const Seen &s, ShapeGradient &g) {
+    g.opacity_logit += d.opacity_penalty * s.opacity * (1 - s.opacity);
+    const Floats scales[3] = {s.scales.x, s.scales.y, s.scales.z};
+    for (int k = 0; k < 3; ++k) g.log_scale[k] += d.scale_penalty * scales[k];
+}
 
-    // A colour that was clamped at zero does not change.
-    const Harmonics &h = d.harmonics;
-    Floats color[3], base[3], basis[REST], along[REST], by_direction[3];
-    for (int c = 0; c < 3; ++c) {
-        color[c] = keep(above(shown[c], Floats{}), sums[6 + c]);
-        base[c] = C0 * color[c];
-    }
+inline void update_group(const Descent &d, const RecordRows &rows, int64_t from, int count) {
+    const Group g = group_of(rows, from, count);
+    const Looked l = look_at(d.scene, g);
+    SplatGradient by = through_splats(d.scene, l, rows, from);
+    drop_what_is_not_finite(by);
+    add_penalty(d, l.seen, by.shape);
+
     const Missed<Floats> missed = missed_by(d, g);
-    const int used = rest_of(h.degree);
-    if (used) {
-        Coefficients coefficients;
-        load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
-        const Direction direction = direction_to(shape.mean, h.position);
-        basis_at(h.degree, direction, basis);
-        for (int k = 0; k < used; ++k) {
-            const Floats *row = coefficients.rest[k];
-            along[k] = color[0] * row[0] + color[1] * row[1] + color[2] * row[2];
-        }
-        through_direction(h.degree, direction, along, by_direction);
-        for (int c = 0; c < 3; ++c) gradient.mean[c] += by_direction[c];
-        if (d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, basis, color, g);
-    }
+    const int used = rest_of(d.scene.harmonics.degree);
+    if (used && d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, l.basis, by.color, g);
     if (d.curvature.geometry) {
-        step_geometry(d, missed, gradient, g);
+        step_geometry(d, missed, by.shape, g);
     } else {
-        step_rows<3>(d, missed, MEANS, gradient.mean, nullptr, g);
-        step_rows<4>(d, missed, QUATERNIONS, gradient.quaternion, nullptr, g);
-        step_rows<3>(d, missed, LOG_SCALES, gradient.log_scale, nullptr, g);
-        step_rows<1>(d, missed, OPACITY_LOGITS, &gradient.opacity_logit, nullptr, g);
+        step_rows<3>(d, missed, MEANS, by.shape.mean, nullptr, g);
+        step_rows<4>(d, missed, QUATERNIONS, by.shape.quaternion, nullptr, g);
+        step_rows<3>(d, missed, LOG_SCALES, by.shape.log_scale, nullptr, g);
+        step_rows<1>(d, missed, OPACITY_LOGITS, &by.shape.opacity_logit, nullptr, g);
     }
+    Floats base[3];
+    for (int c = 0; c < 3; ++c) base[c] = C0 * by.color[c];
     step_rows<3>(d, missed, BASE, base, d.curvature.base, g);
-    if (d.pull) add_pull(d, sums[10], sums[11], g);
+    if (d.pull) add_pull(d, by.absolute[0], by.absolute[1], g);
 }
 
 }  // namespace
 
-void descend(const Descent &d, const Record *records, int count, const float *slots) {
-    for (int n = 0; n < count; n += LANES)
-        descend_group(d, records + n, count - n < LANES ? count - n : LANES, slots);
+void update(const Descent &d, const RecordRows &rows, int64_t from, int64_t to) {
+    for (int64_t n = from; n < to; n += LANES)
+        update_group(d, rows, n, to - n < LANES ? int(to - n) : LANES);
 }
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,0 +1,88 @@
+// The way back from what blending reads of splats to their parameters, for a vector of splats. Only
+// for *.isa.cpp files.
+#pragma once
+
+#include "splats/splat_math.h"
+
+namespace lumigraph::LUMIGRAPH_ISA {
+namespace {
+
+// The splats of some rows, from place `from` on.
+inline Group group_of(const RecordRows &rows, int64_t from, int count) {
+    Group g;
+    g.count = count;
+    for (int i = 0; i < LANES; ++i) g.index[i] = rows.index[from + (i < count ? i : 0)];
+    return g;
+}
+
+// What a vector of splats looks like in a view.
+struct Looked {
+    Group group;
+    Shape shape;
+    Seen seen;
+    Direction direction;
+    Coefficients coefficients;
+    Floats basis[REST];
+};
+
+inline Looked look_at(const Scene &scene, const Group &g) {
+    Looked l;
+    l.group = g;
+    const Project &p = scene.project;
+    const Harmonics &h = scene.harmonics;
+    l.shape = load_shape(p, g.index, g.count);
+    l.seen = see(p.view, p.antialiased, l.shape);
+    const int used = rest_of(h.degree);
+    load_coefficients(h.base, h.rest, used, h.rest_count, g.index, g.count, l.coefficients);
+    if (used) {
+        l.direction = direction_to(l.shape.mean, h.position);
+        basis_at(h.degree, l.direction, l.basis);
+    }
+    return l;
+}
+
+// The gradient by splats: by their shape, by their colour before it is held at 0, and by their mean
+// where the camera sees another side of them.
+struct SplatGradient {
+    CovarianceGradient footprint;
+    ShapeGradient shape;
+    Floats color[3], side[3], absolute[2];
+};
+
+inline SplatGradient through_splats(const Scene &scene, const Looked &l, const RecordRows &rows,
+                                    int64_t from) {
+    const Project &p = scene.project;
+    const Harmonics &h = scene.harmonics;
+    SplatGradient out;
+    Floats by[ROW];
+    int64_t place[LANES];
+    for (int i = 0; i < LANES; ++i) place[i] = from + i;
+    load_columns<ROW>(rows.numbers, place, l.group.count, ROW, by);
+
+    // Projection: from the centre, the conic, the opacity and the depth to the shape.
+    const FootprintGradient footprint = {by[0], by[1], by[2], by[3], by[4], by[5], by[9]};
+    out.footprint = through_conic(p.antialiased, l.seen, footprint);
+    out.shape = through_projection(p.view, l.seen, out.footprint, by[5]);
+    out.absolute[0] = by[10], out.absolute[1] = by[11];
+
+    // Harmonics. A colour that is held at 0 does not change.
+    const int used = rest_of(h.degree);
+    Floats shown[3], along[REST];
+    color_of(used, l.basis, l.coefficients, shown);
+    for (int c = 0; c < 3; ++c) {
+        out.color[c] = keep(above(shown[c], Floats{}), by[6 + c]);
+        out.side[c] = Floats{};
+    }
+    if (used) {
+        for (int k = 0; k < used; ++k) {
+            const Floats *row = l.coefficients.rest[k];
+            along[k] = out.color[0] * row[0] + out.color[1] * row[1] + out.color[2] * row[2];
+        }
+        through_direction(h.degree, l.direction, along, out.side);
+        for (int c = 0; c < 3; ++c) out.shape.mean[c] += out.side[c];
+    }
+    return out;
+}
+
+}  // namespace
+}  // namespace lumigraph::LUMIGRAPH_ISA
