@@ -1,20 +1,42 @@
 """What arguments must be that some backend would not refuse by itself."""
 
+import torch
 from torch import Tensor
 
-from lumigraph.kernels.splats.types import GEOMETRY, Blocks, Parameters
+from lumigraph.kernels.splats.types import (
+    GEOMETRY,
+    ROW,
+    Blocks,
+    Parameters,
+    Seen,
+    View,
+    Window,
+)
 
 
 def check_moments(
-    features: Tensor,
+    channels: int,
     rate: float,
     size: tuple[int, int],
     background: tuple[float, ...] | None,
     origin: Tensor | None,
     shares: Tensor | None,
+    splats: int | None,
+    like: Tensor | None = None,
 ) -> None:
-    """Raises ValueError unless `Backend.rasterize_moments` can work on these; size is (w, h)."""
-    splats, channels = features.shape
+    """Raises ValueError unless moments can be found of these.
+
+    Args:
+        channels: To be blended.
+        rate: Probability that a splat is missing.
+        size: Width and height of the image.
+        background: One value for each channel, or None.
+        origin: [height, width, channels], or None
+        shares: [splats], or None
+        splats: How many there are, if that is known.
+        like: Of the type and the device of the splats; None: float32 on the CPU.
+    """
+    like = torch.empty(0) if like is None else like
     check_rate(rate)
     if channels < 1:
         raise ValueError("features must have at least one channel, but there is none")
@@ -24,9 +46,9 @@ def check_moments(
             f"{len(background)}"
         )
     if origin is not None:
-        _check_like("origin", origin, (size[1], size[0], channels), features)
+        _check_like("origin", origin, (size[1], size[0], channels), like)
     if shares is not None:
-        check_shares(shares, splats, features)
+        check_shares(shares, len(shares) if splats is None else splats, like)
 
 
 def check_rate(rate: float) -> None:
@@ -93,11 +115,18 @@ def versions_of(splats: Parameters) -> tuple[int, ...]:
     return tuple(0 if x.is_inference() else x._version for x in splats)
 
 
-def check_unchanged(splats: Parameters, versions: tuple[int, ...]) -> None:
-    """Raises RuntimeError unless the splats are as they were."""
+def check_unchanged(
+    splats: Parameters | None, versions: tuple[int, ...], features: Tensor | None = None
+) -> None:
+    """Raises ValueError without splats or with features, RuntimeError if splats have changed."""
+    if splats is None or features is not None:
+        raise ValueError(
+            "products with the derivative by parameters need colours, and records that were "
+            "projected here: these have features of their own or were made from tensors"
+        )
     if versions_of(splats) != versions:
         raise RuntimeError(
-            "the splats have been changed in place since they were linearized: linearize anew"
+            "the splats have been changed in place since they were projected: project them anew"
         )
 
 
@@ -116,3 +145,80 @@ def _check_like(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor)
             f"{name} must be {like.dtype} {list(shape)} on {like.device} but is {tensor.dtype} "
             f"{list(tensor.shape)} on {tensor.device}"
         )
+
+
+def check_view(view: View) -> None:
+    """Raises ValueError unless depths in this view are at least 0, so that they sort."""
+    if not view.near >= 0:
+        raise ValueError(
+            f"the near plane is at {view.near}: it must be at 0 or before the camera, for what is "
+            "behind the camera is not seen"
+        )
+
+
+def check_window(window: Window, view: View) -> None:
+    """Raises ValueError unless the window has pixels and lies in the image."""
+    left, top, width, height = window
+    inside = 0 <= left <= left + width <= view.width and 0 <= top <= top + height <= view.height
+    if not inside or width < 1 or height < 1:
+        raise ValueError(
+            f"the window has {width}x{height} pixels from ({left}, {top}) on: it must have pixels "
+            f"and lie in the image of {view.width}x{view.height}"
+        )
+
+
+def check_seen(seen: Seen) -> None:
+    """Raises ValueError unless these are rows of records with depths that sort."""
+    shape = (len(seen.index), ROW)
+    if seen.rows.shape != shape or seen.index.ndim != 1 or seen.index.dtype != torch.int32:
+        raise ValueError(
+            f"records need int32 indices and rows of {ROW} numbers, one each, but these are "
+            f"{seen.index.dtype} {list(seen.index.shape)} and {list(seen.rows.shape)}"
+        )
+    if not bool((seen.depths >= 0).all()):
+        raise ValueError("records must have depths of at least 0: leave the others out")
+
+
+def check_features(
+    features: Tensor | None, background: tuple[float, ...] | None, seen: Seen
+) -> None:
+    """Raises ValueError unless there is a row of features for each splat in view."""
+    if features is None:
+        channels = 3
+    else:
+        channels = features.shape[1] if features.ndim == 2 else 0
+        if channels < 1:
+            raise ValueError("features must have at least one channel: [seen, channels]")
+        _check_like("features", features, (len(seen.index), channels), seen.rows)
+    if background is not None and len(background) != channels:
+        raise ValueError(
+            f"background must have one value for each of {channels} channels but has "
+            f"{len(background)}"
+        )
+
+
+def check_picture_gradient(
+    gradient: Tensor, transmittance: Tensor | None, features: Tensor, absolute: bool
+) -> None:
+    """Raises ValueError unless there is a number for each number of the picture."""
+    _check_like("the gradient", gradient, tuple(features.shape), features)
+    if transmittance is not None:
+        _check_like(
+            "the gradient of the transmittance", transmittance, tuple(features.shape[:2]), features
+        )
+    if absolute and features.shape[2] > 4:
+        raise ValueError(
+            f"absolute gradients need features of at most 4 channels, not {features.shape[2]}: "
+            "blend the others by themselves"
+        )
+
+
+def check_in_place(groups: dict[str, Parameters]) -> None:
+    """Raises ValueError unless all can be changed in place: a copy of the right kind is no use."""
+    for group, values in groups.items():
+        for name, value in zip(values._fields, values, strict=True):
+            if value.dtype != torch.float32 or not value.is_contiguous():
+                raise ValueError(
+                    f"{name} of {group} must be contiguous float32 but is {value.dtype} with "
+                    f"strides {value.stride()}: make it so before, it is changed in place"
+                )

@@ -11,22 +11,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.splats.checks import check_rate, check_shares, check_splats, versions_of
-from lumigraph.kernels.splats.cpu_linear import Products
-from lumigraph.kernels.splats.cpu_moments import chances, rasterize_moments
-from lumigraph.kernels.splats.protocol import Linearization
+from lumigraph.kernels.images import cpu as images
+from lumigraph.kernels.splats import cpu_backend as new
+from lumigraph.kernels.splats.cpu_moments import rasterize_moments
 from lumigraph.kernels.splats.types import (
-    Adam,
-    Blocks,
     Filter,
     Footprints,
-    Moments,
     Parameters,
-    Pull,
     Raster,
     RasterMoments,
-    Stopped,
-    Target,
     View,
 )
 
@@ -61,7 +54,7 @@ class _Project(torch.autograd.Function):
         opacities, depths = means.new_empty(count), means.new_empty(count)
         extents = means.new_empty(count, 2)
         ctx.arguments = (_numbers(view), (view.width, view.height), filter == "antialiased")
-        _native.project(
+        _native.footprints(
             means,
             quaternions,
             log_scales,
@@ -249,144 +242,51 @@ def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
 
 
 @torch.no_grad()
-def paint(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    stop: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def paint(splats, *, view, degree, filter="classic", background=(0.0, 0.0, 0.0), stop=None):
     """See `Backend.paint`."""
-    image = splats.means.new_empty(view.height, view.width, 3)
-    transmittance = splats.means.new_empty(view.height, view.width)
-    finished = _native.paint(
-        tuple(value.detach().contiguous() for value in splats),
-        _numbers(view),
-        (view.width, view.height),
-        filter == "antialiased",
-        _position(view),
-        degree,
-        background,
-        image,
-        transmittance,
-        stop,
-        torch.get_num_threads(),
-    )
-    if not finished:
-        raise Stopped
-    return image, transmittance
+    records = new.project(splats, view=view, degree=degree, filter=filter, stop=stop)
+    picture = new.blend(records, background=background, stop=stop)
+    return picture.features, picture.transmittance
 
 
 @torch.no_grad()
 def paint_moments(
-    splats: Parameters,
+    splats,
     *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    rate: float,
-    shares: Tensor | None = None,
-    stop: Tensor | None = None,
-) -> RasterMoments:
+    view,
+    degree,
+    filter="classic",
+    background=(0.0, 0.0, 0.0),
+    rate,
+    shares=None,
+    stop=None,
+):
     """See `Backend.paint_moments`."""
-    check_rate(rate)
-    if shares is not None:
-        check_shares(shares, len(splats.means), splats.means)
-    images = [splats.means.new_empty(view.height, view.width, 3) for _ in range(2)]
-    images.append(splats.means.new_empty(view.height, view.width))
-    finished = _native.paint_moments(
-        tuple(value.detach().contiguous() for value in splats),
-        _numbers(view),
-        (view.width, view.height),
-        filter == "antialiased",
-        _position(view),
-        degree,
-        background,
-        chances(rate),
-        images,
-        shares,
-        stop,
-        torch.get_num_threads(),
-    )
-    if not finished:
-        raise Stopped
-    if shares is not None:
-        _written((shares,))
-    return RasterMoments(*images)
+    records = new.project(splats, view=view, degree=degree, filter=filter, stop=stop)
+    found = new.moments(records, rate=rate, background=background, shares=shares, stop=stop)
+    return RasterMoments(found.mean, found.variance, found.transmittance)
 
 
 @torch.no_grad()
-def linearize(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> Linearization:
+def linearize(splats, *, view, degree, filter="classic", background=(0.0, 0.0, 0.0)):
     """See `Backend.linearize`."""
-    check_splats(splats, degree)
-    color = splats.means.new_empty(view.height, view.width, 3)
-    native = _native.linearize(
-        tuple(value.detach().contiguous() for value in splats),
-        _numbers(view),
-        (view.width, view.height),
-        filter == "antialiased",
-        _position(view),
-        degree,
-        background,
-        color,
-        torch.get_num_threads(),
-    )
-    splats = Parameters(*(value.detach() for value in splats))
-    return Products(color, splats, versions_of(splats), native)
+    from lumigraph.kernels.splats.cpu_linear import Products
+
+    records = new.project(splats, view=view, degree=degree, filter=filter)
+    return Products(new.blend(records, background=background))
 
 
 @torch.no_grad()
-def descend(
-    splats: Parameters,
-    moments: Moments,
-    target: Target,
-    adam: Adam,
-    *,
-    degree: int,
-    filter: Filter = "classic",
-    pull: Pull | None = None,
-    curvature: Blocks | None = None,
-) -> float:
+def descend(splats, moments, target, adam, *, degree, filter="classic", pull=None, curvature=None):
     """See `Backend.descend`."""
-    _check_in_place({"splats": splats, "first": moments.first, "second": moments.second})
-    view, (betas, step) = target.view, (adam.betas, adam.step)
-    photo = target.photo.contiguous()
-    photo_bytes, photo_floats = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
-    correction = 1 - betas[0] ** step
-    loss, _ = _native.descend(
-        tuple(value.detach() for value in splats),
-        tuple(moments.first),
-        tuple(moments.second),
-        _numbers(view),
-        (view.width, view.height),
-        filter == "antialiased",
-        _position(view),
-        degree,
-        target.background,
-        photo_bytes,
-        photo_floats,
-        target.ssim_weight,
-        tuple(rate / correction for rate in adam.rates),
-        (*betas, adam.epsilon),
-        (1 - betas[1] ** step) ** -0.5,
-        step,
-        moments.last,
-        None if pull is None else tuple(pull),
-        None if curvature is None else tuple(value.contiguous() for value in curvature),
-        torch.get_num_threads(),
+    records = new.project(splats, view=target.view, degree=degree, filter=filter)
+    picture = new.blend(records, background=target.background)
+    loss, gradient = images.loss(
+        picture.features, target.photo, ssim_weight=target.ssim_weight
     )
-    _written((*splats, *moments.first, *moments.second))
-    return loss
+    by_records = picture.vjp(gradient, absolute=pull is not None)
+    new.update(splats, moments, by_records, adam, pull=pull, curvature=curvature)
+    return loss.item()
 
 
 def _check_in_place(groups: dict[str, Parameters]) -> None:

@@ -74,7 +74,16 @@ def rasterize_moments(
     shares: Tensor | None = None,
 ) -> RasterMoments:
     """See `Backend.rasterize_moments`."""
-    check_moments(features, rate, (width, height), background, origin, shares)
+    check_moments(
+        features.shape[1],
+        rate,
+        (width, height),
+        background,
+        origin,
+        shares,
+        len(features),
+        features,
+    )
     if origin is not None:
         origin = origin.detach().contiguous()
     inputs = (*(x.contiguous() for x in footprints), features.contiguous())

@@ -138,7 +138,16 @@ def rasterize_moments(
 
     Either way alpha stops at `ALPHA_MAX`, not where gsplat has it.
     """
-    check_moments(features, rate, (width, height), background, origin, shares)
+    check_moments(
+        features.shape[1],
+        rate,
+        (width, height),
+        background,
+        origin,
+        shares,
+        len(features),
+        features,
+    )
     if _suits_triton(features):
         from lumigraph.kernels.splats.triton import moments as triton_moments
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lumigraph.kernels.images import reference as images
 from lumigraph.kernels.splats import composed
-from lumigraph.kernels.splats.checks import check_moments
+from lumigraph.kernels.splats.checks import check_moments, check_view
 from lumigraph.kernels.splats.protocol import Backend, Linearization
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
@@ -25,6 +25,7 @@ from lumigraph.kernels.splats.types import (
     TRANSMITTANCE_MIN,
     Filter,
     Footprints,
+    Lens,
     Parameters,
     Raster,
     RasterMoments,
@@ -56,18 +57,16 @@ def project(
     filter: Filter = "classic",
 ) -> Footprints:
     """See `Backend.project`."""
-    matrix = means.new_tensor(view.world_to_camera).view(3, 4)
-    x, y, z = (means @ matrix[:, :3].T + matrix[:, 3]).unbind(-1)
-    in_front = z >= view.near
-    depth = torch.where(in_front, z, 1)
+    check_view(view)
+    matrix = _matrix(view, means)
+    points = means @ matrix[:, :3].T + matrix[:, 3]
+    in_front = points[:, 2] >= view.near
+    points = torch.where(in_front[:, None], points, points.new_tensor([0.0, 0.0, 1.0]))
+    centers, jacobian = LENSES[view.lens](points, view)
 
     # Rows of M = J W R S, so that the projected covariance is M M^T (EWA splatting, eq. 31).
-    (fx, fy), (cx, cy) = view.focal, view.center
-    u = _clamp_to_field_of_view(x / depth, fx, cx, view.width)
-    v = _clamp_to_field_of_view(y / depth, fy, cy, view.height)
     axes = matrix[:, :3] @ (rotation_matrices(quaternions) * log_scales.exp()[:, None, :])
-    row_x = (fx / depth)[:, None] * (axes[:, 0] - u[:, None] * axes[:, 2])
-    row_y = (fy / depth)[:, None] * (axes[:, 1] - v[:, None] * axes[:, 2])
+    row_x, row_y = (jacobian @ axes).unbind(1)
 
     xx = row_x.square().sum(-1) + BLUR
     xy = (row_x * row_y).sum(-1)
@@ -79,13 +78,14 @@ def project(
     if filter == "antialiased":
         opacities = opacities * (sharp / determinant).clamp_min(1e-8).sqrt()
 
-    mean_x, mean_y = fx * x / depth + cx, fy * y / depth + cy
+    mean_x, mean_y = centers.unbind(-1)
     reach = 2 * torch.log((opacities / ALPHA_MIN).clamp_min(1)).detach()
     extent_x, extent_y = (reach * xx.detach()).sqrt(), (reach * yy.detach()).sqrt()
     seen = (
         in_front
         & (reach > 0)
         & torch.isfinite(determinant)
+        & torch.isfinite(points).all(1)
         & (mean_x + extent_x > 0)
         & (mean_x - extent_x < view.width)
         & (mean_y + extent_y > 0)
@@ -99,9 +99,42 @@ def project(
         means=kept(mean_x, mean_y),
         conics=kept(yy / determinant, -xy / determinant, xx / determinant),
         opacities=kept(opacities)[:, 0],
-        depths=kept(z)[:, 0],
+        depths=kept(points[:, 2])[:, 0],
         extents=kept(extent_x, extent_y),
     )
+
+
+def pinhole(points: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Where points in the camera's frame appear, and the Jacobian of that.
+
+    The Jacobian is that at the direction clamped to the field of view.
+
+    Args:
+        points: [splats, 3]
+        view: The camera.
+
+    Returns:
+        Pixels [splats, 2], and their derivatives by the points [splats, 2, 3].
+    """
+    (fx, fy), (cx, cy) = view.focal, view.center
+    x, y, z = points.unbind(-1)
+    u = _clamp_to_field_of_view(x / z, fx, cx, view.width)
+    v = _clamp_to_field_of_view(y / z, fy, cy, view.height)
+    none = torch.zeros_like(z)
+    across = torch.stack([fx / z, none, -fx * u / z], -1)
+    down = torch.stack([none, fy / z, -fy * v / z], -1)
+    return torch.stack([fx * x / z + cx, fy * y / z + cy], -1), torch.stack([across, down], 1)
+
+
+LENSES: dict[Lens, Callable[[Tensor, View], tuple[Tensor, Tensor]]] = {"pinhole": pinhole}
+"""Each lens, as a function from points in the camera's frame and the view to pixels and their
+Jacobian."""
+
+
+def _matrix(view: View, like: Tensor) -> Tensor:
+    """The rows of the view's matrix; a tensor stays in the graph that it is in. [3, 4]"""
+    numbers = view.world_to_camera
+    return (numbers if isinstance(numbers, Tensor) else like.new_tensor(numbers)).view(3, 4)
 
 
 def _clamp_to_field_of_view(slope: Tensor, focal: float, center: float, size: int) -> Tensor:
@@ -120,7 +153,7 @@ def harmonics(
     visible: Tensor | None = None,
 ) -> Tensor:
     """See `Backend.harmonics`."""
-    matrix = means.new_tensor(view.world_to_camera).view(3, 4)
+    matrix = _matrix(view, means)
     position = -matrix[:, :3].T @ matrix[:, 3]
     basis = harmonics_basis(functional.normalize(means - position, dim=-1), degree)
     colors = 0.5 + basis[:, :1] * base
@@ -247,7 +280,16 @@ def rasterize_moments(
     transmittance_min: float = TRANSMITTANCE_MIN,
 ) -> RasterMoments:
     """See `Backend.rasterize_moments`; the thresholds can be changed here, to make it smooth."""
-    check_moments(features, rate, (width, height), background, origin, shares)
+    check_moments(
+        features.shape[1],
+        rate,
+        (width, height),
+        background,
+        origin,
+        shares,
+        len(features),
+        features,
+    )
     channels = features.shape[1]
     order = front_to_back(footprints)
     splats = [tensor[order] for tensor in (*footprints[:3], features)]

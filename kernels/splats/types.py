@@ -25,8 +25,18 @@ TRANSMITTANCE_MIN = 1e-4
 """A pixel is finished when less light than this comes through to it."""
 
 
+Lens = Literal["pinhole"]
+"""How a camera maps points in its frame to the image.
+
+A lens is one function from a point to the image plane with its Jacobian, and the limits within
+which the Jacobian is used. To add one, name it here, write its function beside `pinhole` in
+`reference.py` and beside `Pinhole` in `native/splats/lens.h`, and add it to the cameras of the
+tests. Everything else (depths, footprints, gradients, gradients by the view) follows from that.
+"""
+
+
 class View(NamedTuple):
-    """A pinhole camera as the kernels see it: plain numbers in the scene's frame."""
+    """A camera as the kernels see it: plain numbers in the scene's frame."""
 
     world_to_camera: tuple[float, ...]
     """The upper three rows of the matrix, row by row: 12 numbers, OpenCV axes."""
@@ -36,6 +46,138 @@ class View(NamedTuple):
     width: int
     height: int
     near: float
+    """Splats nearer than this along the axis are not in view. At least 0."""
+    lens: Lens = "pinhole"
+
+
+class Look(NamedTuple):
+    """How a view looks at splats."""
+
+    view: View
+    degree: int
+    """The highest degree of the harmonics in use, 0 to 3."""
+    filter: Filter = "classic"
+
+
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+ROW = 12
+"""Numbers of a row that holds what blending reads of a splat, or a gradient by that."""
+
+
+class Seen(NamedTuple):
+    """What blending reads of each splat in view: plain tensors, which can go to another process.
+
+    A row holds the centre (2), the conic (3), the opacity (1), the colour (3), the depth (1) and
+    half the size of the box around all pixels where alpha >= ALPHA_MIN (2).
+    """
+
+    index: Tensor
+    """The splat of each row. int32 [seen]"""
+    rows: Tensor
+    """[seen, ROW]"""
+
+    @property
+    def means(self) -> Tensor:
+        """Centres in pixels. [seen, 2]"""
+        return self.rows[:, :2]
+
+    @property
+    def conics(self) -> Tensor:
+        """Inverse covariances as (xx, xy, yy), in 1 / square pixels. [seen, 3]"""
+        return self.rows[:, 2:5]
+
+    @property
+    def opacities(self) -> Tensor:
+        """Alpha at the centre, after the filter. [seen]"""
+        return self.rows[:, 5]
+
+    @property
+    def colors(self) -> Tensor:
+        """What the camera sees of the harmonics, at least 0. [seen, 3]"""
+        return self.rows[:, 6:9]
+
+    @property
+    def depths(self) -> Tensor:
+        """Distance along the camera's axis. [seen]"""
+        return self.rows[:, 9]
+
+    @property
+    def extents(self) -> Tensor:
+        """Half the size of the box. [seen, 2]"""
+        return self.rows[:, 10:12]
+
+
+class ByRecords(NamedTuple):
+    """The gradient of a loss by what blending reads of each splat in view, a row each.
+
+    The last two numbers of a row are not a gradient by the box, which has none, but the sums over
+    pixels of the absolute gradient of the centre (AbsGS, arXiv 2404.10484, eq. 8), where they were
+    asked for. Gradients of windows of one picture, and of pictures of the same records, are added
+    row by row.
+    """
+
+    index: Tensor
+    """The splat of each row; each splat at most once. int32 [seen]"""
+    rows: Tensor
+    """Like those of `Seen`. [seen, ROW]"""
+    look: Look
+    """Of the picture."""
+    features: Tensor | None = None
+    """The gradient by features that were blended in place of the colours. [seen, channels]"""
+
+    @property
+    def absolute(self) -> Tensor:
+        """Sums of absolute gradients of the centres. [seen, 2]"""
+        return self.rows[:, 10:12]
+
+    def with_channels(self, colors: slice | None, depths: int | None) -> "ByRecords":
+        """The same, where some of the features were the records' own colours and depths.
+
+        Args:
+            colors: The channels that were the colours.
+            depths: The channel that was the depth.
+        """
+        assert self.features is not None
+        rows = self.rows.clone()
+        if colors is not None:
+            rows[:, 6:9] += self.features[:, colors]
+        if depths is not None:
+            rows[:, 9] += self.features[:, depths]
+        return self._replace(rows=rows, features=None)
+
+    def share(self, first: int, end: int) -> "ByRecords":
+        """The rows of splats `first` to `end`, counted from `first`: one owner's share."""
+        own = (self.index >= first) & (self.index < end)
+        features = None if self.features is None else self.features[own]
+        return ByRecords(self.index[own] - first, self.rows[own], self.look, features)
+
+
+class ByView(NamedTuple):
+    """The gradient of a loss by the numbers of a view, in float64."""
+
+    world_to_camera: Tensor
+    """[3, 4]"""
+    focal: Tensor
+    """[2]"""
+    center: Tensor
+    """[2]"""
+
+
+class Penalty(NamedTuple):
+    """What each splat in view costs by itself, added to the loss (3DGS-MCMC, arXiv 2404.09591)."""
+
+    opacity: float = 0.0
+    """Times its opacity."""
+    scale: float = 0.0
+    """Times the sum of its standard deviations along its axes."""
 
 
 class Footprints(NamedTuple):

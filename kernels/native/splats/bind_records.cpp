@@ -62,7 +62,7 @@ class Records {
                                          scene_);
     }
 
-    void write(const Out &numbers, const Array<int32_t> &index) {
+    void write(const std::optional<Out> &numbers, const Array<int32_t> &index) {
         float *rows = checked(numbers, "rows", {lists_->rows(), ROW});
         int32_t *places = checked(index, "index", {lists_->rows()});
         nb::gil_scoped_release release;
@@ -298,7 +298,7 @@ std::array<double, VIEW_NUMBERS> view_gradient(const Rows &parameters, const Vie
 void bind_records(nb::module_ &m) {
     nb::class_<Records>(m, "Records", "Splats in view, and the lists of the tiles they meet.")
         .def("part", &Records::part, "window"_a, "A part of the image: left, top, width, height.")
-        .def("write", &Records::write, "rows"_a.noconvert(), "index"_a.noconvert())
+        .def("write", &Records::write, "rows"_a.noconvert().none(), "index"_a.noconvert())
         .def("blend", &Records::blend, "features"_a.noconvert().none(), "background"_a,
              "image"_a.noconvert(), "transmittance"_a.noconvert(), "median"_a.noconvert().none(),
              "stop"_a.noconvert().none())

@@ -357,6 +357,8 @@ void TileLists::write_rows(float *numbers, int32_t *index) {
         const uint32_t *depths = work_->depths.data() + chunk * CHUNK;
         for (int i = 0; i < work_->chunks[chunk].count; ++i) {
             const Record &r = tiles_.record[chunk * CHUNK + i];
+            index[row_of(chunk, i)] = r.index;
+            if (!numbers) continue;
             float *row = numbers + row_of(chunk, i) * ROW;
             row[0] = r.x + 0.5f, row[1] = r.y + 0.5f;
             row[2] = divided(r.xx, FORM), row[3] = divided(r.xy, MIXED_FORM);
@@ -364,7 +366,6 @@ void TileLists::write_rows(float *numbers, int32_t *index) {
             for (int c = 0; c < 3; ++c) row[6 + c] = r.features[c];
             std::memcpy(row + 9, depths + i, 4);
             row[10] = r.half_width, row[11] = r.half_height;
-            index[row_of(chunk, i)] = r.index;
         }
     });
 }

@@ -45,6 +45,7 @@ class TileLists {
                float *transmittance, int32_t *median, Stop *stop = nullptr);
 
     // What blending reads of each splat in view, a row each, and the indices of the splats.
+    // Rows may be null.
     void write_rows(float *numbers, int32_t *index);
 
     struct Backward {

@@ -306,7 +306,9 @@ def rasterize_moments(
         ValueError: As there, or a tensor is not float32.
     """
     size, channels = (width, height), features.shape[1]
-    check_moments(features, rate, size, background, origin, shares)
+    check_moments(
+        features.shape[1], rate, size, background, origin, shares, len(features), features
+    )
     check_float(footprints, features)
     lists = tile_lists(footprints, width, height)
     means, conics, opacities, *_ = footprints
