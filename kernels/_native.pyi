@@ -15,35 +15,6 @@ def select_level(name: str) -> None:
 def available_levels() -> list[str]:
     """The instruction sets this processor can run, slowest first."""
 
-def footprints(means: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], quaternions: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], log_scales: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], opacity_logits: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], view: Sequence[float], size: Sequence[int], antialiased: bool, centers: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], conics: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], opacities: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], depths: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], extents: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], threads: int) -> None: ...
-
-def project_backward(means: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], quaternions: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], log_scales: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], opacity_logits: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], view: Sequence[float], size: Sequence[int], antialiased: bool, extents: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], gradients: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)]], out: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')]], threads: int) -> None: ...
-
-def harmonics(means: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], base: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], rest: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], position: Sequence[float], degree: int, visible: Annotated[torch.Tensor, dict(dtype='bool', order='C', device='cpu', writable=False)] | None, colors: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], threads: int) -> None: ...
-
-def harmonics_backward(means: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], base: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], rest: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], position: Sequence[float], degree: int, visible: Annotated[torch.Tensor, dict(dtype='bool', order='C', device='cpu', writable=False)] | None, colors: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], gradient: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], out: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')]], threads: int) -> None: ...
-
-class TileLists:
-    """The splats that each tile of an image shows."""
-
-    @property
-    def entries(self) -> int:
-        """Pairs of a splat and a tile it touches."""
-
-    @property
-    def records(self) -> int:
-        """Splats that are seen."""
-
-def tile_lists(means: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], conics: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], opacities: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], depths: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], extents: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], size: Sequence[int], threads: int) -> TileLists: ...
-
-def blend(lists: TileLists, features: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], background: Sequence[float], image: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], transmittance: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], median: Annotated[torch.Tensor, dict(dtype='int32', order='C', device='cpu')] | None) -> None: ...
-
-def blend_backward(lists: TileLists, features: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], conics: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], image: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], transmittance: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], image_gradient: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], transmittance_gradient: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], out: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')]], absolute: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')] | None) -> None: ...
-
-def moments(lists: TileLists, features: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], background: Sequence[float], chances: Sequence[float], origin: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)] | None, mean: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], variance: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], transmittance: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')], shares: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')] | None) -> None: ...
-
-def moments_backward(lists: TileLists, features: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], conics: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)], background: Sequence[float], chances: Sequence[float], origin: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)] | None, gradients: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu', writable=False)]], out: Sequence[Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')]]) -> None: ...
-
 class Records:
     """Splats in view, and the lists of the tiles they meet."""
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Footprints, Parameters, backend_for
+from lumigraph.kernels import Look, Parameters, Records, splats_for
+from lumigraph.kernels.splats.autograd import draw
 from lumigraph.render.camera import Camera
 from lumigraph.render.rendering import Rendering
 from lumigraph.render.splats import Splats
@@ -13,24 +14,16 @@ def render(
     scene: Splats, camera: Camera, *, background: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Rendering:
     """What `camera` sees of `scene`, differentiable to every parameter but through median depth."""
-    footprints, colors = project_splats(scene, camera)
-    raster = backend_for(scene.means.device).rasterize(
-        footprints,
-        torch.cat([colors, footprints.depths[:, None]], dim=1),
-        width=camera.width,
-        height=camera.height,
-        background=(*background, 0.0),
-    )
-    opacity = 1 - raster.transmittance
+    look = Look(camera.view, scene.degree, scene.filter)
+    kernels = splats_for(scene.means.device)
+    features, light, median = draw(kernels, Parameters(**scene.tensors), look, background)
+    opacity = 1 - light
     # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
-    depth = torch.where(opacity > 1e-3, raster.features[..., 3] / opacity.clamp_min(1e-3), 0)
-    index = raster.median.long()
-    median = (
-        torch.where(index >= 0, footprints.depths[index.clamp_min(0)], 0) if len(scene) else depth
-    )
-    return Rendering(raster.features[..., :3], opacity, depth, median.detach())
+    depth = torch.where(opacity > 1e-3, features[..., 3] / opacity.clamp_min(1e-3), 0)
+    return Rendering(features[..., :3], opacity, depth, median)
 
 
+@torch.no_grad()
 def render_color(
     scene: Splats,
     camera: Camera,
@@ -46,37 +39,18 @@ def render_color(
     Returns:
         Colours in [0, 1], or above where splats are brighter. [height, width, 3]
     """
-    color, _ = backend_for(scene.means.device).paint(
+    kernels = splats_for(scene.means.device)
+    records = project_splats(scene, camera, stop=stop)
+    return kernels.blend(records, background=background, stop=stop).features
+
+
+@torch.no_grad()
+def project_splats(scene: Splats, camera: Camera, *, stop: Tensor | None = None) -> Records:
+    """The splats that the camera sees, prepared for blending; `stop` as for `render_color`."""
+    return splats_for(scene.means.device).project(
         Parameters(**scene.tensors),
         view=camera.view,
         degree=scene.degree,
         filter=scene.filter,
-        background=background,
         stop=stop,
     )
-    return color
-
-
-def project_splats(scene: Splats, camera: Camera) -> tuple[Footprints, Tensor]:
-    """The splats on the camera's image, and the colours they show to it. [splats, 3]
-
-    Differentiable to every parameter.
-    """
-    backend = backend_for(scene.means.device)
-    footprints = backend.project(
-        scene.means,
-        scene.quaternions,
-        scene.log_scales,
-        scene.opacity_logits,
-        view=camera.view,
-        filter=scene.filter,
-    )
-    colors = backend.harmonics(
-        scene.means,
-        scene.base,
-        scene.rest,
-        view=camera.view,
-        degree=scene.degree,
-        visible=footprints.extents[:, 0] > 0,
-    )
-    return footprints, colors

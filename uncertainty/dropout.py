@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Parameters, backend_for
+from lumigraph.kernels import splats_for
 from lumigraph.render import Camera, Splats, render
 from lumigraph.render.render import project_splats
 
@@ -119,18 +119,14 @@ def exact(
             pixels and channels. float32 [splats]
     """
     check_rate(rate)
-    backend = backend_for(scene.means.device)
-    footprints, colors = project_splats(scene, camera)
-    size = {"width": camera.width, "height": camera.height, "rate": rate}
-    color = backend.rasterize_moments(
-        footprints, colors, background=background, shares=shares, **size
-    )
-    depths = footprints.depths[:, None]
-    opacity = backend.rasterize_moments(footprints, torch.ones_like(depths), **size)
-    depth_sum = backend.rasterize_moments(footprints, depths, **size).mean[..., 0]
+    kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
+    color = kernels.moments(records, rate=rate, background=background, shares=shares)
+    depths = records.tensors().depths[:, None]
+    opacity = kernels.moments(records, rate=rate, features=torch.ones_like(depths))
+    depth_sum = kernels.moments(records, rate=rate, features=depths).mean[..., 0]
     covered = opacity.mean[..., 0]
     depth = torch.where(covered > SEEN, depth_sum / covered.clamp_min(SEEN), 0)
-    around = backend.rasterize_moments(footprints, depths, origin=depth[..., None], **size)
+    around = kernels.moments(records, rate=rate, features=depths, origin=depth[..., None])
     depth_std = around.variance[..., 0].sqrt() / covered.clamp_min(SEEN)
     return Spread(
         color.mean,
@@ -165,15 +161,9 @@ def exact_color(
         Both [height, width, 3], without gradients.
     """
     check_rate(rate)
-    moments = backend_for(scene.means.device).paint_moments(
-        Parameters(**scene.tensors),
-        view=camera.view,
-        degree=scene.degree,
-        filter=scene.filter,
-        background=background,
-        rate=rate,
-        shares=shares,
-        stop=stop,
+    records = project_splats(scene, camera, stop=stop)
+    moments = splats_for(scene.means.device).moments(
+        records, rate=rate, background=background, shares=shares, stop=stop
     )
     return moments.mean, moments.variance.sqrt_()
 
@@ -215,12 +205,10 @@ def confidence(
 
 def light_of(scene: Splats, camera: Camera) -> Tensor:
     """The sum of each splat's blending weights over the picture, in pixels. [splats]"""
-    with torch.no_grad():
-        footprints, _ = project_splats(scene, camera)
-    ones = torch.ones(len(scene), 1, device=scene.means.device, requires_grad=True)
-    raster = backend_for(ones.device).rasterize(
-        footprints, ones, width=camera.width, height=camera.height, median=False
-    )
-    raster.features.sum().backward()
-    assert ones.grad is not None
-    return ones.grad[:, 0]
+    records = project_splats(scene, camera)
+    index = records.tensors().index.long()
+    ones = torch.ones(len(index), 1, device=index.device)
+    picture = splats_for(ones.device).blend(records, features=ones)
+    by_records = picture.vjp(torch.ones_like(picture.features))
+    assert by_records.features is not None
+    return ones.new_zeros(len(scene)).index_copy(0, index, by_records.features[:, 0])

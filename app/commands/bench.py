@@ -307,12 +307,10 @@ def load_of(scene: Splats, camera: Camera, *, tile: int = 16) -> dict[str, Any]:
     The splats of a pixel are counted in one random pixel of every tile, as the rasterizer is
     defined.
     """
-    footprints, _ = project_splats(scene, camera)
-    seen = footprints.extents[:, 0] > 0
-    order = footprints.depths[seen].argsort()
+    seen = project_splats(scene, camera).tensors()
+    order = seen.depths.argsort()
     means, conics, opacities, extents = (
-        value[seen][order]
-        for value in (footprints.means, footprints.conics, footprints.opacities, footprints.extents)
+        value[order] for value in (seen.means, seen.conics, seen.opacities, seen.extents)
     )
     generator = torch.Generator().manual_seed(0)
     left = torch.arange(0, camera.width, tile)
@@ -331,4 +329,4 @@ def load_of(scene: Splats, camera: Camera, *, tile: int = 16) -> dict[str, Any]:
         through = (1 - alpha).cumprod(1) / (1 - alpha)
         blended += int(((alpha > 0) & (through > TRANSMITTANCE_MIN)).sum())
         pixels += len(x)
-    return {"visible": int(seen.sum()), "blended_per_pixel": round(blended / pixels, 1)}
+    return {"visible": len(order), "blended_per_pixel": round(blended / pixels, 1)}

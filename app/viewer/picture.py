@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lumigraph.app.run.pictures import colored
 from lumigraph.app.viewer.protocol import Color, ColorMap, DisplayOptions
-from lumigraph.kernels import ALPHA_MIN, Footprints, Parameters, Stopped, backend_for
+from lumigraph.kernels import ALPHA_MIN, Look, Parameters, Seen, Stopped, splats_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
 from lumigraph.uncertainty import Calibration, exact_color
@@ -185,16 +185,11 @@ def _blended(
         The colours. [height, width, 3]
         The opacity. [height, width]
     """
+    kernels = splats_for(scene.means.device)
     splats = Parameters(**scene.tensors)._replace(base=base, rest=scene.rest[:, :0])
-    image, transmittance = backend_for(scene.means.device).paint(
-        splats,
-        view=camera.view,
-        degree=0,
-        filter=scene.filter,
-        background=background,
-        stop=stop,
-    )
-    return image, 1 - transmittance
+    records = kernels.project(splats, view=camera.view, degree=0, filter=scene.filter, stop=stop)
+    shown = kernels.blend(records, background=background, stop=stop)
+    return shown.features, 1 - shown.transmittance
 
 
 def _expected(
@@ -327,61 +322,47 @@ def _marked(
     scene: Splats,
     camera: Camera,
     display: DisplayOptions,
-    shapes: Callable[[Footprints, Tensor], tuple[Footprints, Tensor]],
+    shapes: Callable[[Seen], tuple[Tensor, Tensor, Tensor]],
     stop: Tensor | None,
 ) -> Picture:
     """Every splat as an opaque shape with a sharp edge in its colour, the nearest in front."""
+    kernels = splats_for(scene.means.device)
+    seen = project_splats(scene, camera, stop=stop).tensors()
     _heed(stop)
-    footprints, colors = project_splats(scene, camera)
-    _heed(stop)
-    footprints, colors = shapes(footprints, colors)
-    drawn = (footprints.extents[:, :1] > 0) & (scene.opacity_logits.sigmoid() >= FAINT)[:, None]
-    raster = backend_for(scene.means.device).rasterize(
-        footprints._replace(extents=footprints.extents * drawn),
-        colors,
-        width=camera.width,
-        height=camera.height,
-        background=display.behind,
-        median=False,
+    bright = scene.opacity_logits[seen.index.long()].sigmoid() >= FAINT
+    seen = Seen(seen.index[bright], seen.rows[bright])
+    conics, deviations, colors = shapes(seen)
+    # Shapes with an alpha that falls steeply where the quadratic form is 1.
+    edge = 1 - np.log(ALPHA_MIN) / STEEPNESS  # the form at which alpha is ALPHA_MIN
+    shown = Seen.of(
+        seen.index,
+        means=seen.means,
+        conics=conics * (2 * STEEPNESS),
+        opacities=torch.full_like(seen.opacities, np.exp(STEEPNESS)),
+        colors=colors,
+        depths=seen.depths,
+        extents=deviations * edge**0.5,
     )
-    return Picture(_bytes(raster.features))
+    records = kernels.records(shown, Look(camera.view, scene.degree, scene.filter))
+    return Picture(_bytes(kernels.blend(records, background=display.behind).features))
 
 
-def _dots(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
-    """Dots of a fixed size around the centres."""
-    seen = footprints.extents > 0
-    round_ = footprints.conics.new_tensor([1.0, 0.0, 1.0]) / DOT**2
-    conics = round_.expand_as(footprints.conics)
-    return _crisp(footprints, conics, DOT * seen), colors
+def _dots(seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
+    """Dots of a fixed size around the centres: forms, standard deviations and colours."""
+    round_ = seen.conics.new_tensor([1.0, 0.0, 1.0]) / DOT**2
+    return round_.expand_as(seen.conics), torch.full_like(seen.extents, DOT), seen.colors
 
 
-def _ellipses(footprints: Footprints, colors: Tensor) -> tuple[Footprints, Tensor]:
+def _ellipses(seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
     """The ellipses at one standard deviation, each with its own brightness.
 
     A factor of 0.7 to 1 by a hash of the index (Knuth 1973, 6.4) tells neighbours apart.
     """
-    index = torch.arange(len(colors), device=colors.device)
-    shade = 0.7 + 0.3 * ((index * 2654435761) % 2**32) / 2**32
+    shade = 0.7 + 0.3 * ((seen.index.long() * 2654435761) % 2**32) / 2**32
     # The extents reach to alpha = ALPHA_MIN: this number of standard deviations.
-    reach = (2 * (footprints.opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()
-    deviations = footprints.extents / reach.clamp_min(1e-6)[:, None]
-    return _crisp(footprints, footprints.conics, deviations), colors * shade[:, None].to(colors)
-
-
-def _crisp(footprints: Footprints, conics: Tensor, deviations: Tensor) -> Footprints:
-    """Shapes with an alpha that falls steeply where the quadratic form of `conics` is 1.
-
-    Args:
-        footprints: Their places.
-        conics: Their quadratic forms. [splats, 3]
-        deviations: Their extents along both axes where the form is 1; 0 if not seen. [splats, 2]
-    """
-    edge = 1 - np.log(ALPHA_MIN) / STEEPNESS  # the form at which alpha is ALPHA_MIN
-    return footprints._replace(
-        conics=conics * (2 * STEEPNESS),
-        opacities=torch.full_like(footprints.opacities, np.exp(STEEPNESS)),
-        extents=deviations * edge**0.5,
-    )
+    reach = (2 * (seen.opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()
+    deviations = seen.extents / reach.clamp_min(1e-6)[:, None]
+    return seen.conics, deviations, seen.colors * shade[:, None].to(seen.colors)
 
 
 def _heed(stop: Tensor | None) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lumigraph.app.viewer.picture import HAZE, Picture, SceneUncertainty, color_table
 from lumigraph.app.viewer.protocol import Color, DisplayOptions, Mode
-from lumigraph.kernels import Footprints, backend_for
+from lumigraph.kernels import Window, splats_for
 from lumigraph.render import Camera, Splats
+from lumigraph.render.render import project_splats
 from lumigraph.uncertainty import Calibration, check_rate, interval
 
 PROBED: tuple[Mode, ...] = ("uncertainty", "depth")
@@ -52,50 +53,29 @@ def read_pixel(
 ) -> PixelMoments:
     """One pixel of `uncertainty.exact`, without computing the others.
 
-    The whole camera projects the splats, and those that reach the pixel are moved to an image of
-    this pixel alone. (A camera of that one pixel would see other footprints: beyond its edges the
-    projection is linearised elsewhere.)
+    It is a window of the whole image: a camera of that one pixel would see other footprints, which
+    are linearised elsewhere beyond its edges.
     """
     check_rate(rate)
-    backend = backend_for(scene.means.device)
-    footprints = backend.project(
-        scene.means,
-        scene.quaternions,
-        scene.log_scales,
-        scene.opacity_logits,
-        view=camera.view,
-        filter=scene.filter,
-    )
-    corner = footprints.means.new_tensor([column, row])
-    away = (footprints.means - corner - 0.5).abs()
-    # One pixel more than needed: the blending decides which splats are too faint.
-    here = ((away <= footprints.extents + 1) & (footprints.extents > 0)).all(dim=1)
-    part, footprints = scene[here], Footprints(*(values[here] for values in footprints))
-    colors = backend.harmonics(
-        part.means,
-        part.base,
-        part.rest,
-        view=camera.view,
-        degree=part.degree,
-        visible=footprints.extents[:, 0] > 0,
-    )
-    depths = footprints.depths[:, None]
-    footprints = footprints._replace(means=footprints.means - corner)
-    features = torch.cat([colors, torch.ones_like(depths), depths], dim=1)
-    pixel = {"width": 1, "height": 1, "rate": rate}
-    moments = backend.rasterize_moments(
-        footprints, features, background=(*background, 0, 0), **pixel
+    kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
+    window = Window(column, row, 1, 1)
+    seen = records.tensors()
+    depths = seen.depths[:, None]
+    moments = kernels.moments(
+        records,
+        rate=rate,
+        features=torch.cat([seen.colors, torch.ones_like(depths), depths], dim=1),
+        background=(*background, 0, 0),
+        window=window,
     )
     mean, std = moments.mean[0, 0].cpu(), moments.variance[0, 0].sqrt().cpu()
-    whole = backend.rasterize_moments(
-        footprints, colors, background=background, **{**pixel, "rate": 0.0}
-    )
+    whole = kernels.moments(records, rate=0.0, background=background, window=window)
     color, opacity = whole.mean[0, 0].cpu(), mean[3].item()
     if opacity < HAZE:
         return PixelMoments(color, std[:3], opacity, None, None)
     depth = mean[4] / mean[3]
-    around = backend.rasterize_moments(
-        footprints, depths, origin=depth.to(depths).view(1, 1, 1), **pixel
+    around = kernels.moments(
+        records, rate=rate, features=depths, origin=depth.to(depths).view(1, 1, 1), window=window
     )
     depth_std = around.variance.item() ** 0.5 / opacity
     return PixelMoments(color, std[:3], opacity, depth.item(), depth_std)

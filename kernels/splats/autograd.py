@@ -47,10 +47,12 @@ class _Draw(torch.autograd.Function):
             background=(*background, 0.0),
             median=True,
         )
-        row, depths = picture.median.long(), torch.nn.functional.pad(seen.depths, (0, 1))
+        # One more for pixels without a median splat.
+        depths = seen.depths.new_zeros(len(splats[0]) + 1)
+        depths[seen.index.long()] = seen.depths
         ctx.backend, ctx.picture = backend, picture
         ctx.save_for_backward(*splats)
-        halfway = depths[torch.where(row >= 0, row, len(depths) - 1)]
+        halfway = depths[picture.median.long()]
         ctx.mark_non_differentiable(halfway)
         return picture.features, picture.transmittance, halfway
 

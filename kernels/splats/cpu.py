@@ -1,305 +1,361 @@
-"""The backend in C++: SIMD chosen at run time, OpenMP, no copies.
+"""Splats in C++ on the CPU: `SplatBackend` by the kernels of `native/splats`.
 
-Every native call stands inside an autograd.Function: a tensor that needs a gradient would pass
-through the binding without an error and silently leave the graph.
+Tensors are contiguous float32. Results are the same to the bit for any number of threads.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lumigraph.kernels import _native
-from lumigraph.kernels.images import cpu as images
-from lumigraph.kernels.splats import cpu_backend as new
-from lumigraph.kernels.splats.cpu_moments import rasterize_moments
+from lumigraph.kernels.splats.checks import (
+    check_blocks,
+    check_direction,
+    check_gradient,
+    check_in_place,
+    check_moments,
+    check_picture_gradient,
+    check_seen,
+    check_splats,
+    check_unchanged,
+    check_view,
+    check_weights,
+    check_window,
+    versions_of,
+)
 from lumigraph.kernels.splats.types import (
+    ALPHA_MAX,
+    GEOMETRY,
+    ROW,
+    Adam,
+    Blocks,
+    ByRecords,
+    ByView,
     Filter,
-    Footprints,
+    Look,
+    Moments,
     Parameters,
-    Raster,
-    RasterMoments,
+    Penalty,
+    Pull,
+    Seen,
+    Stopped,
     View,
+    Window,
 )
 
 __all__ = [
-    "descend",
-    "harmonics",
-    "linearize",
-    "paint",
-    "paint_moments",
+    "blend",
+    "gradients",
+    "moments",
     "project",
-    "rasterize",
-    "rasterize_moments",
+    "records",
+    "update",
+    "view_gradient",
 ]
 
 
-def _numbers(view: View) -> tuple[float, ...]:
-    return (*view.world_to_camera, *view.focal, *view.center, view.near)
-
-
-def _position(view: View) -> tuple[float, ...]:
-    """Where the camera is. Plain arithmetic: tensors of 3 numbers cost more than they do."""
+def _numbers(look: Look) -> tuple[object, ...]:
+    """A look as the bindings take it: view, size, filter, place of the camera, and degree."""
+    # Plain arithmetic: tensors of three numbers cost more than it does.
+    view = look.view
     m = view.world_to_camera
-    return tuple(-(m[i] * m[3] + m[4 + i] * m[7] + m[8 + i] * m[11]) for i in range(3))
+    position = tuple(-(m[i] * m[3] + m[4 + i] * m[7] + m[8 + i] * m[11]) for i in range(3))
+    numbers = (*m, *view.focal, *view.center, view.near)
+    size, antialiased = (view.width, view.height), look.filter == "antialiased"
+    return numbers, size, antialiased, position, look.degree
 
 
-class _Project(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, view: View, filter: Filter, *splats: Tensor) -> tuple[Tensor, ...]:
-        means, quaternions, log_scales, opacity_logits = splats
-        count = means.shape[0]
-        centers, conics = means.new_empty(count, 2), means.new_empty(count, 3)
-        opacities, depths = means.new_empty(count), means.new_empty(count)
-        extents = means.new_empty(count, 2)
-        ctx.arguments = (_numbers(view), (view.width, view.height), filter == "antialiased")
-        _native.footprints(
-            means,
-            quaternions,
-            log_scales,
-            opacity_logits,
-            *ctx.arguments,
-            centers,
-            conics,
-            opacities,
-            depths,
-            extents,
-            torch.get_num_threads(),
+@dataclass(frozen=True)
+class CpuRecords:
+    """`Records` in C++: the splats in view, a cache line each, and the list of each tile.
+
+    They take 72 bytes a splat and 24 an entry of a list, and a quarter more to grow.
+    """
+
+    native: _native.Records
+    look: Look
+    splats: Parameters | None
+    versions: tuple[int, ...]
+    """Of the splats' tensors, which count their changes."""
+
+    @property
+    def bytes(self) -> int:
+        """See `Records.bytes`."""
+        return self.native.bytes
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The splat of each row. int32 [seen]"""
+        index = torch.empty(self.native.rows, dtype=torch.int32)
+        self.native.write(None, index)
+        return index
+
+    def tensors(self) -> Seen:
+        """See `Records.tensors`."""
+        seen = Seen(torch.empty_like(self.index), torch.empty(self.native.rows, ROW))
+        self.native.write(seen.rows, seen.index)
+        return seen
+
+
+@dataclass(frozen=True)
+class CpuPicture:
+    """`Picture` in C++.
+
+    While a product is found it takes 64 bytes a splat (`jvp`), 48 an entry of a list (`vjp`), or
+    128 and 32 a splat (`blocks`; 96 and none without harmonics) from memory that all share.
+    """
+
+    records: CpuRecords
+    native: _native.Records
+    """Of the window that is shown."""
+    given: Tensor | None
+    background: tuple[float, ...]
+    features: Tensor
+    transmittance: Tensor
+    median: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """See `Picture.bytes`."""
+        return self.native.bytes + self.features.nbytes + self.transmittance.nbytes
+
+    def vjp(
+        self, gradient: Tensor, transmittance: Tensor | None = None, *, absolute: bool = False
+    ) -> ByRecords:
+        """See `Picture.vjp`."""
+        check_picture_gradient(gradient, transmittance, self.features, absolute)
+        index = self.records.index
+        rows = torch.empty(len(index), ROW)
+        by_features = None if self.given is None else torch.empty_like(self.given)
+        self.native.backward(
+            self.given,
+            self.features,
+            self.transmittance,
+            gradient.detach().contiguous(),
+            None if transmittance is None else transmittance.detach().contiguous(),
+            absolute,
+            rows,
+            by_features,
         )
-        ctx.save_for_backward(*splats, extents)
-        ctx.mark_non_differentiable(extents)
-        return centers, conics, opacities, depths, extents
+        return ByRecords(index, rows, self.records.look, by_features)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *splats, extents = ctx.saved_tensors
-        means, quaternions, log_scales, opacity_logits = splats
-        view, size, antialiased = ctx.arguments
-        out = tuple(torch.empty_like(x) for x in splats)
-        incoming = tuple(gradient.contiguous() for gradient in gradients[:4])
-        _native.project_backward(
-            means,
-            quaternions,
-            log_scales,
-            opacity_logits,
-            view,
-            size,
-            antialiased,
-            extents,
-            incoming,
-            out,
-            torch.get_num_threads(),
+    def jvp(self, direction: Parameters) -> Tensor:
+        """See `Picture.jvp`."""
+        check_direction(direction, self._splats())
+        image = torch.empty_like(self.features)
+        moving = tuple(x.detach().contiguous() for x in direction)
+        self.native.jvp(moving, self.background, image)
+        return image
+
+    def blocks(self, weights: Tensor, out: Blocks | None = None) -> Blocks:
+        """See `Picture.blocks`."""
+        *_, base, rest = splats = self._splats()
+        check_weights(weights, self.features)
+        if out is None:
+            geometry = torch.zeros(len(base), GEOMETRY * (GEOMETRY + 1) // 2)
+            out = Blocks(geometry, torch.zeros(base.shape), torch.zeros(rest.shape))
+        check_blocks(out, splats)
+        self.native.blocks(self.features, weights.detach().contiguous(), tuple(out))
+        torch.autograd.graph.increment_version(out)
+        return out
+
+    def _splats(self) -> Parameters:
+        """The splats, as long as they are those that were projected."""
+        check_unchanged(self.records.splats, self.records.versions, self.given)
+        assert self.records.splats is not None
+        return self.records.splats
+
+
+@dataclass(frozen=True)
+class CpuMoments:
+    """`MomentsPicture` in C++."""
+
+    records: CpuRecords
+    native: _native.Records
+    given: Tensor | None
+    background: tuple[float, ...]
+    chances: tuple[float, float]
+    origin: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    transmittance: Tensor
+
+    def vjp(self, mean: Tensor, variance: Tensor, transmittance: Tensor) -> ByRecords:
+        """See `MomentsPicture.vjp`."""
+        index = self.records.index
+        rows = torch.empty(len(index), ROW)
+        by_features = None if self.given is None else torch.empty_like(self.given)
+        incoming = tuple(x.detach().contiguous() for x in (mean, variance, transmittance))
+        self.native.moments_backward(
+            self.given, self.background, self.chances, self.origin, incoming, rows, by_features
         )
-        return (None, None, *out)
+        return ByRecords(index, rows, self.records.look, by_features)
 
 
 def project(
-    means: Tensor,
-    quaternions: Tensor,
-    log_scales: Tensor,
-    opacity_logits: Tensor,
-    *,
-    view: View,
-    filter: Filter = "classic",
-) -> Footprints:
-    """See `Backend.project`."""
-    splats = (means, quaternions, log_scales, opacity_logits)
-    return Footprints(*_Project.apply(view, filter, *(x.contiguous() for x in splats)))
-
-
-class _Harmonics(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, arguments: tuple, means: Tensor, base: Tensor, rest: Tensor) -> Tensor:
-        ctx.arguments = position, degree, visible = arguments
-        colors = torch.empty_like(base)
-        _native.harmonics(
-            means, base, rest, position, degree, visible, colors, torch.get_num_threads()
-        )
-        ctx.save_for_backward(means, base, rest, colors)
-        return colors
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        means, base, rest, colors = ctx.saved_tensors
-        position, degree, visible = ctx.arguments
-        out = tuple(torch.empty_like(x) for x in (means, base, rest))
-        _native.harmonics_backward(
-            means,
-            base,
-            rest,
-            position,
-            degree,
-            visible,
-            colors,
-            gradient.contiguous(),
-            out,
-            torch.get_num_threads(),
-        )
-        return (None, *out)
-
-
-def harmonics(
-    means: Tensor,
-    base: Tensor,
-    rest: Tensor,
+    splats: Parameters,
     *,
     view: View,
     degree: int,
-    visible: Tensor | None = None,
-) -> Tensor:
-    """See `Backend.harmonics`."""
-    arguments = (_position(view), degree, None if visible is None else visible.contiguous())
-    return _Harmonics.apply(arguments, means.contiguous(), base.contiguous(), rest.contiguous())  # type: ignore[no-any-return]
+    filter: Filter = "classic",
+    stop: Tensor | None = None,
+) -> CpuRecords:
+    """See `SplatBackend.project`."""
+    look = Look(view, degree, filter)
+    check_splats(splats, degree)
+    check_view(view)
+    splats = Parameters(*(x.detach() for x in splats))
+    read = tuple(x.contiguous() for x in splats)
+    native = _native.project(read, *_numbers(look), stop, torch.get_num_threads())
+    if native is None:
+        raise Stopped
+    return CpuRecords(native, look, splats, versions_of(splats))
 
 
-class _Rasterize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        size: tuple[int, int],
-        background: tuple[float, ...],
-        absolute: Tensor | None,
-        with_median: bool,
-        *inputs: Tensor,
-    ) -> tuple[Tensor, ...]:
-        *projected, features = inputs
-        footprints = Footprints(*projected)
-        ctx.lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
-        width, height = size
-        image = features.new_empty(height, width, features.shape[1])
-        transmittance = features.new_empty(height, width)
-        median = torch.empty((height, width) if with_median else (0, 0), dtype=torch.int32)
-        _native.blend(
-            ctx.lists, features, background, image, transmittance, median if with_median else None
-        )
-        ctx.absolute = absolute
-        ctx.save_for_backward(footprints.conics, features, image, transmittance)
-        ctx.mark_non_differentiable(median)
-        return image, transmittance, median
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        conics, features, image, transmittance = ctx.saved_tensors
-        count = conics.shape[0]
-        out = (
-            conics.new_zeros(count, 2),
-            torch.zeros_like(conics),
-            conics.new_zeros(count),
-            torch.zeros_like(features),
-        )
-        _native.blend_backward(
-            ctx.lists,
-            features,
-            conics,
-            image,
-            transmittance,
-            gradients[0].contiguous(),
-            gradients[1].contiguous(),
-            out,
-            ctx.absolute,
-        )
-        means, conics, opacities, features = out
-        return (None, None, None, None, means, conics, opacities, None, None, features)
+def records(seen: Seen, look: Look) -> CpuRecords:
+    """See `SplatBackend.records`."""
+    check_seen(seen)
+    index, rows = seen.index.contiguous(), seen.rows.detach().contiguous()
+    size = (look.view.width, look.view.height)
+    return CpuRecords(_native.records(rows, index, size, torch.get_num_threads()), look, None, ())
 
 
-def rasterize(
-    footprints: Footprints,
-    features: Tensor,
+def blend(
+    records: CpuRecords,
     *,
-    width: int,
-    height: int,
+    features: Tensor | None = None,
     background: tuple[float, ...] | None = None,
-    absolute_gradients: Tensor | None = None,
-    median: bool = True,
-) -> Raster:
-    """See `Backend.rasterize`."""
-    if absolute_gradients is not None:
-        _check_absolute(absolute_gradients, footprints.means, features)
-    inputs = (*(x.contiguous() for x in footprints), features.contiguous())
-    return Raster(
-        *_Rasterize.apply((width, height), background or (), absolute_gradients, median, *inputs)
-    )
+    window: Window | None = None,
+    alpha_max: float = ALPHA_MAX,
+    median: bool = False,
+    stop: Tensor | None = None,
+) -> CpuPicture:
+    """See `SplatBackend.blend`."""
+    native, (width, height) = _part(records, window, alpha_max)
+    given = None if features is None else features.detach().contiguous()
+    channels = 3 if given is None else given.shape[1]
+    image = torch.empty(height, width, channels)
+    transmittance = torch.empty(height, width)
+    halfway = torch.empty((height, width) if median else (0, 0), dtype=torch.int32)
+    behind = background or ()
+    if not native.blend(given, behind, image, transmittance, halfway if median else None, stop):
+        raise Stopped
+    return CpuPicture(records, native, given, behind, image, transmittance, halfway)
 
 
-def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
-    """Backward writes into it: a copy of the right kind would be lost."""
-    if absolute.shape != means.shape or absolute.dtype != torch.float32:
-        raise ValueError(
-            f"absolute_gradients must be float32 {list(means.shape)} but is "
-            f"{absolute.dtype} {list(absolute.shape)}"
-        )
-    if not absolute.is_contiguous() or absolute.device != means.device:
-        raise ValueError("absolute_gradients must be contiguous and on the device of the splats")
-    if features.shape[1] > 4:
-        raise ValueError(
-            f"absolute_gradients needs features of at most 4 channels, not {features.shape[1]}: "
-            "rasterize the others by themselves"
-        )
-
-
-@torch.no_grad()
-def paint(splats, *, view, degree, filter="classic", background=(0.0, 0.0, 0.0), stop=None):
-    """See `Backend.paint`."""
-    records = new.project(splats, view=view, degree=degree, filter=filter, stop=stop)
-    picture = new.blend(records, background=background, stop=stop)
-    return picture.features, picture.transmittance
-
-
-@torch.no_grad()
-def paint_moments(
-    splats,
+def moments(
+    records: CpuRecords,
     *,
-    view,
-    degree,
-    filter="classic",
-    background=(0.0, 0.0, 0.0),
-    rate,
-    shares=None,
-    stop=None,
-):
-    """See `Backend.paint_moments`."""
-    records = new.project(splats, view=view, degree=degree, filter=filter, stop=stop)
-    found = new.moments(records, rate=rate, background=background, shares=shares, stop=stop)
-    return RasterMoments(found.mean, found.variance, found.transmittance)
-
-
-@torch.no_grad()
-def linearize(splats, *, view, degree, filter="classic", background=(0.0, 0.0, 0.0)):
-    """See `Backend.linearize`."""
-    from lumigraph.kernels.splats.cpu_linear import Products
-
-    records = new.project(splats, view=view, degree=degree, filter=filter)
-    return Products(new.blend(records, background=background))
-
-
-@torch.no_grad()
-def descend(splats, moments, target, adam, *, degree, filter="classic", pull=None, curvature=None):
-    """See `Backend.descend`."""
-    records = new.project(splats, view=target.view, degree=degree, filter=filter)
-    picture = new.blend(records, background=target.background)
-    loss, gradient = images.loss(
-        picture.features, target.photo, ssim_weight=target.ssim_weight
+    rate: float,
+    features: Tensor | None = None,
+    background: tuple[float, ...] | None = None,
+    origin: Tensor | None = None,
+    shares: Tensor | None = None,
+    window: Window | None = None,
+    stop: Tensor | None = None,
+) -> CpuMoments:
+    """See `SplatBackend.moments`."""
+    native, (width, height) = _part(records, window)
+    given = None if features is None else features.detach().contiguous()
+    channels = 3 if given is None else given.shape[1]
+    splats = None if records.splats is None else len(records.splats.means)
+    if shares is not None and splats is None and len(records.index):
+        splats = max(len(shares), int(records.index.max()) + 1)
+    check_moments(channels, rate, (width, height), background, origin, shares, splats)
+    origin = None if origin is None else origin.detach().contiguous()
+    mean, variance = (torch.empty(height, width, channels) for _ in range(2))
+    transmittance = torch.empty(height, width)
+    chances, behind = (1 - rate, rate), background or ()
+    if not native.moments(
+        given, behind, chances, origin, mean, variance, transmittance, shares, stop
+    ):
+        raise Stopped
+    if shares is not None:
+        torch.autograd.graph.increment_version(shares)
+    return CpuMoments(
+        records, native, given, behind, chances, origin, mean, variance, transmittance
     )
-    by_records = picture.vjp(gradient, absolute=pull is not None)
-    new.update(splats, moments, by_records, adam, pull=pull, curvature=curvature)
-    return loss.item()
 
 
-def _check_in_place(groups: dict[str, Parameters]) -> None:
-    """What is written to in place cannot be a copy of the right kind."""
-    for group, values in groups.items():
-        for name, value in zip(values._fields, values, strict=True):
-            if value.dtype != torch.float32 or not value.is_contiguous():
-                raise ValueError(
-                    f"{name} of {group} must be contiguous float32 but is {value.dtype} with "
-                    f"strides {value.stride()}: make it so before, it is changed in place"
-                )
+def gradients(
+    splats: Parameters, by_records: ByRecords, out: Parameters | None = None
+) -> Parameters:
+    """See `SplatBackend.gradients`."""
+    check_splats(splats, by_records.look.degree)
+    if out is None:
+        out = Parameters(*(torch.zeros(x.shape) for x in splats))
+    check_gradient(out, splats)
+    _native.add_gradient(
+        tuple(x.detach().contiguous() for x in splats),
+        *_numbers(by_records.look),
+        by_records.rows.contiguous(),
+        by_records.index.contiguous(),
+        tuple(out),
+        torch.get_num_threads(),
+    )
+    torch.autograd.graph.increment_version(out)
+    return out
 
 
-def _written(tensors: tuple[Tensor, ...]) -> None:
-    """Lets autograd know, which would else take gradients at values that are gone."""
-    torch.autograd.graph.increment_version(tensors)
+def view_gradient(splats: Parameters, by_records: ByRecords) -> ByView:
+    """See `SplatBackend.view_gradient`."""
+    check_splats(splats, by_records.look.degree)
+    numbers = _native.view_gradient(
+        tuple(x.detach().contiguous() for x in splats),
+        *_numbers(by_records.look),
+        by_records.rows.contiguous(),
+        by_records.index.contiguous(),
+        torch.get_num_threads(),
+    )
+    found = torch.tensor(numbers, dtype=torch.float64)
+    return ByView(found[:12].view(3, 4), found[12:14], found[14:])
+
+
+def update(
+    splats: Parameters,
+    moments: Moments,
+    by_records: ByRecords,
+    adam: Adam,
+    *,
+    pull: Pull | None = None,
+    curvature: Blocks | None = None,
+    penalty: Penalty | None = None,
+) -> None:
+    """See `SplatBackend.update`."""
+    check_in_place({"splats": splats, "first": moments.first, "second": moments.second})
+    rates, step, betas, epsilon = adam
+    correction = 1 - betas[0] ** step
+    _native.update(
+        tuple(value.detach() for value in splats),
+        tuple(moments.first),
+        tuple(moments.second),
+        *_numbers(by_records.look),
+        by_records.rows.contiguous(),
+        by_records.index.contiguous(),
+        tuple(rate / correction for rate in rates),
+        (*betas, epsilon),
+        (1 - betas[1] ** step) ** -0.5,
+        step,
+        moments.last,
+        None if pull is None else tuple(pull),
+        None if curvature is None else tuple(value.contiguous() for value in curvature),
+        tuple(penalty or Penalty()),
+        torch.get_num_threads(),
+    )
+    # Autograd would else take gradients at values that are gone.
+    torch.autograd.graph.increment_version((*splats, *moments.first, *moments.second))
+
+
+def _part(
+    records: CpuRecords, window: Window | None, alpha_max: float = ALPHA_MAX
+) -> tuple[_native.Records, tuple[int, int]]:
+    """The records of a window, and its size. Only the whole image shares its lists."""
+    view = records.look.view
+    if window is None:
+        window = Window(0, 0, view.width, view.height)
+        if alpha_max == ALPHA_MAX:
+            return records.native, (view.width, view.height)
+    check_window(window, view)
+    return records.native.part(window, alpha_max), (window.width, window.height)

@@ -6,46 +6,34 @@ Unverified: no line of this has run on a GPU yet. Tests marked `cuda` hold it to
 |---|---|---|---|
 | project, harmonics | gsplat | PyTorch | PyTorch, if small |
 | rasterize | gsplat | Triton | PyTorch, if small |
-| moments, linearize | Triton, else PyTorch by parts | Triton | PyTorch by parts |
+| moments, jvp, blocks | Triton, else PyTorch by parts | Triton | PyTorch by parts |
 
 Triton draws float32 only. What gsplat draws differs a little: see `cuda_gsplat.py`.
 """
 
 import functools
-import sys
 import warnings
-from typing import cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from lumigraph.kernels.images import cuda as images
-from lumigraph.kernels.splats import composed, linear, reference
+from lumigraph.kernels.splats import derivative, reference
 from lumigraph.kernels.splats import gsplat as cuda_gsplat
 from lumigraph.kernels.splats.checks import check_moments
+from lumigraph.kernels.splats.composed import TensorBackend
 from lumigraph.kernels.splats.gsplat import probe
-from lumigraph.kernels.splats.protocol import Backend, Linearization
 from lumigraph.kernels.splats.types import (
+    ALPHA_MAX,
     Filter,
     Footprints,
-    Parameters,
     Raster,
     RasterMoments,
     View,
+    Window,
 )
 
-__all__ = [
-    "descend",
-    "harmonics",
-    "linearize",
-    "paint",
-    "paint_moments",
-    "probe",
-    "probe_triton",
-    "project",
-    "rasterize",
-    "rasterize_moments",
-]
+__all__ = ["BACKEND", "probe", "probe_triton"]
 
 _PATCH = 64
 """Side in pixels of the parts in which moments are found: a few hundred for a large image."""
@@ -105,14 +93,15 @@ def rasterize(
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
     median: bool = True,
+    alpha_max: float = ALPHA_MAX,
 ) -> Raster:
-    """See `Backend.rasterize`; up to 512 channels."""
-    kernels = cuda_gsplat
+    """See `reference.rasterize`; up to 512 channels. gsplat has an `alpha_max` of its own."""
+    draw: Callable[..., Raster] = cuda_gsplat.rasterize
     if len(features) and probe() is not None and _suits_triton(features):
-        from lumigraph.kernels.splats.triton import blend as kernels
+        from lumigraph.kernels.splats.triton.blend import rasterize as draw
     elif len(features) == 0 or _falls_back("rasterize", len(features), width * height):
-        kernels = reference
-    return kernels.rasterize(
+        draw = functools.partial(reference.rasterize, alpha_max=alpha_max)
+    return draw(
         footprints,
         features,
         width=width,
@@ -166,7 +155,7 @@ def rasterize_moments(
         row = []
         for x in range(0, width, _PATCH):
             size = min(_PATCH, width - x), min(_PATCH, height - y)
-            _, _, part, index = linear.part_of(footprints, (x, y), size)
+            _, part, index = derivative.part_of(footprints, Window(x, y, *size))
             portions = None if shares is None else shares.new_zeros(len(index))
             patch = reference.rasterize_moments(
                 part,
@@ -185,34 +174,19 @@ def rasterize_moments(
     return RasterMoments(*(torch.cat(images) for images in zip(*rows, strict=True)))
 
 
-def linearize(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> Linearization:
-    """See `Backend.linearize`: the reference, which draws and sums by Triton, or by patches.
+def _setting(like: Tensor) -> derivative.Setting:
+    """How products of pictures are found: by Triton, or by the reference in patches.
 
-    Its picture is not gsplat's, and differs from that where `cuda_gsplat.py` says so.
+    Where gsplat draws, its picture differs from the one that is differentiated there: see
+    `gsplat.py`.
     """
-    rasterize = screen_products = None
-    if _suits_triton(splats.means):
-        from lumigraph.kernels.splats.triton import blend as triton_blend
-        from lumigraph.kernels.splats.triton import curvature as triton_curvature
+    if not _suits_triton(like):
+        return derivative.Setting(patch=_PATCH)
+    from lumigraph.kernels.splats.triton import blend as triton_blend
+    from lumigraph.kernels.splats.triton import curvature as triton_curvature
 
-        rasterize = triton_blend.rasterize
-        screen_products = triton_curvature.screen_products
-    return linear.linearize(
-        splats,
-        view=view,
-        degree=degree,
-        filter=filter,
-        background=background,
-        patch=_PATCH,
-        rasterize=rasterize,
-        screen_products=screen_products,
+    return derivative.Setting(
+        rasterize=triton_blend.rasterize, screen_products=triton_curvature.screen_products
     )
 
 
@@ -245,11 +219,5 @@ def _warn_once(operation: str, reason: str) -> None:
     warnings.warn(f"{operation} is done slowly in PyTorch: {reason}", stacklevel=4)
 
 
-paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
-"""See `Backend.paint`."""
-
-paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
-"""See `Backend.paint_moments`."""
-
-descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]), images)
-"""See `Backend.descend`."""
+BACKEND = TensorBackend(project, harmonics, rasterize, rasterize_moments, _setting)
+"""`SplatBackend` on GPUs."""

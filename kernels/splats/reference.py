@@ -4,20 +4,15 @@ Readable first. Work over images goes in blocks of pixels, recomputed in backwar
 stays under 2 GB whatever the number of splats.
 """
 
-import functools
 import math
-import sys
-from typing import cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lumigraph.kernels.images import reference as images
-from lumigraph.kernels.splats import composed
 from lumigraph.kernels.splats.checks import check_moments, check_view
-from lumigraph.kernels.splats.protocol import Backend, Linearization
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -26,7 +21,6 @@ from lumigraph.kernels.splats.types import (
     Filter,
     Footprints,
     Lens,
-    Parameters,
     Raster,
     RasterMoments,
     View,
@@ -127,8 +121,7 @@ def pinhole(points: Tensor, view: View) -> tuple[Tensor, Tensor]:
 
 
 LENSES: dict[Lens, Callable[[Tensor, View], tuple[Tensor, Tensor]]] = {"pinhole": pinhole}
-"""Each lens, as a function from points in the camera's frame and the view to pixels and their
-Jacobian."""
+"""Each lens: a function from points in the camera's frame to pixels, with its Jacobian."""
 
 
 def _matrix(view: View, like: Tensor) -> Tensor:
@@ -347,28 +340,3 @@ def _moments(
     front = torch.exp(log_factors.cumsum(1) - log_factors)
     terms = (front * spread)[..., None] * deviations.square()
     return sums[:, 0], terms.sum(1), left, terms.detach().sum((0, 2))
-
-
-paint = functools.partial(composed.paint, cast(Backend, sys.modules[__name__]))
-"""See `Backend.paint`."""
-
-paint_moments = functools.partial(composed.paint_moments, cast(Backend, sys.modules[__name__]))
-"""See `Backend.paint_moments`."""
-
-
-def linearize(
-    splats: Parameters,
-    *,
-    view: View,
-    degree: int,
-    filter: Filter = "classic",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> Linearization:
-    """See `Backend.linearize`."""
-    from lumigraph.kernels.splats import linear  # which is made of what is defined here
-
-    return linear.linearize(splats, view=view, degree=degree, filter=filter, background=background)
-
-
-descend = functools.partial(composed.descend, cast(Backend, sys.modules[__name__]), images)
-"""See `Backend.descend`."""

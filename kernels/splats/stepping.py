@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lumigraph.kernels.splats.reference import adam as adam_step
+from lumigraph.kernels.images.reference import adam as adam_step
 from lumigraph.kernels.splats.types import (
     BLOCK_DAMPING,
     FARTHEST_STEP,

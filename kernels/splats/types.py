@@ -84,6 +84,21 @@ class Seen(NamedTuple):
     rows: Tensor
     """[seen, ROW]"""
 
+    @staticmethod
+    def of(
+        index: Tensor,
+        *,
+        means: Tensor,
+        conics: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        depths: Tensor,
+        extents: Tensor,
+    ) -> "Seen":
+        """The rows made of their columns, with the shapes of the properties below."""
+        columns = [means, conics, opacities[:, None], colors, depths[:, None], extents]
+        return Seen(index, torch.cat(columns, 1))
+
     @property
     def means(self) -> Tensor:
         """Centres in pixels. [seen, 2]"""

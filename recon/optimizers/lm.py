@@ -2,7 +2,7 @@
 
 3DGS-LM (`lm_published.py`) solves for all splats at once, over batches of photos: an iteration
 takes as long as hundreds of Adam's steps. Here each photo is a step, as with Adam, and the step of
-a splat solves an equation of its own (`Backend.descend` bounds the length of this step),
+a splat solves an equation of its own (`SplatBackend.update` bounds the length of this step),
 
     (C + damping * diag(root / rate)) step = m,
 
@@ -23,23 +23,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumigraph.kernels import (
     Adam,
-    Backend,
     Blocks,
     Filter,
-    Linearization,
     Moments,
     Parameters,
+    Picture,
     Rates,
+    SplatBackend,
     Target,
-    backend_for,
+    images_for,
+    splats_for,
 )
+from lumigraph.kernels.splats.step import step as take_step
 from lumigraph.recon.optimizers.levenberg import Try, dot
 from lumigraph.recon.optimizers.residuals import as_colors, curvature_weights, photo_loss
 
@@ -137,8 +138,8 @@ class Descent:
         """The state before the first step, with C as the mean over these photos."""
         curvature, cost = None, 0.0
         for target in targets:
-            linear, curvature = self._curved(self.scene, target, 1 / len(targets), curvature)
-            cost += self._loss(linear.color, target) / len(targets)
+            picture, curvature = self._curved(self.scene, target, 1 / len(targets), curvature)
+            cost += self._loss(picture.features, target) / len(targets)
         if curvature is None:
             raise ValueError("there are no photos to learn from: give at least one")
         return BlockState(curvature, _copy(self.scene), cost, cost)
@@ -162,12 +163,15 @@ class Descent:
         began = self.clock()
         rates = Rates(*(RATES / state.damping * rate for rate in rates))
         move = partial(
-            self._backend.descend,
+            take_step,
+            self._kernels,
+            images_for(self.scene.means.device),
             self.scene,
             self.moments,
             target,
             Adam(rates, number, betas=(0.9, SECOND_DECAY)),
-            **self._look,
+            degree=self.degree,
+            filter=self.filter,
             curvature=state.curvature,
         )
         state.step += 1
@@ -184,17 +188,13 @@ class Descent:
         before = _copy(self.scene)
         for numbers in state.curvature:
             numbers.mul_(1 - FRESH)
-        linear, _ = self._curved(before, target, FRESH, state.curvature)
+        picture, _ = self._curved(before, target, FRESH, state.curvature)
         loss = move()
         change = Parameters(*(now - then for now, then in zip(self.scene, before, strict=True)))
         state.length = math.sqrt(dot(change, change))
-        image, _ = self._backend.paint(
-            self.scene, view=target.view, background=target.background, **self._look
-        )
-        state.fall += loss - self._loss(image, target)
-        # The prediction starts from the linearized picture: another kernel may have drawn it.
-        there = linear.color + linear.jvp(change)
-        state.foretold += self._loss(linear.color, target) - self._loss(there, target)
+        state.fall += loss - self._loss(self._draw(self.scene, target).features, target)
+        there = picture.features + picture.jvp(change)
+        state.foretold += self._loss(picture.features, target) - self._loss(there, target)
         return loss
 
     def _ended(self, state: BlockState) -> Try:
@@ -240,23 +240,24 @@ class Descent:
         )
 
     @property
-    def _backend(self) -> Backend:
-        return backend_for(self.scene.means.device)
+    def _kernels(self) -> SplatBackend:
+        return splats_for(self.scene.means.device)
 
-    @property
-    def _look(self) -> dict[str, Any]:
-        return {"degree": self.degree, "filter": self.filter}
+    def _draw(self, scene: Parameters, target: Target) -> Picture:
+        """A scene seen from where a photo was taken."""
+        records = self._kernels.project(
+            scene, view=target.view, degree=self.degree, filter=self.filter
+        )
+        return self._kernels.blend(records, background=target.background)
 
     def _curved(
         self, scene: Parameters, target: Target, part: float, curvature: Blocks | None
-    ) -> tuple[Linearization, Blocks]:
-        """A linearized photo, and the curvature with its blocks added."""
-        linear = self._backend.linearize(
-            scene, view=target.view, background=target.background, **self._look
-        )
-        photo = as_colors(target.photo, linear.color)
-        weights = curvature_weights(linear.color, photo, target.ssim_weight)
-        return linear, linear.blocks(weights.mul_(part * STIFFNESS), curvature)
+    ) -> tuple[Picture, Blocks]:
+        """A picture beside its photo, and the curvature with its blocks added."""
+        picture = self._draw(scene, target)
+        photo = as_colors(target.photo, picture.features)
+        weights = curvature_weights(picture.features, photo, target.ssim_weight)
+        return picture, picture.blocks(weights.mul_(part * STIFFNESS), curvature)
 
     def _loss(self, image: Tensor, target: Target) -> float:
         return photo_loss(image, target.photo, target.ssim_weight)

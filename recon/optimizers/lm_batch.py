@@ -1,14 +1,14 @@
 """Batches of photos for 3DGS-LM: its settings, and products with J^T J under a bound on memory."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Linearization, Parameters, View
+from lumigraph.kernels import Filter, Parameters, Picture, SplatBackend, View
 from lumigraph.recon.optimizers.levenberg import total, zeros_like
 from lumigraph.recon.optimizers.residuals import (
     HUBER,
@@ -83,26 +83,34 @@ class Published:
 
 
 class Shots(NamedTuple):
-    """Photos, and functions that draw a scene from their cameras."""
+    """Photos, and what draws a scene from their cameras."""
 
     views: Views
-    linearize: Callable[..., Linearization]
-    paint: Callable[..., tuple[Tensor, Tensor]]
+    kernels: SplatBackend
     settings: Published
+    degree: int
+    filter: Filter = "classic"
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def draw(self, scene: Parameters, view: View) -> Picture:
+        """A scene seen by a camera."""
+        records = self.kernels.project(scene, view=view, degree=self.degree, filter=self.filter)
+        return self.kernels.blend(records, background=self.background)
 
     def cost(self, scene: Parameters, index: Sequence[int]) -> float:
         """The cost of a scene, summed over some of the views."""
         cost = 0.0
         for view, photo in (self.views[i] for i in index):
-            image, _ = self.paint(scene, view=view)
+            image = self.draw(scene, view).features
             cost += published_cost(image, as_colors(photo, image), **self._residuals())
         return cost
 
-    def part(self, scene: Parameters, index: int) -> tuple[Linearization, Terms]:
-        """A view linearized at a scene, and its residuals there."""
+    def part(self, scene: Parameters, index: int) -> tuple[Picture, Terms]:
+        """The picture of a view of a scene, and its residuals."""
         view, photo = self.views[index]
-        linear = self.linearize(scene, view=view)
-        return linear, published(linear.color, as_colors(photo, linear.color), **self._residuals())
+        picture = self.draw(scene, view)
+        image = picture.features
+        return picture, published(image, as_colors(photo, image), **self._residuals())
 
     def _residuals(self) -> dict[str, float]:
         return {"huber": self.settings.huber, "ssim_scale": self.settings.ssim_scale}
@@ -112,9 +120,10 @@ class Shots(NamedTuple):
 class Batch:
     """Some views linearized at a scene: products with J^T J, where J is that of their residuals."""
 
+    kernels: SplatBackend
     scene: Parameters
     index: list[int]
-    parts: list[tuple[Linearization, Terms]]
+    parts: list[tuple[Picture, Terms]]
 
     @property
     def bytes(self) -> int:
@@ -124,23 +133,24 @@ class Batch:
     def right(self) -> Parameters:
         """J^T r."""
         sums = zeros_like(self.scene)
-        for linear, terms in self.parts:
-            linear.vjp(terms.right, sums)
+        for picture, terms in self.parts:
+            self.kernels.gradients(self.scene, picture.vjp(terms.right), sums)
         return sums
 
     def diagonal(self) -> Parameters:
         """The diagonal of J^T J."""
-        (linear, terms), *others = self.parts
-        blocks = linear.blocks(terms.weights)
-        for linear, terms in others:
-            linear.blocks(terms.weights, blocks)
+        (picture, terms), *others = self.parts
+        blocks = picture.blocks(terms.weights)
+        for picture, terms in others:
+            picture.blocks(terms.weights, blocks)
         return blocks.diagonal()
 
     def product(self, vector: Parameters) -> Parameters:
         """J^T J v."""
         sums = zeros_like(self.scene)
-        for linear, terms in self.parts:
-            linear.vjp(terms.weights * linear.jvp(vector), sums)
+        for picture, terms in self.parts:
+            by_records = picture.vjp(terms.weights * picture.jvp(vector))
+            self.kernels.gradients(self.scene, by_records, sums)
         return sums
 
     def along(self, step: Parameters) -> tuple[float, float, float]:
@@ -149,8 +159,8 @@ class Batch:
         The cost is |r - p J step|^2 / 2 = F - p s + p^2 b / 2.
         """
         cost = slope = bend = 0.0
-        for linear, terms in self.parts:
-            change = linear.jvp(step)
+        for picture, terms in self.parts:
+            change = picture.jvp(step)
             cost += terms.cost
             slope += total(terms.right * change)
             bend += total(terms.weights * change.square())
@@ -176,7 +186,7 @@ def gather(scene: Parameters, shots: Shots, order: Tensor) -> tuple[Batch, Tenso
     if not len(order):
         order = torch.arange(len(shots.views))
     wanted: list[int] = order[:: max(1, len(order) // settings.images)][: settings.images].tolist()
-    batch, held, largest = Batch(scene, [], []), 0, 0
+    batch, held, largest = Batch(shots.kernels, scene, [], []), 0, 0
     for i in wanted:
         if batch.index and held + largest > settings.bytes:
             break
@@ -191,6 +201,6 @@ def gather(scene: Parameters, shots: Shots, order: Tensor) -> tuple[Batch, Tenso
     return batch, left, held <= settings.bytes and len(batch.index) == len(wanted)
 
 
-def _bytes(part: tuple[Linearization, Terms]) -> int:
-    linear, terms = part
-    return linear.bytes + terms.weights.nbytes + terms.right.nbytes
+def _bytes(part: tuple[Picture, Terms]) -> int:
+    picture, terms = part
+    return picture.bytes + terms.weights.nbytes + terms.right.nbytes

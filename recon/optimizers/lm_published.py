@@ -19,12 +19,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Filter, Parameters, backend_for
+from lumigraph.kernels import Filter, Parameters, splats_for
 from lumigraph.recon.optimizers.levenberg import Try, dot, moved, zeros_like
 from lumigraph.recon.optimizers.lm_batch import Batch, Published, Shots, Views, gather
 
@@ -96,11 +95,8 @@ def lm_step(
     """
     began, settings = clock(), settings or Published()
     _check(state, views)
-    backend = backend_for(scene.means.device)
-    look = {"degree": degree, "filter": filter, "background": background}
-    shots = Shots(
-        views, partial(backend.linearize, **look), partial(backend.paint, **look), settings
-    )
+    kernels = splats_for(scene.means.device)
+    shots = Shots(views, kernels, settings, degree, filter, background)
     generator = torch.Generator()
     generator.set_state(state.random)
 

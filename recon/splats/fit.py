@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets import Capture
-from lumigraph.kernels import Adam, Moments, Parameters, Target, backend_for
+from lumigraph.kernels import Adam, Moments, Parameters, Target, images_for, splats_for
+from lumigraph.kernels.splats.step import step
 from lumigraph.recon.splats.density import control_density
 from lumigraph.recon.splats.resolution import Photos, downscale_at
 from lumigraph.recon.splats.second_order import lm_iteration, lm_photo_step
@@ -54,10 +55,13 @@ def _optimize(
 ) -> float:
     """One gradient step towards one photo; returns the loss. photo: uint8 [height, width, 3]"""
     plan, splats = fit.plan, fit.splats
-    return backend_for(splats.means.device).descend(
+    device = splats.means.device
+    return step(
+        splats_for(device),
+        images_for(device),
         Parameters(**splats.tensors),
         Moments(Parameters(**fit.first), Parameters(**fit.second), fit.last),
-        Target(camera.view, photo.to(splats.means.device), background, plan.ssim_weight),
+        Target(camera.view, photo.to(device), background, plan.ssim_weight),
         Adam(plan.rates(fit.step), fit.step + 1, (0.9, plan.second_decay)),
         degree=splats.degree,
         filter=splats.filter,

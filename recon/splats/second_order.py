@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lumigraph.kernels import Moments, Parameters, Target, View, backend_for
+from lumigraph.kernels import Moments, Parameters, Target, View, splats_for
 from lumigraph.recon.optimizers.lm import FIRST_VIEWS, BlockState, Descent
 from lumigraph.recon.optimizers.lm_batch import Shot
 from lumigraph.recon.optimizers.lm_published import LmState, lm_step, start_lm
@@ -92,7 +92,7 @@ class _Shots(Sequence[Shot]):
 
 def _loss(fit: SplatFit, view: View, photo: Tensor, background: Color) -> float:
     """The loss of a photo, as a step of Adam would report it."""
-    backend = backend_for(fit.splats.means.device)
-    options = {"degree": fit.splats.degree, "filter": fit.splats.filter, "background": background}
-    image, _ = backend.paint(Parameters(**fit.splats.tensors), view=view, **options)
-    return photo_loss(image, photo, fit.plan.ssim_weight)
+    kernels, splats = splats_for(fit.splats.means.device), Parameters(**fit.splats.tensors)
+    records = kernels.project(splats, view=view, degree=fit.splats.degree, filter=fit.splats.filter)
+    picture = kernels.blend(records, background=background)
+    return photo_loss(picture.features, photo, fit.plan.ssim_weight)

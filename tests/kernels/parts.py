@@ -94,12 +94,8 @@ class _Blend(torch.autograd.Function):
             kernels.records(seen, look), features=features[seen.index.long()], **options
         )
         ctx.picture, ctx.absolute, ctx.count = picture, absolute, len(features)
-        median = picture.median
-        if median.numel() and len(seen.index):
-            found = seen.index[median.clamp_min(0).long()]
-            median = torch.where(median >= 0, found, median)
-        ctx.mark_non_differentiable(median)
-        return picture.features, picture.transmittance, median
+        ctx.mark_non_differentiable(picture.median)
+        return picture.features, picture.transmittance, picture.median
 
     @staticmethod
     @once_differentiable
@@ -138,9 +134,7 @@ class Parts:
     splats: SplatBackend
     images: ImageBackend
 
-    def project(
-        self, *parameters: Tensor, view: View, filter: Filter = "classic"
-    ) -> Footprints:
+    def project(self, *parameters: Tensor, view: View, filter: Filter = "classic") -> Footprints:
         """Footprints of all splats, zeros for those not in view; differentiable."""
         count = len(parameters[0])
         black = [x.to(parameters[0]) for x in (torch.zeros(count, 3), torch.zeros(count, 0, 3))]

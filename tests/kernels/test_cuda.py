@@ -16,15 +16,14 @@ from torch import Tensor
 
 from lumigraph import kernels
 from lumigraph.kernels import (
-    Backend,
     Footprints,
     Parameters,
     Raster,
     RasterMoments,
     View,
-    backend_for,
+    splats_for,
 )
-from lumigraph.kernels.splats import cuda, linear, reference
+from lumigraph.kernels.splats import cuda, reference
 from lumigraph.kernels.splats import gsplat as cuda_gsplat
 
 
@@ -51,8 +50,8 @@ def neither_works(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_tensors_on_a_gpu_get_this_backend():
-    assert backend_for("cuda:0") is cuda
-    assert backend_for(torch.device("cuda")) is cuda
+    assert splats_for("cuda:0") is cuda.BACKEND
+    assert splats_for(torch.device("cuda")) is cuda.BACKEND
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -263,17 +262,18 @@ def test_triton_finds_moments(
 
 @pytest.mark.parametrize("gsplat", [True, False])
 @pytest.mark.parametrize("case", ["Triton", "float64", "no Triton"])
-def test_triton_draws_what_is_linearized(monkeypatch: pytest.MonkeyPatch, gsplat: bool, case: str):
+def test_triton_finds_the_derivative(monkeypatch: pytest.MonkeyPatch, gsplat: bool, case: str):
     works(monkeypatch, gsplat=gsplat, triton=case != "no Triton")
+    with_gsplat(monkeypatch)
     by_triton = with_triton(monkeypatch)
     view, splats = scene(5, 16)
     dtype = torch.float64 if case == "float64" else torch.float32
     scene_of = Parameters(*(x.to(dtype) for x in (*splats, splats[0], torch.zeros(5, 0, 3))))
-    products = cuda.linearize(scene_of, view=view, degree=0)
-    assert isinstance(products, linear.Products)
+    picture = cuda.BACKEND.blend(cuda.BACKEND.project(scene_of, view=view, degree=0))
+    by_triton.clear()
+    assert picture.jvp(scene_of).any() == (case != "Triton")
     assert by_triton == (["Triton"] if case == "Triton" else [])
-    assert products.color.any() == (case != "Triton")
-    blocks = products.blocks(torch.ones_like(products.color))
+    blocks = picture.blocks(torch.ones_like(picture.features))
     assert by_triton == (["Triton"] * 2 if case == "Triton" else [])
     assert blocks.geometry.any() == (case != "Triton")
 
@@ -322,7 +322,7 @@ def test_moments_with_gradients_are_those_of_the_reference(device: str, width: i
     origin = torch.rand(height, width, 2, generator=chance, dtype=torch.float64)
     weights = torch.rand(2, height, width, 2, generator=chance, dtype=torch.float64)
 
-    def run(kernels: Backend, where: str) -> list[Tensor]:
+    def run(kernels: Any, where: str) -> list[Tensor]:
         inputs = [t.detach().to(where) for t in (*fixed[:3], splats[0][:, :2].double())]
         leaves = [t.requires_grad_() for t in inputs]
         footprints = Footprints(*leaves[:3], *(t.to(where) for t in fixed[3:]))

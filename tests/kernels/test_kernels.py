@@ -11,31 +11,44 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from parts import Parts, plain_view, seen_of
 from torch import Tensor
 
 from lumigraph.kernels import (
     ALPHA_MAX,
     Adam,
-    Backend,
     Blocks,
     Filter,
     Footprints,
+    Look,
     Moments,
     Parameters,
     Pull,
     Rates,
+    Seen,
     Target,
     View,
+    Window,
 )
 from lumigraph.kernels._native import active_level, available_levels, select_level
-from lumigraph.kernels.splats import cpu, cuda, reference
+from lumigraph.kernels.images import cpu as images_cpu
+from lumigraph.kernels.images import cuda as images_cuda
+from lumigraph.kernels.images import reference as images_reference
+from lumigraph.kernels.splats import cpu as splats_cpu
+from lumigraph.kernels.splats import cuda as splats_cuda
+from lumigraph.kernels.splats import reference
+from lumigraph.kernels.splats.composed import REFERENCE
 from lumigraph.kernels.splats.types import BLOCK_DAMPING, FARTHEST_STEP
+
+cpu = Parts(splats_cpu, images_cpu)
+cuda = Parts(splats_cuda.BACKEND, images_cuda)
+definition = Parts(REFERENCE, images_reference)
 
 
 class Machine(NamedTuple):
     """A backend and what is particular to it."""
 
-    kernels: Backend
+    kernels: Parts
     device: str
     alpha_max: float
     """gsplat has this constant in its source, and it is not ours."""
@@ -45,7 +58,7 @@ class Machine(NamedTuple):
 
 NEEDS_GSPLAT = [
     pytest.mark.cuda,
-    pytest.mark.skipif(cuda.probe() is not None, reason=str(cuda.probe())),
+    pytest.mark.skipif(splats_cuda.probe() is not None, reason=str(splats_cuda.probe())),
 ]
 
 
@@ -314,21 +327,22 @@ def assert_same_harmonics(
     scene = scene_of(name)
     stored = (min(3, degree + spare) + 1) ** 2 - 1
     tensors = (scene.means, scene.base, scene.rest[:, :stored].contiguous())
-    visible = noise(len(scene.means), seed=7) > 0 if hidden else None
-    results = []
-    for kernels, inputs in (
-        (reference, leaves(tensors, DOUBLE)),
-        (machine.kernels, leaves(tensors, machine.device)),
-    ):
-        mask = None if visible is None else visible.to(inputs[0].device)
-        colors = kernels.harmonics(*inputs, view=scene.view, degree=degree, visible=mask)
-        results.append((colors, inputs))
-    (expected, sources), (actual, inputs) = results
+    # Those too faint to be seen are hidden.
+    faint = noise(len(scene.means), seed=7) > 0 if hidden else torch.zeros(len(scene.means)).bool()
+    logits = torch.where(faint, -20.0, 2.0).float()
+    means, base, rest = inputs = leaves(tensors, machine.device)
+    fixed = (scene.quaternions, scene.log_scales, logits)
+    shape = (tensor.to(machine.device) for tensor in fixed)
+    footprints, actual = machine.kernels.look(
+        Parameters(means, *shape, base, rest), Look(scene.view, degree)
+    )
+    visible = (footprints.extents[:, 0] > 0).cpu()
+    assert not visible[faint].any()
+    sources = leaves(tensors, DOUBLE)
+    expected = reference.harmonics(*sources, view=scene.view, degree=degree, visible=visible)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual.detach().cpu().double(), expected.detach(), rtol=0, atol=2e-4)
-    if hidden:
-        assert visible is not None
-        assert not actual[~visible.to(actual.device)].any()
+    assert not actual[~visible.to(actual.device)].any()
     # A colour is independent of what is not used: of the means, say, at degree 0.
     weights = noise(*actual.shape, seed=1)
     (expected * weights).sum().backward()
@@ -428,14 +442,17 @@ def test_rasterize_any_number_of_channels(machine: Machine, channels: int, over:
 
 def draw(machine: Machine, scene: Scene, inputs: list[Tensor], filter: Filter, like: Tensor | str):
     """The image of a whole scene, from its six parameters."""
-    kernels = reference if like is DOUBLE else machine.kernels
-    footprints = kernels.project(*inputs[:4], view=scene.view, filter=filter)
-    visible = footprints.extents[:, 0] > 0
-    colors = kernels.harmonics(
-        inputs[0], inputs[4], inputs[5], view=scene.view, degree=3, visible=visible
-    )
+    view = scene.view
+    if like is DOUBLE:
+        footprints = reference.project(*inputs[:4], view=view, filter=filter)
+        visible = footprints.extents[:, 0] > 0
+        colors = reference.harmonics(inputs[0], *inputs[4:], view=view, degree=3, visible=visible)
+        rasterize: Callable[..., Any] = reference.rasterize
+    else:
+        footprints, colors = machine.kernels.look(Parameters(*inputs), Look(view, 3, filter))
+        rasterize = machine.kernels.rasterize
     features = torch.cat([colors, footprints.depths[:, None]], 1)
-    return kernels.rasterize(footprints, features, width=scene.view.width, height=scene.view.height)
+    return rasterize(footprints, features, width=view.width, height=view.height)
 
 
 @each_filter
@@ -581,7 +598,7 @@ class Fit:
         pull = Pull(*(torch.zeros_like(splats.opacity_logits) for _ in range(2)))
         return Fit(splats, first, second, last, pull)
 
-    def descend(self, kernels: Backend, view: View, photo: Tensor, **options: Any) -> float:
+    def descend(self, kernels: Parts, view: View, photo: Tensor, **options: Any) -> float:
         """One step towards a photo."""
         photo = photo.to(self.splats.means.device)
         target = Target(view, photo, **_taken(options, "background", "ssim_weight"))
@@ -612,7 +629,7 @@ def test_paint(machine: Machine, name: str, filter: Filter, degree: int):
         "filter": filter,
         "background": (0.1, 0.5, 0.9),
     }
-    expected = reference.paint(Fit.of(scene, DOUBLE, degree).splats, **options)
+    expected = definition.paint(Fit.of(scene, DOUBLE, degree).splats, **options)
     actual = machine.kernels.paint(Fit.of(scene, machine.device, degree).splats, **options)
     for one, other in zip(actual, expected, strict=True):
         assert_close_image(one, other)
@@ -629,7 +646,7 @@ def test_descend(machine: Machine, name: str, filter: Filter, degree: int, weigh
     options |= {"background": (0.1, 0.5, 0.9), "step": 1, "last": None}
     photo = photo_of(scene.view)
     loss = ours.descend(machine.kernels, scene.view, photo, **options)
-    assert loss == pytest.approx(theirs.descend(reference, scene.view, photo, **options), abs=1e-5)
+    assert loss == pytest.approx(theirs.descend(definition, scene.view, photo, **options), abs=1e-5)
     # The first means are a tenth of the gradients; the moves follow from the moments.
     for one, other, what in zip(ours.first, theirs.first, Parameters._fields, strict=True):
         assert_close_gradient(one, other, what)
@@ -651,7 +668,7 @@ def test_steps_after_a_pause(machine: Machine):
     for step in (1, 2, 9, 300):
         photo = photo_of(scene.view, step)
         ours.descend(machine.kernels, scene.view, photo, step=step, epsilon=1e-3)
-        theirs.descend(reference, scene.view, photo, step=step, epsilon=1e-3)
+        theirs.descend(definition, scene.view, photo, step=step, epsilon=1e-3)
     for one, other, what in zip(ours.first, theirs.first, Parameters._fields, strict=True):
         assert_close_gradient(one, other, what)
     for one, other in zip(ours.splats, theirs.splats, strict=True):
@@ -675,7 +692,7 @@ def blocks_of(fit: Fit, size: float, seed: int = 3) -> Blocks:
 def test_steps_damped_by_curvature(machine: Machine, degree: int, size: float):
     scene = scene_of("seventeen")
     ours, theirs = Fit.of(scene, machine.device, degree), Fit.of(scene, DOUBLE, degree)
-    sides: list[tuple[Fit, Backend]] = [(ours, machine.kernels), (theirs, reference)]
+    sides = [(ours, machine.kernels), (theirs, definition)]
     rates = RATES._replace(quaternions=0.0)
     for step in (1, 2, 9):
         photo = photo_of(scene.view, step)
@@ -799,7 +816,7 @@ def test_what_is_not_seen_and_what_has_no_rate_stays(machine: Machine):
     {
         "a photo of another size": ({"photo": torch.zeros(3, 4, 3)}, "photo|target"),
         "a photo of one channel": ({"photo": torch.zeros(17, 33, 1)}, "photo|target"),
-        "a photo in doubles": ({"photo": torch.zeros(17, 33, 3).double()}, "incompatible"),
+        "a photo in doubles": ({"photo": torch.zeros(17, 33, 3).double()}, "target must be"),
         "no harmonics of that degree": ({"degree": 4}, "degree must be"),
         "a list of another length": ({"last": torch.zeros(3, dtype=torch.int32)}, "last must be"),
     }.values(),
@@ -859,11 +876,7 @@ def everything() -> list[Tensor]:
     """All that the CPU backend computes for one scene of several tiles, values and gradients."""
     scene = scatter(10_000, size=(97, 75), scale=-3.0)
     inputs = leaves((*parameters(scene), scene.base, scene.rest))
-    footprints = cpu.project(*inputs[:4], view=scene.view, filter="antialiased")
-    visible = footprints.extents[:, 0] > 0
-    colors = cpu.harmonics(
-        inputs[0], inputs[4], inputs[5], view=scene.view, degree=3, visible=visible
-    )
+    footprints, colors = cpu.look(Parameters(*inputs), Look(scene.view, 3, "antialiased"))
     absolute = torch.zeros(10_000, 2)
     raster = cpu.rasterize(
         footprints,
@@ -942,65 +955,77 @@ def test_a_splat_that_is_not_finite_is_not_seen(machine: Machine, what: str):
         assert_close_gradient(one[healthy.to(one.device)], other)
 
 
-def project_with(scene: Scene, **changes: Any) -> None:
+def project_with(scene: Scene, degree: int = 3, **changes: Any) -> None:
     changed = replace(scene, **changes)
-    cpu.project(*parameters(changed), view=changed.view)
+    splats = Parameters(*parameters(changed), changed.base, changed.rest)
+    splats_cpu.project(splats, view=changed.view, degree=degree)
 
 
-def harmonics_with(scene: Scene, degree: int = 3, visible: Any = None, **changes: Any) -> None:
-    changed = replace(scene, **changes)
-    cpu.harmonics(
-        changed.means, changed.base, changed.rest, view=scene.view, degree=degree, visible=visible
-    )
+def blend_with(
+    *, rows: Tensor | None = None, index: Tensor | None = None, **options: Any
+) -> splats_cpu.CpuPicture:
+    footprints, _ = blend_inputs("seventeen", 3)
+    seen = seen_of(footprints)
+    seen = Seen(seen.index if index is None else index, seen.rows if rows is None else rows)
+    return splats_cpu.blend(splats_cpu.records(seen, Look(plain_view(33, 17), 0)), **options)
 
 
-def rasterize_with(features: Tensor | None = None, **changes: Any) -> None:
-    footprints, plain = blend_inputs("seventeen", 3)
-    options = {
-        key: changes.pop(key) for key in ("background", "absolute_gradients") if key in changes
-    }
-    cpu.rasterize(
-        footprints._replace(**changes),
-        plain if features is None else features,
-        width=33,
-        height=17,
-        **options,
-    )
+def rows_like(seen: Seen, column: int, value: float) -> Tensor:
+    rows = seen.rows.clone()
+    rows[3, column] = value
+    return rows
 
 
-BAD: dict[str, Callable[[], None]] = {
+def vjp_with(gradient: Tensor, light: Tensor | None = None, **options: Any) -> None:
+    absolute = options.pop("absolute", False)
+    blend_with(**options).vjp(gradient, light, absolute=absolute)
+
+
+COUNT = len(seen_of(blend_inputs("seventeen", 3)[0]).index)
+
+BAD: dict[str, Callable[[], Any]] = {
     "float64 means": lambda: project_with(scatter(17), means=torch.zeros(17, 3).double()),
     "means of two columns": lambda: project_with(scatter(17), means=torch.zeros(17, 2)),
     "too few quaternions": lambda: project_with(scatter(17), quaternions=torch.zeros(16, 4)),
     "logits of two axes": lambda: project_with(scatter(17), logits=torch.zeros(17, 1)),
     "integer logits": lambda: project_with(scatter(17), logits=torch.zeros(17, dtype=torch.int32)),
     "means elsewhere": lambda: project_with(scatter(17), means=torch.zeros(17, 3, device="meta")),
-    "colours of two channels": lambda: harmonics_with(scatter(17), base=torch.zeros(17, 2)),
-    "half coefficients": lambda: harmonics_with(scatter(17), rest=torch.zeros(17, 15, 3).half()),
-    "degree above what is stored": lambda: harmonics_with(
+    "colours of two channels": lambda: project_with(scatter(17), base=torch.zeros(17, 2)),
+    "half coefficients": lambda: project_with(scatter(17), rest=torch.zeros(17, 15, 3).half()),
+    "degree above what is stored": lambda: project_with(
         scatter(17), degree=2, rest=torch.zeros(17, 3, 3)
     ),
-    "degree four": lambda: harmonics_with(scatter(17), degree=4, rest=torch.zeros(17, 24, 3)),
-    "a mask of bytes": lambda: harmonics_with(
-        scatter(17), visible=torch.zeros(17, dtype=torch.uint8)
+    "degree four": lambda: project_with(scatter(17), degree=4, rest=torch.zeros(17, 24, 3)),
+    "a near plane behind the camera": lambda: project_with(
+        scatter(17), view=scatter(17).view._replace(near=-1.0)
     ),
-    "a short mask": lambda: harmonics_with(scatter(17), visible=torch.zeros(16, dtype=torch.bool)),
-    "float64 features": lambda: rasterize_with(torch.zeros(17, 3).double()),
-    "too many features": lambda: rasterize_with(torch.zeros(18, 3)),
-    "too few conics": lambda: rasterize_with(conics=torch.zeros(16, 3)),
-    "a short background": lambda: rasterize_with(background=(1.0, 1.0)),
-    "a sum by columns": lambda: rasterize_with(absolute_gradients=torch.zeros(2, 17).T),
-    "a wrong sum": lambda: rasterize_with(absolute_gradients=torch.zeros(17, 3)),
-    "a float64 sum": lambda: rasterize_with(absolute_gradients=torch.zeros(17, 2).double()),
-    "a sum over too many channels": lambda: rasterize_with(
-        torch.zeros(17, 5), absolute_gradients=torch.zeros(17, 2)
+    "float64 features": lambda: blend_with(features=torch.zeros(COUNT, 3).double()),
+    "too many features": lambda: blend_with(features=torch.zeros(COUNT + 1, 3)),
+    "a short background": lambda: blend_with(background=(1.0, 1.0)),
+    "too few rows": lambda: blend_with(rows=torch.zeros(COUNT - 1, 12)),
+    "rows of eleven numbers": lambda: blend_with(rows=torch.zeros(COUNT, 11)),
+    "float64 rows": lambda: blend_with(rows=torch.zeros(COUNT, 12).double()),
+    "an index of 64 bits": lambda: blend_with(index=torch.arange(COUNT)),
+    "a negative depth": lambda: blend_with(
+        rows=rows_like(seen_of(blend_inputs("seventeen", 3)[0]), 9, -1.0)
+    ),
+    "a window beyond the image": lambda: blend_with(window=Window(30, 0, 4, 4)),
+    "a window without pixels": lambda: blend_with(window=Window(3, 0, 0, 4)),
+    "a gradient of one channel": lambda: vjp_with(torch.zeros(17, 33, 1)),
+    "a gradient of another size": lambda: vjp_with(torch.zeros(33, 17, 3)),
+    "a float64 gradient": lambda: vjp_with(torch.zeros(17, 33, 3).double()),
+    "a gradient by light of channels": lambda: vjp_with(
+        torch.zeros(17, 33, 3), torch.zeros(17, 33, 1)
+    ),
+    "absolute sums over too many channels": lambda: vjp_with(
+        torch.zeros(17, 33, 5), features=torch.zeros(COUNT, 5), absolute=True
     ),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_an_error_that_says_what_was_expected(what: str):
-    expected = "must (be|have)|needs features of|following argument types are supported"
+    expected = "must (be|have|lie)|need (features of|int32)|following argument types are supported"
     with pytest.raises((TypeError, ValueError), match=expected):
         BAD[what]()
 

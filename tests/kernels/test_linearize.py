@@ -6,20 +6,25 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from parts import Linear, Parts
 from torch import Tensor
 
 from lumigraph.kernels import (
     ALPHA_MAX,
     GEOMETRY,
-    Backend,
     Blocks,
     Filter,
-    Linearization,
     Parameters,
     View,
 )
 from lumigraph.kernels._native import active_level, available_levels, select_level
-from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.images import cpu as images_cpu
+from lumigraph.kernels.images import reference as images_reference
+from lumigraph.kernels.splats import cpu as splats_cpu
+from lumigraph.kernels.splats.composed import REFERENCE
+
+cpu = Parts(splats_cpu, images_cpu)
+reference = Parts(REFERENCE, images_reference)
 
 BACKGROUND = (0.2, 0.5, 0.9)
 
@@ -27,12 +32,12 @@ BACKGROUND = (0.2, 0.5, 0.9)
 class Machine(NamedTuple):
     """A backend, and what of it is to be expected."""
 
-    kernels: Backend
+    kernels: Parts
     dtype: torch.dtype
     tolerance: float
     """Of a product, relative to its norm."""
 
-    def linearize(self, scene: Parameters, view: View, **options: Any) -> Linearization:
+    def linearize(self, scene: Parameters, view: View, **options: Any) -> Linear:
         """The scene in the backend's type; all harmonics and a colourful background."""
         options = {"degree": 3, "background": BACKGROUND, **options}
         return self.kernels.linearize(self.typed(scene), view=view, **options)
@@ -238,7 +243,7 @@ def test_views_are_summed_in_place(machine: Machine):
 # Blocks ----------------------------------------------------------------------------------------
 
 
-def jacobian(linear: Linearization, scene: Parameters) -> dict[str, Tensor]:
+def jacobian(linear: Linear, scene: Parameters) -> dict[str, Tensor]:
     """G, a row for each number of the picture, from the products with all unit vectors."""
     columns: dict[str, list[Tensor]] = {name: [] for name in scene._fields}
     for name, parameter in scene._asdict().items():
@@ -438,7 +443,7 @@ def test_wrong_arguments_are_named(machine: Machine):
     scene, view = cloud(5), looking(7, 6)
     linear = machine.linearize(scene, view)
     typed = machine.typed(scene)
-    with pytest.raises(ValueError, match=r"weights must be .* \[6, 7, 3\] .* but is .* \[6, 7\]"):
+    with pytest.raises(ValueError, match=r"gradient must be .* \[6, 7, 3\] .* but is .* \[6, 7\]"):
         linear.vjp(torch.zeros(6, 7, dtype=machine.dtype))
     with pytest.raises(ValueError, match="weights must be"):
         linear.blocks(torch.zeros(7, 6, 3, dtype=machine.dtype))
@@ -471,5 +476,5 @@ def test_changed_splats_are_noticed(machine: Machine):
 
 def test_what_is_kept_is_told():
     scene, view = Parameters(*(x.float() for x in cloud(3000, size=0.06))), looking(75, 50)
-    held = cpu.linearize(scene, view=view, degree=3).bytes
+    held = cpu.linearize(scene, view=view, degree=3).picture.bytes
     assert 64 * 3000 < held < 200 * 3000 + (32 << 20)

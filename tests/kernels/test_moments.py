@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from parts import Parts
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -17,15 +18,22 @@ from lumigraph.kernels import (
     ALPHA_MAX,
     ALPHA_MIN,
     TRANSMITTANCE_MIN,
-    Backend,
     Footprints,
+    Look,
     Parameters,
     RasterMoments,
     Stopped,
     View,
 )
 from lumigraph.kernels._native import active_level, available_levels, select_level
-from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.images import cpu as images_cpu
+from lumigraph.kernels.images import reference as images_reference
+from lumigraph.kernels.splats import cpu as splats_cpu
+from lumigraph.kernels.splats import reference as definitions
+from lumigraph.kernels.splats.composed import REFERENCE
+
+cpu = Parts(splats_cpu, images_cpu)
+reference = Parts(REFERENCE, images_reference)
 
 SMOOTH: dict[str, Any] = {"alpha_min": 0.0, "alpha_max": 1 - 1e-9, "transmittance_min": 0.0}
 """Without floor, ceiling and stop; only the reference can be without."""
@@ -34,7 +42,7 @@ SMOOTH: dict[str, Any] = {"alpha_min": 0.0, "alpha_max": 1 - 1e-9, "transmittanc
 class Machine(NamedTuple):
     """A backend, and what of it is to be expected."""
 
-    kernels: Backend
+    kernels: Parts
     dtype: torch.dtype
     tolerance: float
     """Of a mean or of a standard deviation, in units of the standard deviation."""
@@ -150,7 +158,7 @@ def all_masks(
     for mask in itertools.product((0.0, 1.0), repeat=count):
         kept = torch.tensor(mask, dtype=torch.float64)
         thin = scene.footprints._replace(opacities=scene.footprints.opacities * kept)
-        raster = reference.rasterize(thin, features, **scene.size, **options)
+        raster = definitions.rasterize(thin, features, **scene.size, **options)
         images.append(raster.features)
         lights.append(raster.transmittance)
         chances.append((1 - rate) ** sum(mask) * rate ** (count - sum(mask)))
@@ -174,8 +182,9 @@ def test_moments_are_those_of_all_masks(
     scene = scatter(9, 7, 5, sigma=1.5)
     features = features_of(scene, 2)
     smooth = SMOOTH if machine.kernels is reference else {}
+    kernels: Any = definitions if smooth else machine.kernels
     mean, deviation, left = all_masks(scene, features, rate, background=background, **smooth)
-    actual = machine.kernels.rasterize_moments(
+    actual = kernels.rasterize_moments(
         scene.at(machine.dtype),
         features.to(machine.dtype),
         rate=rate,
@@ -271,7 +280,9 @@ def test_each_splat_has_its_own_share(machine: Machine):
     scene = SCENES["seventeen"]()
     features = features_of(scene, 3)
     expected, actual = (torch.zeros(17, dtype=d) for d in (torch.float64, machine.dtype))
-    reference.rasterize_moments(scene.footprints, features, rate=0.1, shares=expected, **scene.size)
+    definitions.rasterize_moments(
+        scene.footprints, features, rate=0.1, shares=expected, **scene.size
+    )
     machine.kernels.rasterize_moments(
         scene.at(machine.dtype), features.to(machine.dtype), rate=0.1, shares=actual, **scene.size
     )
@@ -350,7 +361,7 @@ def test_far_features_near_an_origin_lose_nothing(machine: Machine):
         origin=origin,
         **scene.size,
     )
-    near = reference.rasterize_moments(scene.footprints, features, rate=0.1, **scene.size)
+    near = definitions.rasterize_moments(scene.footprints, features, rate=0.1, **scene.size)
     torch.testing.assert_close(far.variance.double(), near.variance, rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(far.mean.double(), near.mean, rtol=1e-4, atol=1e-6)
 
@@ -371,7 +382,7 @@ def test_the_reference_has_the_derivatives_it_claims(over: str):
     def moments(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor):
         footprints = Footprints(means, conics, opacities, fixed.depths, fixed.extents)
         return tuple(
-            reference.rasterize_moments(
+            definitions.rasterize_moments(
                 footprints, features, rate=0.3, **scene.size, **options, **SMOOTH
             )
         )
@@ -383,14 +394,16 @@ def test_the_reference_has_the_derivatives_it_claims(over: str):
 def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     scene = SCENES["seventeen"]()
     options: dict[str, Any] = {"rate": 0.2, "channels": 2, "origin": noise(17, 33, 2, seed=5)}
-    whole = derived(reference, scene, torch.float64, **options)
-    monkeypatch.setattr(reference, "_PAIRS_PER_BLOCK", 17 * 2 * 40)
-    for one, other in zip(whole, derived(reference, scene, torch.float64, **options), strict=True):
+    whole = derived(definitions, scene, torch.float64, **options)
+    monkeypatch.setattr(definitions, "_PAIRS_PER_BLOCK", 17 * 2 * 40)
+    for one, other in zip(
+        whole, derived(definitions, scene, torch.float64, **options), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
 def derived(
-    kernels: Backend,
+    kernels: Any,
     scene: Scene,
     dtype: torch.dtype,
     *,
@@ -459,7 +472,7 @@ def test_moments_and_all_gradients_are_those_of_the_reference(name: str, rate: f
     scene = SCENES[name]()
     options: dict[str, Any] = {"channels": 3, "rate": rate, "background": (0.2, 0.9, 0.5)}
     actual = derived(cpu, scene, torch.float32, **options)
-    assert_same(actual, derived(reference, scene, torch.float64, **options))
+    assert_same(actual, derived(definitions, scene, torch.float64, **options))
     assert (actual[1] >= 0).all()
 
 
@@ -474,7 +487,7 @@ def test_any_number_of_channels_over_anything(channels: int, over: str):
     if over in ("an origin", "both"):
         options["origin"] = noise(17, 33, channels, seed=5)
     actual = derived(cpu, scene, torch.float32, **options)
-    assert_same(actual, derived(reference, scene, torch.float64, **options))
+    assert_same(actual, derived(definitions, scene, torch.float64, **options))
 
 
 @pytest.mark.parametrize("output", [0, 1, 2], ids=NAMES[:3])
@@ -483,7 +496,7 @@ def test_gradients_of_one_output_alone(output: int):
     scene = SCENES["opaque"]()
     options: dict[str, Any] = {"channels": 3, "rate": 0.1, "outputs": (output,)}
     actual = derived(cpu, scene, torch.float32, **options)
-    assert_same(actual, derived(reference, scene, torch.float64, **options))
+    assert_same(actual, derived(definitions, scene, torch.float64, **options))
 
 
 def test_what_needs_no_gradient_has_no_graph(machine: Machine):
@@ -541,10 +554,7 @@ def test_paint_moments_is_its_parts_in_a_row(machine: Machine, filter: Any, degr
     painted = machine.kernels.paint_moments(
         splats, view=VIEW, degree=degree, filter=filter, shares=whole, **options
     )
-    footprints = machine.kernels.project(*splats[:4], view=VIEW, filter=filter)
-    colors = machine.kernels.harmonics(
-        splats.means, splats.base, splats.rest, view=VIEW, degree=degree
-    )
+    footprints, colors = machine.kernels.look(splats, Look(VIEW, degree, filter))
     expected = machine.kernels.rasterize_moments(
         footprints, colors, width=41, height=29, shares=parts, **options
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from parts import Linear, Parts
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -30,15 +31,18 @@ from lumigraph.kernels import (
     ALPHA_MIN,
     Adam,
     Footprints,
-    Linearization,
+    Look,
     Moments,
     Parameters,
     Pull,
     Rates,
     Target,
     View,
+    Window,
 )
-from lumigraph.kernels.splats import cuda, linear, reference
+from lumigraph.kernels.images import reference as images_reference
+from lumigraph.kernels.splats import cuda, derivative, reference
+from lumigraph.kernels.splats.composed import REFERENCE
 from lumigraph.kernels.splats.triton import blend as triton_blend
 from lumigraph.kernels.splats.triton import curvature as triton_curvature
 from lumigraph.kernels.splats.triton import lists as triton_lists
@@ -426,9 +430,9 @@ def screened(
     weights = torch.rand(height, width, 3, generator=source)
     *moved, shown, weights = placed(kernels, (*footprints, colors, weights))
     view = VIEW._replace(width=width, height=height)
-    settings = linear.Settings(view, 0, "classic", (0.2, 0.5, 0.9), None)
-    products = (linear if kernels is reference else triton_curvature).screen_products
-    return products(Footprints(*moved), shown, weights, settings)
+    setting = derivative.Setting(Look(view, 0), (0.2, 0.5, 0.9), Window(0, 0, width, height))
+    products = (derivative if kernels is reference else triton_curvature).screen_products
+    return products(Footprints(*moved), shown, weights, setting)
 
 
 def agree_in_units(one: tuple[Tensor, ...], other: tuple[Tensor, ...], part: float) -> None:
@@ -595,8 +599,13 @@ def seen_by(kernels: Any, splats: Parameters) -> Parameters:
     return Parameters(*placed(reference if kernels is reference else triton_blend, splats))
 
 
-def linearized(kernels: Any, splats: Parameters) -> Linearization:
-    return kernels.linearize(
+def parts_of(kernels: Any) -> Parts:
+    """The operations of the CUDA backend or of the definition."""
+    return Parts(REFERENCE if kernels is reference else cuda.BACKEND, images_reference)
+
+
+def linearized(kernels: Any, splats: Parameters) -> Linear:
+    return parts_of(kernels).linearize(
         seen_by(kernels, splats),
         view=VIEW,
         degree=1,
@@ -632,8 +641,8 @@ def test_pictures_of_the_backend_are_those_of_the_reference():
         splats = seen_by(kernels, cloud())
         shares = torch.zeros_like(splats.opacity_logits)
         background = (0.2, 0.5, 0.9)
-        painted = kernels.paint(splats, view=VIEW, degree=1, background=background)
-        moments = kernels.paint_moments(
+        painted = parts_of(kernels).paint(splats, view=VIEW, degree=1, background=background)
+        moments = parts_of(kernels).paint_moments(
             splats, view=VIEW, degree=1, background=background, rate=0.2, shares=shares
         )
         results.append([*painted, *moments, shares])
@@ -652,7 +661,9 @@ def test_a_step_of_the_backend_is_that_of_the_reference():
         pull = Pull(*(torch.zeros_like(splats.opacity_logits) for _ in range(2)))
         target = Target(VIEW, photo.to(splats.means), (0.0, 0.0, 0.0), 0.2)
         adam = Adam(Rates(*(1e-2 for _ in splats)), 1)
-        loss = kernels.descend(splats, Moments(first, second), target, adam, degree=1, pull=pull)
+        moments = Moments(first, second)
+        descend = parts_of(kernels).descend
+        loss = descend(splats, moments, target, adam, degree=1, pull=pull)
         results.append([torch.tensor(loss), *first, pull.gradient, pull.views])
     for one, other in zip(*results, strict=True):
         assert other.any()

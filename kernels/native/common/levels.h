@@ -5,16 +5,11 @@
 
 namespace lumigraph::LUMIGRAPH_ISA {
 
-void project(const Project &);
-void project_backward(const Project &, const ProjectGradient &);
-void harmonics(const Harmonics &);
-void harmonics_backward(const Harmonics &, const HarmonicsGradient &);
-int collect(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
+int collect(const Scene &, int64_t from, int64_t to, const Collected &);
 void list_cells(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
                 int32_t *scratch);
 void blend(const Blend &);
 void blend_backward(const BlendGradient &);
-void gather(const GatherGradient &);
 void moments(const Moments &, int tile, const Tape &);
 void moments_backward(const MomentsGradient &, int tile, const Tape &);
 void records_of_rows(const RecordRows &, int64_t from, int64_t to, const Collected &);

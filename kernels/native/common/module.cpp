@@ -9,8 +9,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace lumigraph {
-void bind_splats(nb::module_ &);
-void bind_moments(nb::module_ &);
 void bind_records(nb::module_ &);
 void bind_images(nb::module_ &);
 void bind_trace(nb::module_ &);
@@ -34,8 +32,6 @@ NB_MODULE(_native, m) {
             return names;
         },
         "The instruction sets this processor can run, slowest first.");
-    lumigraph::bind_splats(m);
-    lumigraph::bind_moments(m);
     lumigraph::bind_records(m);
     lumigraph::bind_images(m);
     lumigraph::bind_trace(m);

@@ -46,44 +46,6 @@ inline View view_of(const ViewNumbers &v, Size size) {
     return view;
 }
 
-inline Project project_arguments(const In &means, const In &quaternions, const In &log_scales,
-                                 const In &opacity_logits, const ViewNumbers &view, Size size,
-                                 bool antialiased, int threads) {
-    const int64_t n = means.ndim() ? means.shape(0) : 0;
-    check_count(n);
-    Project p{};
-    p.splats = n;
-    p.means = checked(means, "means", {n, 3});
-    p.quaternions = checked(quaternions, "quaternions", {n, 4});
-    p.log_scales = checked(log_scales, "log_scales", {n, 3});
-    p.opacity_logits = checked(opacity_logits, "opacity_logits", {n});
-    p.view = view_of(view, size);
-    p.antialiased = antialiased;
-    p.threads = threads;
-    return p;
-}
-
-inline Harmonics harmonics_arguments(const In &means, const In &base, const In &rest,
-                                     std::array<float, 3> position, int degree,
-                                     const std::optional<MaskIn> &visible,
-                                     const std::optional<Out> &colors, int threads) {
-    const int64_t n = means.ndim() ? means.shape(0) : 0;
-    Harmonics h{};
-    h.splats = n;
-    h.means = checked(means, "means", {n, 3});
-    h.base = checked(base, "base", {n, 3});
-    h.rest = checked(rest, "rest", {n, -1, 3});
-    h.rest_count = int(rest.shape(1));
-    h.degree = degree;
-    if (degree < 0 || degree > 3 || (degree + 1) * (degree + 1) - 1 > h.rest_count)
-        throw nb::value_error("degree must be 0 to 3, and rest must have (degree+1)^2-1 columns");
-    for (int i = 0; i < 3; ++i) h.position[i] = position[i];
-    h.visible = checked(visible, "visible", {n});
-    h.colors = checked(colors, "colors", {n, 3});
-    h.threads = threads;
-    return h;
-}
-
 inline const float *background_of(const std::vector<float> &background, int64_t channels) {
     if (background.empty()) return nullptr;
     if (int64_t(background.size()) != channels)
@@ -94,16 +56,28 @@ inline const float *background_of(const std::vector<float> &background, int64_t 
 // Parameters of a scene, or one of Adam's moments of them, in the order of kernels.h.
 using Rows = std::array<Out, PARAMETERS>;
 
-inline Project scene_project(const Rows &p, const ViewNumbers &view, Size size, bool antialiased,
-                             int threads) {
-    return project_arguments(In(p[0]), In(p[1]), In(p[2]), In(p[3]), view, size, antialiased,
-                             threads);
-}
-
-inline Harmonics scene_harmonics(const Rows &p, std::array<float, 3> position, int degree,
-                                 int threads) {
-    return harmonics_arguments(In(p[0]), In(p[4]), In(p[5]), position, degree, std::nullopt,
-                               std::nullopt, threads);
+// A scene as a view looks at it.
+inline Scene scene_of(const Rows &p, const ViewNumbers &view, Size size, bool antialiased,
+                      std::array<float, 3> position, int degree, int threads) {
+    const int64_t n = p[0].ndim() ? p[0].shape(0) : 0;
+    check_count(n);
+    Scene s{};
+    s.splats = n;
+    s.means = checked(p[MEANS], "means", {n, 3});
+    s.quaternions = checked(p[QUATERNIONS], "quaternions", {n, 4});
+    s.log_scales = checked(p[LOG_SCALES], "log_scales", {n, 3});
+    s.opacity_logits = checked(p[OPACITY_LOGITS], "opacity_logits", {n});
+    s.base = checked(p[BASE], "base", {n, 3});
+    s.rest = checked(p[REST_OF_HARMONICS], "rest", {n, -1, 3});
+    s.rest_count = int(p[REST_OF_HARMONICS].shape(1));
+    s.degree = degree;
+    if (degree < 0 || degree > 3 || (degree + 1) * (degree + 1) - 1 > s.rest_count)
+        throw nb::value_error("degree must be 0 to 3, and rest must have (degree+1)^2-1 columns");
+    s.view = view_of(view, size);
+    for (int i = 0; i < 3; ++i) s.position[i] = position[i];
+    s.antialiased = antialiased;
+    s.threads = threads;
+    return s;
 }
 
 }  // namespace lumigraph

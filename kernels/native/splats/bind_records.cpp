@@ -13,13 +13,6 @@ namespace {
 using Rest = std::optional<In>;  // a tensor that may be missing
 using Asked = std::optional<Array<const uint8_t>>;
 
-// A scene as a view looks at it.
-Scene scene_of(const Rows &parameters, const ViewNumbers &view, Size size, bool antialiased,
-               std::array<float, 3> position, int degree, int threads) {
-    return {scene_project(parameters, view, size, antialiased, threads),
-            scene_harmonics(parameters, position, degree, threads)};
-}
-
 RecordRows rows_of(const In &numbers, const Array<const int32_t> &index) {
     const int64_t count = numbers.ndim() ? numbers.shape(0) : 0;
     check_count(count);
@@ -54,12 +47,12 @@ class Records {
     Records(std::unique_ptr<TileLists> lists, std::optional<Rows> parameters, const Scene &scene)
         : lists_(std::move(lists)), parameters_(std::move(parameters)), scene_(scene) {}
 
-    std::unique_ptr<Records> part(std::array<int, 4> window) {
+    std::unique_ptr<Records> part(std::array<int, 4> window, float alpha_max) {
         const Window w = {window[0], window[1], window[2], window[3]};
         check_size({w.width, w.height});
         nb::gil_scoped_release release;
-        return std::make_unique<Records>(std::make_unique<TileLists>(*lists_, w), parameters_,
-                                         scene_);
+        return std::make_unique<Records>(std::make_unique<TileLists>(*lists_, w, alpha_max),
+                                         parameters_, scene_);
     }
 
     void write(const std::optional<Out> &numbers, const Array<int32_t> &index) {
@@ -150,7 +143,7 @@ class Records {
 
     void blocks(const In &image, const In &weights, const std::array<Out, 3> &out) {
         const Rows &p = parameters();
-        const BlockRows rows = {checked(out[0], "geometry", {scene_.project.splats, LOWER}),
+        const BlockRows rows = {checked(out[0], "geometry", {scene_.splats, LOWER}),
                                 like(out[1], "blocks", p[4], 4), like(out[2], "blocks", p[5], 5)};
         const float *w = checked(weights, "weights", {height(), width(), 3});
         const float *colors = checked(image, "image", {height(), width(), 3});
@@ -209,7 +202,7 @@ std::unique_ptr<Records> project(const Rows &parameters, const ViewNumbers &view
     const Scene scene = scene_of(parameters, view, size, antialiased, position, degree, threads);
     Stop stop{checked(asked, "stop", {1})};
     nb::gil_scoped_release release;
-    auto lists = std::make_unique<TileLists>(scene.project, scene.harmonics, &stop);
+    auto lists = std::make_unique<TileLists>(scene, &stop);
     if (stop.heeded) return nullptr;
     return std::make_unique<Records>(std::move(lists), parameters, scene);
 }
@@ -233,7 +226,7 @@ void update(const Rows &parameters, const Rows &first, const Rows &second, const
             int threads) {
     Descent d{};
     d.scene = scene_of(parameters, view, size, antialiased, position, degree, threads);
-    const int64_t splats = d.scene.project.splats;
+    const int64_t splats = d.scene.splats;
     const auto means = each_like(first, "moments", parameters);
     const auto squares = each_like(second, "moments", parameters);
     for (int i = 0; i < PARAMETERS; ++i) {
@@ -248,10 +241,10 @@ void update(const Rows &parameters, const Rows &first, const Rows &second, const
         d.views = checked((*pull)[1], "pull[1]", {splats});
     }
     if (curvature)
-        d.curvature = {checked((*curvature)[0], "geometry of the curvature", {splats, LOWER}),
-                       checked((*curvature)[1], "base of the curvature", {splats, 3}),
-                       checked((*curvature)[2], "rest of the curvature",
-                               {splats, d.scene.harmonics.rest_count, 3})};
+        d.curvature = {
+            checked((*curvature)[0], "geometry of the curvature", {splats, LOWER}),
+            checked((*curvature)[1], "base of the curvature", {splats, 3}),
+            checked((*curvature)[2], "rest of the curvature", {splats, d.scene.rest_count, 3})};
     d.opacity_penalty = penalty[0], d.scale_penalty = penalty[1];
     const RecordRows rows = rows_of(numbers, index);
     nb::gil_scoped_release release;
@@ -267,7 +260,7 @@ void add_gradient(const Rows &parameters, const ViewNumbers &view, Size size, bo
     const auto sums = each_like(out, "gradient", parameters);
     const RecordRows rows = rows_of(numbers, index);
     nb::gil_scoped_release release;
-    check_index(rows, scene.project.splats);
+    check_index(rows, scene.splats);
     for_each_stretch(rows.count, threads, [&](int64_t from, int64_t to) {
         kernels().add_gradient(scene, rows, from, to, sums.data());
     });
@@ -281,7 +274,7 @@ std::array<double, VIEW_NUMBERS> view_gradient(const Rows &parameters, const Vie
     const Scene scene = scene_of(parameters, view, size, antialiased, position, degree, threads);
     const RecordRows rows = rows_of(numbers, index);
     nb::gil_scoped_release release;
-    check_index(rows, scene.project.splats);
+    check_index(rows, scene.splats);
     // A sum for each stretch, and then of these in their order: the same for any number of threads.
     std::vector<std::array<double, VIEW_NUMBERS>> parts(rows.count / STRETCH + 1);
     for_each_stretch(rows.count, threads, [&](int64_t from, int64_t to) {
@@ -297,7 +290,8 @@ std::array<double, VIEW_NUMBERS> view_gradient(const Rows &parameters, const Vie
 
 void bind_records(nb::module_ &m) {
     nb::class_<Records>(m, "Records", "Splats in view, and the lists of the tiles they meet.")
-        .def("part", &Records::part, "window"_a, "A part of the image: left, top, width, height.")
+        .def("part", &Records::part, "window"_a, "alpha_max"_a,
+             "A part of the image: left, top, width, height.")
         .def("write", &Records::write, "rows"_a.noconvert().none(), "index"_a.noconvert())
         .def("blend", &Records::blend, "features"_a.noconvert().none(), "background"_a,
              "image"_a.noconvert(), "transmittance"_a.noconvert(), "median"_a.noconvert().none(),

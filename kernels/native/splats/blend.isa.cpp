@@ -234,31 +234,6 @@ void backward_all(const BlendGradient &b) {
     }
 }
 
-template <int CHANNELS>
-void gather_all(const GatherGradient &g) {
-    for (int64_t i = 0; i < g.count; ++i) {
-        const Record &r = g.records[i];
-        float total[SLOT], geometry[6];
-        sum_slots(r, g.slots, total);
-        const int64_t n = r.index;
-        for (int c = 0; c < CHANNELS; ++c) g.features[n * g.stride + g.offset + c] = total[6 + c];
-
-        const float *conic = g.conics + 3 * n;
-        through_alpha(total, conic[0], conic[1], conic[2], r.opacity, geometry);
-        float *out[6] = {g.centers + 2 * n,
-                         g.centers + 2 * n + 1,
-                         g.conic_gradients + 3 * n,
-                         g.conic_gradients + 3 * n + 1,
-                         g.conic_gradients + 3 * n + 2,
-                         g.opacities + n};
-        for (int k = 0; k < 6; ++k) *out[k] = g.add ? *out[k] + geometry[k] : geometry[k];
-        if (g.absolute_centers) {
-            g.absolute_centers[2 * n] += total[10];
-            g.absolute_centers[2 * n + 1] += total[11];
-        }
-    }
-}
-
 }  // namespace
 
 void blend(const Blend &b) {
@@ -284,15 +259,6 @@ void blend_backward(const BlendGradient &b) {
         case 7: return backward_all<3, true>(b);
         case 8: return backward_all<4, false>(b);
         case 9: return backward_all<4, true>(b);
-    }
-}
-
-void gather(const GatherGradient &g) {
-    switch (g.channels) {
-        case 1: return gather_all<1>(g);
-        case 2: return gather_all<2>(g);
-        case 3: return gather_all<3>(g);
-        case 4: return gather_all<4>(g);
     }
 }
 

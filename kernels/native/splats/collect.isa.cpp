@@ -9,7 +9,7 @@ namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
 // Appends the visible lanes to the records; their colours come later. Returns how many.
-inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t first,
+inline int append(const Seen &s, const Footprint &f, const Scene &scene, int64_t first,
                   const Collected &out, int at) {
     constexpr int NUMBERS = sizeof(Record) / sizeof(float);
     const Ints index = __builtin_convertvector(iota(), Ints) + int32_t(first);
@@ -23,14 +23,14 @@ inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t
 #pragma GCC unroll 4
     for (int from = 0; from < NUMBERS; from += LANES) transpose(v + from);
     alignas(64) float depths[LANES];
-    store(depths, s.z);
+    store(depths, s.at.z);
     int added = 0;
     for (uint32_t lanes = bits(f.visible); lanes; lanes &= lanes - 1) {
         const int i = __builtin_ctz(lanes), n = at + added++;
         float *record = &out.records[n].x;
         for (int from = 0; from < NUMBERS; from += LANES) store(record + from, v[from + i]);
-        const float *rest = h.rest + 3 * h.rest_count * (first + i);
-        for (int k = 0; k < 3 * rest_of(h.degree); k += 16) __builtin_prefetch(rest + k, 0, 2);
+        const float *rest = scene.rest + 3 * scene.rest_count * (first + i);
+        for (int k = 0; k < 3 * rest_of(scene.degree); k += 16) __builtin_prefetch(rest + k, 0, 2);
         __builtin_memcpy(out.depths + n, depths + i, 4);
     }
     return added;
@@ -38,18 +38,18 @@ inline int append(const Seen &s, const Footprint &f, const Harmonics &h, int64_t
 
 }  // namespace
 
-int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, const Collected &out) {
+int collect(const Scene &scene, int64_t from, int64_t to, const Collected &out) {
     int count = 0;
     for (int64_t n = from; n < to; n += LANES) {
         const int here = to - n < LANES ? int(to - n) : LANES;
         int64_t index[LANES];
         for (int i = 0; i < LANES; ++i) index[i] = n + i;
-        const Seen s = see(p.view, p.antialiased, load_shape(p, index, here));
-        Footprint f = footprint_of(p.view, s);
+        const Seen s = see(scene.view, scene.antialiased, load_shape(scene, index, here));
+        Footprint f = footprint_of(scene.view, s);
         f.visible = both(f.visible, above(fill(float(here)), iota()));
-        if (any(f.visible)) count += append(s, f, h, n, out, count);
+        if (any(f.visible)) count += append(s, f, scene, n, out, count);
     }
-    const int used = rest_of(h.degree);
+    const int used = rest_of(scene.degree);
     int kept = 0;
     for (int n = 0; n < count; n += LANES) {
         const int here = count - n < LANES ? count - n : LANES;
@@ -57,9 +57,10 @@ int collect(const Project &p, const Harmonics &h, int64_t from, int64_t to, cons
         for (int i = 0; i < here; ++i) index[i] = out.records[n + i].index;
         Floats mean[3], basis[REST], color[3];
         Coefficients coefficients;
-        load_columns<3>(p.means, index, here, 3, mean);
-        load_coefficients(h.base, h.rest, used, h.rest_count, index, here, coefficients);
-        basis_at(h.degree, direction_to(mean, h.position), basis);
+        load_columns<3>(scene.means, index, here, 3, mean);
+        load_coefficients(scene.base, scene.rest, used, scene.rest_count, index, here,
+                          coefficients);
+        basis_at(scene.degree, direction_to(mean, scene.position), basis);
         color_of(used, basis, coefficients, color);
         // A splat of which the colour is not finite is not in view: those behind it move up.
         const Floats none = (color[0] + color[1] + color[2]) * 0.0f;

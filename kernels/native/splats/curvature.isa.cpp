@@ -210,11 +210,11 @@ constexpr int POWER_X[MONOMIALS] = {0, 0, 1, 2, 0, 1}, POWER_Y[MONOMIALS] = {0, 
 // How many of these rows, from the first on, are not zero: all for the mean, those of the
 // covariance for rotation and scales, one for the opacity.
 constexpr int REACH[GEOMETRY] = {6, 6, 6, 4, 4, 4, 4, 4, 4, 4, 1};
-struct Lens {
+struct LogAlpha {
     Floats by[MONOMIALS][GEOMETRY];
 };
 
-inline Lens lens_of(const Project &p, const Seen &s) {
+inline LogAlpha log_alpha_of(const Scene &p, const Seen &s) {
     // With C the conic, the covariance's inverse, ln(alpha) = ln(opacity) - d^T C d / 2 changes by
     // (C t).d + (C d)^T V (C d) / 2 where the centre moves by t and the covariance by V. In X and
     // Y, C d = (xx X, xx lean X + Y / v), v the covariance's second variance, and (C t).d = xx (t_x
@@ -228,7 +228,7 @@ inline Lens lens_of(const Project &p, const Seen &s) {
     rows[3].xx = half, rows[3].xy = 2 * half * lean, rows[3].yy = half * lean * lean;
     rows[4].center_y = by_yy;
     rows[5].center_x = xx, rows[5].center_y = xx * lean;
-    Lens lens;
+    LogAlpha lens;
     for (int k = 0; k < MONOMIALS; ++k) {
         const ShapeGradient by = through_covariance(p.view, s, rows[k]);
         for (int i = 0; i < 3; ++i) lens.by[k][i] = by.mean[i];
@@ -240,7 +240,7 @@ inline Lens lens_of(const Project &p, const Seen &s) {
 }
 
 // The lower triangle of lens^T S lens, where S are the sums of products of monomials.
-inline void form_block(const Lens &lens, const Floats *sums, Floats *out) {
+inline void form_block(const LogAlpha &lens, const Floats *sums, Floats *out) {
 #pragma GCC unroll 11
     for (int q = 0; q < GEOMETRY; ++q) {
         Floats pulled[MONOMIALS] = {};
@@ -268,20 +268,19 @@ inline void across(const Direction &d, Vec out[2]) {
 }
 
 inline void turns_of(const Scene &scene, const Record *records, int count, Turn *out) {
-    const Harmonics &h = scene.harmonics;
-    const int used = rest_of(h.degree);
+    const int used = rest_of(scene.degree);
     Floats shown[3], mean[3], along[REST], by_mean[3];
     const Group g = group_of(records, count, shown);
     Coefficients coefficients;
-    load_columns<3>(scene.project.means, g.index, count, 3, mean);
-    load_coefficients(h.base, h.rest, used, h.rest_count, g.index, count, coefficients);
-    const Direction direction = direction_to(mean, h.position);
+    load_columns<3>(scene.means, g.index, count, 3, mean);
+    load_coefficients(scene.base, scene.rest, used, scene.rest_count, g.index, count, coefficients);
+    const Direction direction = direction_to(mean, scene.position);
     Vec ways[2];
     across(direction, ways);
     alignas(64) float values[2][3][LANES];
     for (int c = 0; c < 3; ++c) {
         for (int k = 0; k < used; ++k) along[k] = coefficients.rest[k][c];
-        through_direction(h.degree, direction, along, by_mean);
+        through_direction(scene.degree, direction, along, by_mean);
         const Vec by = {by_mean[0], by_mean[1], by_mean[2]};
         // A colour that was clamped at zero does not change.
         for (int k = 0; k < 2; ++k)
@@ -302,7 +301,7 @@ inline void load_turns(const Turn *turns, int count, Floats out[2][3]) {
 }
 
 // Adds what comes of colours that change with the mean, which the camera sees from another side.
-inline void add_turning(const Lens &lens, const Floats *sums, const Vec ways[2],
+inline void add_turning(const LogAlpha &lens, const Floats *sums, const Vec ways[2],
                         const Floats turn[2][3], Floats *out) {
     for (int k = 0; k < 2; ++k) {
         const Floats way[3] = {ways[k].x, ways[k].y, ways[k].z};
@@ -342,14 +341,12 @@ inline void fetch_rows(const BlockRows &out, const Group &g, int rest, int64_t s
 template <int NUMBERS>
 inline void add_blocks_of(const Scene &scene, const Record *records, const Turn *turns, int count,
                           const float *slots, const BlockRows &out) {
-    const Project &p = scene.project;
-    const Harmonics &h = scene.harmonics;
     Floats shown[3], sums[NUMBERS], block[LOWER], base[3];
     const Group g = group_of(records, count, shown);
-    fetch_rows(out, g, 3 * rest_of(h.degree), 3 * h.rest_count);
+    fetch_rows(out, g, 3 * rest_of(scene.degree), 3 * scene.rest_count);
     sum_columns<NUMBERS>(records, count, slots, sums);
-    const Shape shape = load_shape(p, g.index, count);
-    const Lens lens = lens_of(p, see(p.view, p.antialiased, shape));
+    const Shape shape = load_shape(scene, g.index, count);
+    const LogAlpha lens = log_alpha_of(scene, see(scene.view, scene.antialiased, shape));
     form_block(lens, sums, block);
 
     // A colour that was clamped at zero does not change.
@@ -358,17 +355,17 @@ inline void add_blocks_of(const Scene &scene, const Record *records, const Turn 
         base[c] = (C0 * C0) * sums[SHOWN + c];
     }
     if constexpr (NUMBERS == ALL_PRODUCTS) {
-        const int used = rest_of(h.degree);
+        const int used = rest_of(scene.degree);
         Floats basis[REST], rest[3 * REST], turn[2][3];
         Vec ways[2];
-        const Direction direction = direction_to(shape.mean, h.position);
+        const Direction direction = direction_to(shape.mean, scene.position);
         across(direction, ways);
         load_turns(turns, count, turn);
         add_turning(lens, sums, ways, turn, block);
-        basis_at(h.degree, direction, basis);
+        basis_at(scene.degree, direction, basis);
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) rest[3 * k + c] = basis[k] * basis[k] * sums[SHOWN + c];
-        add_harmonics(used, rest, g, out.rest, 3 * h.rest_count);
+        add_harmonics(used, rest, g, out.rest, 3 * scene.rest_count);
     }
     // What rounding made of zeros is no less.
     for (int i = 0; i < GEOMETRY; ++i) {

@@ -46,15 +46,14 @@ inline void sum_group(const RowSums &s, int64_t from, int count) {
 // Adds the gradient by the parameters of a vector of splats to rows like those of the parameters.
 inline void add_gradient_of(const Scene &scene, const RecordRows &rows, int64_t from, int count,
                             float *const *out) {
-    const Harmonics &h = scene.harmonics;
     const Looked l = look_at(scene, group_of(rows, from, count));
     const SplatGradient g = through_splats(scene, l, rows, from);
-    const int used = rest_of(h.degree);
+    const int used = rest_of(scene.degree);
     Floats base[3], rest[3 * REST];
     for (int c = 0; c < 3; ++c) base[c] = C0 * g.color[c];
     for (int k = 0; k < used; ++k)
         for (int c = 0; c < 3; ++c) rest[3 * k + c] = l.basis[k] * g.color[c];
-    add_harmonics(used, rest, l.group, out[REST_OF_HARMONICS], 3 * h.rest_count);
+    add_harmonics(used, rest, l.group, out[REST_OF_HARMONICS], 3 * scene.rest_count);
     add_rows<3>(g.shape.mean, l.group, out[MEANS], 3);
     add_rows<4>(g.shape.quaternion, l.group, out[QUATERNIONS], 4);
     add_rows<3>(g.shape.log_scale, l.group, out[LOG_SCALES], 3);
@@ -66,7 +65,7 @@ inline void add_gradient_of(const Scene &scene, const RecordRows &rows, int64_t 
 // matrix, the focal lengths and the principal point.
 inline void add_view_gradient_of(const Scene &scene, const RecordRows &rows, int64_t from,
                                  int count, Floats *sums) {
-    const View &view = scene.project.view;
+    const View &view = scene.view;
     const float *m = view.matrix;
     const Looked l = look_at(scene, group_of(rows, from, count));
     const SplatGradient g = through_splats(scene, l, rows, from);

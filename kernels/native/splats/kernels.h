@@ -25,35 +25,21 @@ constexpr float LOG2_ALPHA_MIN = -7.9943534f;
 constexpr float ALPHA_MAX = 0.99f;
 constexpr float TRANSMITTANCE_MIN = 1e-4f;
 
-struct Project {
+// The parameters of splats, in this order everywhere.
+constexpr int PARAMETERS = 6;
+enum { MEANS, QUATERNIONS, LOG_SCALES, OPACITY_LOGITS, BASE, REST_OF_HARMONICS };
+
+// Splats, and how a view looks at them.
+struct Scene {
     int64_t splats;
     const float *means, *quaternions, *log_scales, *opacity_logits;  // rows of 3, 4, 3, 1
+    const float *base, *rest;                                        // rows of 3, 3 * rest_count
+    int rest_count;  // harmonics above degree 0 that a splat has
+    int degree;      // the highest to use
     View view;
+    float position[3];  // of the camera
     bool antialiased;
-    // Out, or in for the backward pass: rows of 2, 3, 1, 1, 2.
-    float *centers, *conics, *opacities, *depths, *extents;
     int threads;
-};
-
-struct ProjectGradient {
-    const float *centers, *conics, *opacities, *depths;        // in: gradients of the outputs
-    float *means, *quaternions, *log_scales, *opacity_logits;  // out
-};
-
-struct Harmonics {
-    int64_t splats;
-    const float *means, *base, *rest;  // rows of 3, 3, 3 * rest_count
-    int rest_count;                    // coefficients of higher degree a splat has
-    int degree;                        // the highest to use
-    float position[3];                 // of the camera
-    const bool *visible;               // or null: all
-    float *colors;                     // rows of 3; out, or in for the backward pass
-    int threads;
-};
-
-struct HarmonicsGradient {
-    const float *colors;         // in
-    float *means, *base, *rest;  // out; every row is written
 };
 
 constexpr float LOG2E = 1.44269504f;
@@ -213,27 +199,6 @@ struct RowSums {
     bool add;            // to what an earlier group wrote
 };
 
-// Sums the slots of one chunk's records.
-struct GatherGradient {
-    const Record *records;
-    int64_t count;
-    const float *slots;  // of the chunk
-    int channels, stride, offset;
-    const float *conics;                           // rows of 3
-    bool add;                                      // to what an earlier group wrote
-    float *centers, *conic_gradients, *opacities;  // out, rows of 2, 3, 1
-    float *features;                               // out, rows of stride
-    float *absolute_centers;                       // added to, rows of 2; or null
-};
-
-constexpr int PARAMETERS = 6;  // means, quaternions, log_scales, opacity_logits, base, rest
-
-// A scene in a view, for products with the derivative G of its picture by its parameters.
-struct Scene {
-    Project project;      // without outputs, and so are its colours
-    Harmonics harmonics;  // of the same splats
-};
-
 // How a record moves along a direction of the parameters: ln(alpha) by a polynomial in dx and dy,
 // whose coefficients are in the order of a slot's moments, and the features.
 struct alignas(64) Tangent {
@@ -296,20 +261,14 @@ struct Descent {
 constexpr int VIEW_NUMBERS = 16;  // matrix 12, focal lengths 2, principal point 2
 
 struct Kernels {
-    void (*project)(const Project &);
-    void (*project_backward)(const Project &, const ProjectGradient &);
-    void (*harmonics)(const Harmonics &);
-    void (*harmonics_backward)(const Harmonics &, const HarmonicsGradient &);
-
     // Finds what is seen of splats from up to to, at most a chunk, and how many that is.
-    int (*collect)(const Project &, const Harmonics &, int64_t from, int64_t to, const Collected &);
+    int (*collect)(const Scene &, int64_t from, int64_t to, const Collected &);
     // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
     // LIST_SCRATCH numbers for each row of tiles.
     void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
                        int32_t *scratch);
     void (*blend)(const Blend &);
     void (*blend_backward)(const BlendGradient &);
-    void (*gather)(const GatherGradient &);
     void (*moments)(const Moments &, int tile, const Tape &);
     void (*moments_backward)(const MomentsGradient &, int tile, const Tape &);
     // Makes records of rows, of which all are in view.

@@ -19,7 +19,7 @@ void TileLists::blocks(const Scene &scene, const float *image, const float *weig
                        const BlockRows &out) {
     use_colors();
     Borrowed scratch;
-    const bool mixed = scene.harmonics.degree > 0;
+    const bool mixed = scene.degree > 0;
     const int numbers = mixed ? ALL_PRODUCTS : PLAIN_PRODUCTS;
     float *slots = scratch->slots.resize(entries_ * numbers);
     Turn *turns = mixed ? scratch->turns.resize(chunks_ * CHUNK) : nullptr;

@@ -36,28 +36,19 @@ inline FootprintTangent footprint_along(const View &view, bool antialiased, cons
     const auto turned = [&](int r) {
         return m[4 * r] * d.mean[0] + m[4 * r + 1] * d.mean[1] + m[4 * r + 2] * d.mean[2];
     };
-    const Floats d_x = turned(0), d_y = turned(1), d_z = turned(2);
-    const Floats away = d_z * s.inverse_z;
-    out.center_x = view.fx * s.inverse_z * (d_x - s.x * away);
-    out.center_y = view.fy * s.inverse_z * (d_y - s.y * away);
-    const Floats d_slope_x = keep(s.free_x, s.inverse_z * (d_x - s.slope_x * d_z));
-    const Floats d_slope_y = keep(s.free_y, s.inverse_z * (d_y - s.slope_y * d_z));
+    const Vec d_point = {turned(0), turned(1), turned(2)};
 
-    Vec rotation[3], axes[3];
+    Vec rotation[3], d_axes[3], d_row_x, d_row_y;
     rotation_along(s, d.quaternion, rotation);
     for (int r = 0; r < 3; ++r) {
         const Vec row =
             m[4 * r] * rotation[0] + m[4 * r + 1] * rotation[1] + m[4 * r + 2] * rotation[2];
-        axes[r] = {row.x * s.scales.x + s.axes[r].x * d.log_scale[0],
-                   row.y * s.scales.y + s.axes[r].y * d.log_scale[1],
-                   row.z * s.scales.z + s.axes[r].z * d.log_scale[2]};
+        d_axes[r] = {row.x * s.scales.x + s.axes[r].x * d.log_scale[0],
+                     row.y * s.scales.y + s.axes[r].y * d.log_scale[1],
+                     row.z * s.scales.z + s.axes[r].z * d.log_scale[2]};
     }
-    const Vec d_row_x =
-        (view.fx * s.inverse_z) * (axes[0] - s.slope_x * axes[2] - d_slope_x * s.axes[2]) -
-        away * s.row_x;
-    const Vec d_row_y =
-        (view.fy * s.inverse_z) * (axes[1] - s.slope_y * axes[2] - d_slope_y * s.axes[2]) -
-        away * s.row_y;
+    Lens::along(view, s.at, s.axes, s.row_x, s.row_y, d_point, d_axes, out.center_x, out.center_y,
+                d_row_x, d_row_y);
 
     const Floats d_xx = 2 * dot(s.row_x, d_row_x), d_yy = 2 * dot(s.row_y, d_row_y);
     const Floats d_xy = dot(s.row_x, d_row_y) + dot(d_row_x, s.row_y);
@@ -90,7 +81,7 @@ inline Shape load_direction(const float *const *direction, const Group &g) {
 }
 
 // How the colours of splats move, which the camera sees from another side then.
-inline void color_along(const Harmonics &h, const float *const *direction, const Group &g,
+inline void color_along(const Scene &h, const float *const *direction, const Group &g,
                         const Floats *mean, const Shape &d, const Floats *shown, Floats *out) {
     const int used = rest_of(h.degree);
     Coefficients at, along;
@@ -117,20 +108,19 @@ inline void color_along(const Harmonics &h, const float *const *direction, const
 
 inline void tangents_of(const Scene &scene, const float *const *direction, const Record *records,
                         int count, Tangent *out) {
-    const Project &p = scene.project;
     Floats shown[3], v[9];
     const Group g = group_of(records, count, shown);
-    const Shape shape = load_shape(p, g.index, count), d = load_direction(direction, g);
-    const Seen s = see(p.view, p.antialiased, shape);
-    const Footprint f = footprint_of(p.view, s);
-    const FootprintTangent t = footprint_along(p.view, p.antialiased, s, f, d);
+    const Shape shape = load_shape(scene, g.index, count), d = load_direction(direction, g);
+    const Seen s = see(scene.view, scene.antialiased, shape);
+    const Footprint f = footprint_of(scene.view, s);
+    const FootprintTangent t = footprint_along(scene.view, scene.antialiased, s, f, d);
     v[0] = t.log_opacity;
     v[1] = f.conic_xx * t.center_x + f.conic_xy * t.center_y;
     v[2] = -0.5f * t.conic_xx;
     v[3] = f.conic_xy * t.center_x + f.conic_yy * t.center_y;
     v[4] = -t.conic_xy;
     v[5] = -0.5f * t.conic_yy;
-    color_along(scene.harmonics, direction, g, shape.mean, d, shown, v + 6);
+    color_along(scene, direction, g, shape.mean, d, shown, v + 6);
     alignas(64) float values[9][LANES];
     for (int k = 0; k < 9; ++k) store(values[k], v[k]);
     for (int i = 0; i < count; ++i) {

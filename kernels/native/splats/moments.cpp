@@ -82,26 +82,4 @@ void TileLists::moments_backward(const Chance &chance, const MomentsBackward &b)
     }
 }
 
-void TileLists::moments_backward(const float *features, const float *conics, int channels,
-                                 const Chance &chance, const MomentGradients &g) {
-    const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
-    work_->tapes.resize(std::max(work_->tapes.size(), size_t(tiles_.threads)));
-    float *slots = work_->slots.resize(entries_ * SLOT);
-    for (int offset = 0; offset < channels; offset += GROUP) {
-        const MomentsGradient m = {group_of(tiles_, channels, offset, chance), g.mean, g.variance,
-                                   offset == 0 ? g.transmittance : nullptr, slots};
-        const int group = m.moments.channels;
-        if (channels > GROUP) set_features(features, channels, offset, group);
-        for_each(tiles, tiles_.threads, [&](int64_t tile) {
-            kernels().moments_backward(m, int(tile), tape_of(tile, group, false));
-        });
-        for_each_chunk([&](int64_t n) {
-            const Chunk &chunk = work_->chunks[n];
-            kernels().gather({tiles_.record + n * CHUNK, chunk.count,
-                              slots + int64_t(chunk.slots) * SLOT, group, channels, offset, conics,
-                              offset > 0, g.centers, g.conics, g.opacities, g.features, nullptr});
-        });
-    }
-}
-
 }  // namespace lumigraph

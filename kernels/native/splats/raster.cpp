@@ -83,22 +83,6 @@ float divided(float product, float factor) {
     return x;
 }
 
-Record record_of(const FootprintRows &f, int64_t n) {
-    const float *conic = f.conics + 3 * n;
-    Record r{};
-    r.x = f.centers[2 * n] - 0.5f;
-    r.y = f.centers[2 * n + 1] - 0.5f;
-    r.xx = FORM * conic[0];
-    r.xy = MIXED_FORM * conic[1];
-    r.yy = FORM * conic[2];
-    r.log_opacity = std::log2(f.opacities[n]);
-    r.half_width = f.extents[2 * n];
-    r.half_height = f.extents[2 * n + 1];
-    r.opacity = f.opacities[n];
-    r.index = int32_t(n);
-    return r;
-}
-
 }  // namespace
 
 Borrowed::Borrowed() {
@@ -131,32 +115,15 @@ void for_each_stretch(int64_t rows, int threads,
              [&](int64_t i) { task(i * STRETCH, std::min(rows, (i + 1) * STRETCH)); });
 }
 
-TileLists::TileLists(const FootprintRows &f, int width, int height, int threads)
-    : places_(OF_SPLAT), splats_(f.splats), work_(take_workspace()) {
-    tiles_.width = width;
-    tiles_.height = height;
-    tiles_.threads = threads;
-    tiles_.alpha_max = ALPHA_MAX;
-    prepare([&f](int64_t from, int64_t to, const Collected &out) {
-        int count = 0;
-        for (int64_t n = from; n < to; ++n) {
-            if (!(f.extents[2 * n] > 0)) continue;
-            out.records[count] = record_of(f, n);
-            out.depths[count++] = std::bit_cast<uint32_t>(f.depths[n]);
-        }
-        return count;
-    });
-}
-
-TileLists::TileLists(const Project &p, const Harmonics &h, Stop *stop)
-    : splats_(p.splats), work_(take_workspace()) {
+TileLists::TileLists(const Scene &scene, Stop *stop)
+    : splats_(scene.splats), work_(take_workspace()) {
     tiles_.stop = stop;
-    tiles_.width = p.view.width;
-    tiles_.height = p.view.height;
-    tiles_.threads = p.threads;
+    tiles_.width = scene.view.width;
+    tiles_.height = scene.view.height;
+    tiles_.threads = scene.threads;
     tiles_.alpha_max = ALPHA_MAX;
     prepare([&](int64_t from, int64_t to, const Collected &out) {
-        return kernels().collect(p, h, from, to, out);
+        return kernels().collect(scene, from, to, out);
     });
     tiles_.stop = nullptr;
 }
@@ -166,20 +133,22 @@ TileLists::TileLists(const RecordRows &rows, int width, int height, int threads)
     tiles_.width = width;
     tiles_.height = height;
     tiles_.threads = threads;
+    tiles_.alpha_max = ALPHA_MAX;
     prepare([&](int64_t from, int64_t to, const Collected &out) {
         kernels().records_of_rows(rows, from, to, out);
         return int(to - from);
     });
 }
 
-TileLists::TileLists(TileLists &whole, const Window &part)
-    : places_(WRITTEN), splats_(whole.splats_), work_(take_workspace()) {
+TileLists::TileLists(TileLists &whole, const Window &part, float alpha_max)
+    : has_places_(true), splats_(whole.splats_), work_(take_workspace()) {
     whole.use_colors();
     tiles_.left = part.left;
     tiles_.top = part.top;
     tiles_.width = part.width;
     tiles_.height = part.height;
     tiles_.threads = whole.tiles_.threads;
+    tiles_.alpha_max = alpha_max;
     int32_t *places = work_->places.resize(splats_);
     prepare([&](int64_t from, int64_t to, const Collected &out) {
         const Chunk &chunk = whole.work_->chunks[from / CHUNK];
@@ -312,9 +281,7 @@ void TileLists::sort_into_tiles() {
 }
 
 int64_t TileLists::row_of(int64_t chunk, int64_t i) const {
-    const int64_t at = chunk * CHUNK + i;
-    if (places_ == WRITTEN) return work_->places.data()[at];
-    return places_ == NEXT ? work_->chunks[chunk].first + i : tiles_.record[at].index;
+    return has_places_ ? work_->places.data()[chunk * CHUNK + i] : work_->chunks[chunk].first + i;
 }
 
 // Puts features into the records, in place of the colours, which are kept.
@@ -388,13 +355,13 @@ void TileLists::blend(const float *features, int channels, const float *backgrou
 // are zeros.
 void TileLists::sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
                          float *by_features) {
-    if (places_ == WRITTEN && offset == 0) {
+    if (has_places_ && offset == 0) {
         std::fill_n(rows, rows_ * ROW, 0.0f);
         if (by_features) std::fill_n(by_features, rows_ * stride, 0.0f);
     }
     for_each_chunk([&](int64_t n) {
         const Chunk &chunk = work_->chunks[n];
-        const int32_t *places = places_ == WRITTEN ? work_->places.data() + n * CHUNK : nullptr;
+        const int32_t *places = has_places_ ? work_->places.data() + n * CHUNK : nullptr;
         kernels().sum_rows({tiles_.record + n * CHUNK, chunk.count,
                             slots + int64_t(chunk.slots) * SLOT, channels, places, chunk.first,
                             rows, by_features, stride, offset, offset > 0});
@@ -411,25 +378,6 @@ void TileLists::backward(const Backward &b) {
                                   b.by_image, offset == 0 ? b.by_transmittance : nullptr, slots,
                                   b.absolute});
         sum_rows(slots, group, b.channels, offset, b.rows, b.by_features);
-    }
-}
-
-void TileLists::blend_backward(const float *features, const float *conics, int channels,
-                               const float *image, const float *transmittance, const Gradients &g) {
-    float *slots = work_->slots.resize(entries_ * SLOT);
-    const bool absolute = g.absolute_centers != nullptr;
-    for (int offset = 0; offset < channels; offset += GROUP) {
-        const int group = std::min(GROUP, channels - offset);
-        if (channels > GROUP) set_features(features, channels, offset, group);
-        kernels().blend_backward({&tiles_, group, channels, offset, image, transmittance, g.image,
-                                  offset == 0 ? g.transmittance : nullptr, slots, absolute});
-        for_each_chunk([&](int64_t n) {
-            const Chunk &chunk = work_->chunks[n];
-            kernels().gather({tiles_.record + n * CHUNK, chunk.count,
-                              slots + int64_t(chunk.slots) * SLOT, group, channels, offset, conics,
-                              offset > 0, g.centers, g.conics, g.opacities, g.features,
-                              g.absolute_centers});
-        });
     }
 }
 

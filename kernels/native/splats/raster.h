@@ -9,11 +9,6 @@
 
 namespace lumigraph {
 
-struct FootprintRows {
-    int64_t splats;
-    const float *centers, *conics, *opacities, *depths, *extents;  // rows of 2, 3, 1, 1, 2
-};
-
 // Memory that a view needs; given back to a pool, so that a training step allocates nothing.
 struct Workspace;
 
@@ -27,20 +22,18 @@ void for_each_stretch(int64_t rows, int threads, const std::function<void(int64_
 
 class TileLists {
   public:
-    TileLists(const FootprintRows &footprints, int width, int height, int threads);
-    // Of a scene, with its colours: what projecting it first would give. Where a stop is heeded the
-    // lists are not fit for use; `blend` heeds it too.
-    TileLists(const Project &project, const Harmonics &harmonics, Stop *stop = nullptr);
+    // Of a scene, with its colours. Where a stop is heeded the lists are not fit for use.
+    TileLists(const Scene &scene, Stop *stop);
     // Of splats in view as rows, for an image of this size.
     TileLists(const RecordRows &rows, int width, int height, int threads);
-    // Of what another's image shows in a part of it. Rows are those of the other.
-    TileLists(TileLists &whole, const Window &window);
+    // Of what another's image shows in a part of it, with a bound of alpha of its own. Rows are
+    // those of the other.
+    TileLists(TileLists &whole, const Window &window, float alpha_max);
     ~TileLists();
     TileLists(const TileLists &) = delete;
     TileLists &operator=(const TileLists &) = delete;
 
-    // Blends `channels` features of each splat; median may be null. Null features are the colours
-    // of the scene that the lists were made of.
+    // Blends `channels` features of each row; median may be null. Null features are the colours.
     void blend(const float *features, int channels, const float *background, float *image,
                float *transmittance, int32_t *median, Stop *stop = nullptr);
 
@@ -59,15 +52,6 @@ class TileLists {
         float *by_features;                  // out, [rows, channels]; null where there are none
     };
     void backward(const Backward &b);
-
-    struct Gradients {
-        const float *image, *transmittance;              // of the loss by what blend made
-        float *centers, *conics, *opacities, *features;  // out; rows not seen are left alone
-        float *absolute_centers;                         // added to; may be null
-    };
-    // `image` and `transmittance` are what blend made.
-    void blend_backward(const float *features, const float *conics, int channels,
-                        const float *image, const float *transmittance, const Gradients &gradients);
 
     struct Chance {
         float keep, drop;         // that a splat is there, and that it is missing
@@ -89,13 +73,6 @@ class TileLists {
         float *rows, *by_features;  // as in `Backward`
     };
     void moments_backward(const Chance &chance, const MomentsBackward &b);
-    struct MomentGradients {
-        const float *mean, *variance, *transmittance;    // of the loss by what moments made
-        float *centers, *conics, *opacities, *features;  // out; rows not seen are left alone
-    };
-    void moments_backward(const float *features, const float *conics, int channels,
-                          const Chance &chance, const MomentGradients &gradients);
-
     // Products with the derivative of what blend makes of the scene that the lists were made of,
     // after it: G v, into an image; and the blocks of G^T diag(w) G, added to rows.
     void jvp(const Scene &scene, const float *const *direction, const float *background,
@@ -127,9 +104,8 @@ class TileLists {
     int64_t first_chunk(int64_t part) const { return chunks_ * part / parts_; }
 
     Tiles tiles_{};
-    // Which row a record has: that of its splat, the next one, or one that is written down.
-    enum { OF_SPLAT, NEXT, WRITTEN } places_ = NEXT;
-    bool has_colors_ = true;  // in the records, in place of other features
+    bool has_places_ = false;  // rows of records are written down; else they follow one another
+    bool has_colors_ = true;   // in the records, in place of other features
     int64_t splats_, chunks_ = 0, parts_ = 0, records_ = 0, rows_ = 0, entries_ = 0;
     std::unique_ptr<Workspace> work_;
     double prepared_ = 0, listed_ = 0;  // seconds

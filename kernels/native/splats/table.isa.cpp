@@ -5,15 +5,10 @@ namespace lumigraph::LUMIGRAPH_ISA {
 
 extern const Kernels kernels;
 const Kernels kernels = {
-    .project = project,
-    .project_backward = project_backward,
-    .harmonics = harmonics,
-    .harmonics_backward = harmonics_backward,
     .collect = collect,
     .list_cells = list_cells,
     .blend = blend,
     .blend_backward = blend_backward,
-    .gather = gather,
     .moments = moments,
     .moments_backward = moments_backward,
     .records_of_rows = records_of_rows,

@@ -28,15 +28,14 @@ struct Looked {
 inline Looked look_at(const Scene &scene, const Group &g) {
     Looked l;
     l.group = g;
-    const Project &p = scene.project;
-    const Harmonics &h = scene.harmonics;
-    l.shape = load_shape(p, g.index, g.count);
-    l.seen = see(p.view, p.antialiased, l.shape);
-    const int used = rest_of(h.degree);
-    load_coefficients(h.base, h.rest, used, h.rest_count, g.index, g.count, l.coefficients);
+    l.shape = load_shape(scene, g.index, g.count);
+    l.seen = see(scene.view, scene.antialiased, l.shape);
+    const int used = rest_of(scene.degree);
+    load_coefficients(scene.base, scene.rest, used, scene.rest_count, g.index, g.count,
+                      l.coefficients);
     if (used) {
-        l.direction = direction_to(l.shape.mean, h.position);
-        basis_at(h.degree, l.direction, l.basis);
+        l.direction = direction_to(l.shape.mean, scene.position);
+        basis_at(scene.degree, l.direction, l.basis);
     }
     return l;
 }
@@ -51,8 +50,6 @@ struct SplatGradient {
 
 inline SplatGradient through_splats(const Scene &scene, const Looked &l, const RecordRows &rows,
                                     int64_t from) {
-    const Project &p = scene.project;
-    const Harmonics &h = scene.harmonics;
     SplatGradient out;
     Floats by[ROW];
     int64_t place[LANES];
@@ -61,12 +58,12 @@ inline SplatGradient through_splats(const Scene &scene, const Looked &l, const R
 
     // Projection: from the centre, the conic, the opacity and the depth to the shape.
     const FootprintGradient footprint = {by[0], by[1], by[2], by[3], by[4], by[5], by[9]};
-    out.footprint = through_conic(p.antialiased, l.seen, footprint);
-    out.shape = through_projection(p.view, l.seen, out.footprint, by[5]);
+    out.footprint = through_conic(scene.antialiased, l.seen, footprint);
+    out.shape = through_projection(scene.view, l.seen, out.footprint, by[5]);
     out.absolute[0] = by[10], out.absolute[1] = by[11];
 
     // Harmonics. A colour that is held at 0 does not change.
-    const int used = rest_of(h.degree);
+    const int used = rest_of(scene.degree);
     Floats shown[3], along[REST];
     color_of(used, l.basis, l.coefficients, shown);
     for (int c = 0; c < 3; ++c) {
@@ -78,7 +75,7 @@ inline SplatGradient through_splats(const Scene &scene, const Looked &l, const R
             const Floats *row = l.coefficients.rest[k];
             along[k] = out.color[0] * row[0] + out.color[1] * row[1] + out.color[2] * row[2];
         }
-        through_direction(h.degree, l.direction, along, out.side);
+        through_direction(scene.degree, l.direction, along, out.side);
         for (int c = 0; c < 3; ++c) out.shape.mean[c] += out.side[c];
     }
     return out;

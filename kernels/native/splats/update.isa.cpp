@@ -127,7 +127,7 @@ inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, 
         float gradient[3 * REST];
         for (int k = 0; k < used; ++k)
             for (int c = 0; c < 3; ++c) gradient[3 * k + c] = bases[k][i] * colors[c][i];
-        const int64_t at = g.index[i] * 3 * d.scene.harmonics.rest_count;
+        const int64_t at = g.index[i] * 3 * d.scene.rest_count;
         const float *curvature = d.curvature.rest;
         adam_row(rule, {decays[0][i], decays[1][i], decays[2][i]}, d.rates[REST_OF_HARMONICS],
                  gradient, curvature ? curvature + at : nullptr,
@@ -153,8 +153,8 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
 
 // What density control wants to know: the length of the absolute gradient, and that it was seen.
 inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
-    const Floats x = absolute_x * (0.5f * d.scene.project.view.width);
-    const Floats y = absolute_y * (0.5f * d.scene.project.view.height);
+    const Floats x = absolute_x * (0.5f * d.scene.view.width);
+    const Floats y = absolute_y * (0.5f * d.scene.view.height);
     alignas(64) float lengths[LANES];
     store(lengths, root(x * x + y * y));
     for (int i = 0; i < g.count; ++i) {
@@ -195,7 +195,7 @@ inline void update_group(const Descent &d, const RecordRows &rows, int64_t from,
     add_penalty(d, l.seen, by.shape);
 
     const Missed<Floats> missed = missed_by(d, g);
-    const int used = rest_of(d.scene.harmonics.degree);
+    const int used = rest_of(d.scene.degree);
     if (used && d.rates[REST_OF_HARMONICS] != 0) step_rest(d, missed, used, l.basis, by.color, g);
     if (d.curvature.geometry) {
         step_geometry(d, missed, by.shape, g);

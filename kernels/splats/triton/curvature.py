@@ -1,7 +1,7 @@
 """Sums for the blocks of G^T diag(w) G of each splat, in Triton for NVIDIA GPUs.
 
-Unverified: no line of this has run on a GPU yet. The tests hold it to `linear.screen_products` in
-Triton's interpreter.
+Unverified: no line of this has run on a GPU yet. The tests hold it to
+`derivative.screen_products` in Triton's interpreter.
 
 One program walks the list of one tile forth, to find where each pixel is finished, and then back,
 by which the colour behind a splat is a sum. A pixel's colour changes with log(alpha) by a number of
@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lumigraph.kernels.splats.linear import Settings
+from lumigraph.kernels.splats.derivative import Setting
 from lumigraph.kernels.splats.triton.lists import (
     SHAPE,
     TILE,
@@ -135,16 +135,17 @@ def _curve(
 
 @torch.no_grad()
 def screen_products(
-    footprints: Footprints, colors: Tensor, weights: Tensor, settings: Settings
+    footprints: Footprints, colors: Tensor, weights: Tensor, setting: Setting
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `linear.screen_products`.
+    """See `derivative.screen_products`.
 
     Raises:
         ValueError: A tensor is not float32.
     """
     check_float(footprints, colors)
     (height, width), count = weights.shape[:2], len(colors)
-    size = (width, height)
+    size, corner = (width, height), colors.new_tensor(setting.window[:2])
+    footprints = footprints._replace(means=footprints.means - corner)
     lists = tile_lists(footprints, *size)
     means, conics, opacities, *_ = footprints
     records = torch.cat([means, conics, opacities[:, None], colors], 1)
@@ -156,7 +157,7 @@ def screen_products(
             lists.splats,
             lists.rows,
             records,
-            colors.new_tensor(settings.background),
+            colors.new_tensor(setting.background),
             weights.permute(2, 0, 1).contiguous(),
             table,
             *arguments_of(size),

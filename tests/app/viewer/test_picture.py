@@ -18,8 +18,9 @@ from lumigraph.app.viewer.picture import (
     picture,
 )
 from lumigraph.app.viewer.protocol import ColorMap, DisplayOptions, Mode
-from lumigraph.kernels import Backend, Parameters, Stopped
+from lumigraph.kernels import Parameters, SplatBackend, Stopped
 from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.splats.composed import REFERENCE
 from lumigraph.render import Camera, Splats, render, render_color, to_bytes
 from lumigraph.uncertainty import exact_color
 
@@ -353,16 +354,18 @@ def test_steps_of_a_colour_map_are_small():
 
 # Pictures that are given up --------------------------------------------------------------------
 
-BACKENDS: dict[str, Backend] = {"cpu": cpu, "reference": reference}
+BACKENDS: dict[str, SplatBackend] = {"cpu": cpu, "reference": REFERENCE}
 
 
 def flag(value: int) -> Tensor:
     return torch.full((1,), value, dtype=torch.uint8)
 
 
-def painted(backend: Backend, scene: Splats, stop: Tensor | None) -> tuple[Tensor, Tensor]:
+def painted(backend: SplatBackend, scene: Splats, stop: Tensor | None) -> tuple[Tensor, Tensor]:
     splats = Parameters(**scene.tensors)
-    return backend.paint(splats, view=CAMERA.view, degree=2, background=(0.1, 0.2, 0.3), stop=stop)
+    records = backend.project(splats, view=CAMERA.view, degree=2, stop=stop)
+    picture = backend.blend(records, background=(0.1, 0.2, 0.3), stop=stop)
+    return picture.features, picture.transmittance
 
 
 @pytest.mark.parametrize("name", BACKENDS)

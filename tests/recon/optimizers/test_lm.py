@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lumigraph.kernels import Moments, Parameters, Rates, Target, View
 from lumigraph.kernels.images import reference as images
-from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.splats import cpu
+from lumigraph.kernels.splats.composed import REFERENCE
 from lumigraph.recon.optimizers import lm
 from lumigraph.recon.optimizers.levenberg import Try
 from lumigraph.recon.optimizers.lm import BlockState, Descent
@@ -56,7 +57,7 @@ def photos(scene: Parameters, count: int = 6) -> list[Target]:
     targets = []
     for k in range(count):
         view = camera(2 * math.pi * k / count)
-        image, _ = cpu.paint(scene, view=view, degree=1, background=BACKGROUND)
+        image = cpu.blend(cpu.project(scene, view=view, degree=1), background=BACKGROUND).features
         targets.append(Target(view, image.clamp(0, 1).mul(255).round().byte(), BACKGROUND))
     return targets
 
@@ -98,9 +99,10 @@ def test_the_curvature_begins_as_the_mean_of_blocks():
     state = descent_of(scene).start(targets)
     sums = None
     for view, photo, background, weight in targets:
-        linear = reference.linearize(scene, view=view, degree=1, background=background)
-        weights = curvature_weights(linear.color, photo.float() / 255, weight)
-        sums = linear.blocks(weights, sums)
+        records = REFERENCE.project(scene, view=view, degree=1)
+        picture = REFERENCE.blend(records, background=background)
+        weights = curvature_weights(picture.features, photo.float() / 255, weight)
+        sums = picture.blocks(weights, sums)
     assert sums is not None
     for found, expected in zip(state.curvature, sums, strict=True):
         mean = expected * (lm.STIFFNESS / 3)
@@ -181,8 +183,8 @@ def test_a_short_last_iteration_towards_a_difficult_photo_is_not_lost():
 
 def test_it_is_the_same_on_every_backend(monkeypatch: pytest.MonkeyPatch):
     scenes = []
-    for backend in (cpu, reference):
-        monkeypatch.setattr(lm, "backend_for", lambda device, backend=backend: backend)
+    for backend in (cpu, REFERENCE):
+        monkeypatch.setattr(lm, "splats_for", lambda device, backend=backend: backend)
         scene = cloud(30)
         targets = photos(disturbed(scene), 3)
         descent = descent_of(scene)

@@ -76,13 +76,14 @@ def photos(scene: Parameters, count: int = 6, filter: Filter = "classic") -> lis
 
 
 def photo_of(scene: Parameters, view: View, filter: Filter = "classic") -> Tensor:
-    image, _ = cpu.paint(scene, view=view, degree=1, filter=filter, background=BACKGROUND)
+    records = cpu.project(scene, view=view, degree=1, filter=filter)
+    image = cpu.blend(records, background=BACKGROUND).features
     return image.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def cost(scene: Parameters, shots: list[Shot]) -> float:
     """The cost over all photos."""
-    images = [cpu.paint(scene, view=view, degree=1, background=BACKGROUND)[0] for view, _ in shots]
+    images = [shots_of(shots).draw(scene, view).features for view, _ in shots]
     pairs = zip(images, shots, strict=True)
     return sum(published_cost(image, as_colors(photo, image)) for image, (_, photo) in pairs)
 
@@ -118,13 +119,7 @@ def taken(
 
 
 def shots_of(shots: list[Shot], settings: Published = LONG) -> Shots:
-    def linearize(scene: Parameters, *, view: View):
-        return cpu.linearize(scene, view=view, degree=1, background=BACKGROUND)
-
-    def paint(scene: Parameters, *, view: View):
-        return cpu.paint(scene, view=view, degree=1, background=BACKGROUND)
-
-    return Shots(shots, linearize, paint, settings)
+    return Shots(shots, cpu, settings, degree=1, background=BACKGROUND)
 
 
 def batch_of(scene: Parameters, shots: list[Shot]) -> Batch:
