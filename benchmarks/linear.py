@@ -30,13 +30,11 @@ from measuring import (
     telling,
     views,
 )
+from stages import whole_step
 
 from lumigraph.app.commands.bench import Subject, interleaved, load_of, rendering
-from lumigraph.kernels import Blocks, Parameters, _native, backend_for
+from lumigraph.kernels import Blocks, Parameters, splats_for
 from lumigraph.render import Camera, Splats
-
-BLEND_BACKWARD, DESCEND = 4, 5
-"""Of the stages of a step, those of the way back."""
 
 CACHED = 12
 """Bytes that 3DGS-LM keeps of each pair of a pixel and a splat."""
@@ -72,14 +70,17 @@ def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
     scene = view.scene
     splats = Parameters(*scene.tensors.values())
 
-    def linearize():
-        return backend_for("cpu").linearize(
+    kernels = splats_for("cpu")
+
+    def draw():
+        records = kernels.project(
             splats, view=camera.view, degree=scene.degree, filter=scene.filter
         )
+        return kernels.blend(records)
 
-    linear = linearize()
+    picture = draw()
     generator = torch.Generator().manual_seed(0)
-    weights = torch.rand(linear.color.shape, generator=generator)
+    weights = torch.rand(picture.features.shape, generator=generator)
     direction = Parameters(*(torch.randn(x.shape, generator=generator) for x in splats))
     gradient = Parameters(*(torch.zeros_like(x) for x in splats))
     blocks = Blocks(torch.zeros(len(scene), 66), *map(torch.zeros_like, splats[4:]))
@@ -88,17 +89,17 @@ def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
     subjects = [
         rendering("one render", scene, camera),
         Subject("backward", _backward(scene, camera)),
-        _subject("linearize", linearize),
-        _subject("G v", lambda: linear.jvp(direction)),
-        _subject("G^T u", lambda: linear.vjp(weights, gradient)),
-        _subject("G^T u, of its own", lambda: linear.vjp(weights)),
-        _subject("blocks", lambda: linear.blocks(weights, blocks)),
-        _subject("blocks, of their own", lambda: linear.blocks(weights)),
+        _subject("picture", draw),
+        _subject("G v", lambda: picture.jvp(direction)),
+        _subject("G^T u", lambda: kernels.gradients(splats, picture.vjp(weights), gradient)),
+        _subject("G^T u, of its own", lambda: kernels.gradients(splats, picture.vjp(weights))),
+        _subject("blocks", lambda: picture.blocks(weights, blocks)),
+        _subject("blocks, of their own", lambda: picture.blocks(weights)),
         _subject("a cache, read once", cache.sum),
     ]
     times = interleaved(subjects, rounds=rounds, progress=telling("Products"))
     speed = {name: dict(summary(values)) for name, values in times.items()}
-    return {"speed": speed, "bytes": linear.bytes, "cache": 4 * len(cache)}
+    return {"speed": speed, "bytes": picture.bytes, "cache": 4 * len(cache)}
 
 
 def _subject(name: str, work: Callable[[], object]) -> Subject:
@@ -110,38 +111,11 @@ def _subject(name: str, work: Callable[[], object]) -> Subject:
 
 def _backward(scene: Splats, camera: Camera) -> Callable[[], float]:
     """A training step that moves nothing, and the milliseconds of its way back."""
-    splats = tuple(value.clone() for value in scene.tensors.values())
-    first, second = (tuple(map(torch.zeros_like, splats)) for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
-    shape = (camera.height, camera.width, 3)
-    photo = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    view = camera.view
-    numbers = (*view.world_to_camera, *view.focal, *view.center, view.near)
+    step = whole_step(scene, camera)
 
     def run() -> float:
-        _, seconds = _native.descend(
-            splats,
-            first,
-            second,
-            numbers,
-            (camera.width, camera.height),
-            scene.filter == "antialiased",
-            camera.position.tolist(),
-            scene.degree,
-            (),
-            photo,
-            None,
-            0.2,
-            (1e-20,) * len(splats),
-            (0.9, 0.999, 1e-15),
-            1.0,
-            1,
-            None,
-            None,
-            None,
-            torch.get_num_threads(),
-        )
-        return (seconds[BLEND_BACKWARD] + seconds[DESCEND]) * 1e3
+        *_, blend_backward, update = step()
+        return blend_backward + update
 
     return run
 

@@ -32,7 +32,7 @@ from measuring import (
 from torch import Tensor
 
 from lumigraph.app.commands.bench import Subject, interleaved, rendering
-from lumigraph.kernels import Footprints, _native, backend_for
+from lumigraph.kernels import Seen, splats_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
 from lumigraph.uncertainty import exact_color, pearson, thin
@@ -124,29 +124,22 @@ def _masks(scene: Splats, camera: Camera, rate: float) -> Tensor:
 
 def _masks_projected(scene: Splats, camera: Camera, rate: float) -> Tensor:
     """The same, with where splats lie and their colours computed once."""
-    footprints, colors = project_splats(scene, camera)
+    kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
+    seen = records.tensors()
     found, generator = _nothing(camera), torch.Generator().manual_seed(0)
-    backend = backend_for(scene.means.device)
     for _ in range(MASKS):
-        kept = torch.rand(len(scene), generator=generator) >= rate
-        seen = Footprints(*(values[kept] for values in footprints))
-        raster = backend.rasterize(
-            seen, colors[kept], width=camera.width, height=camera.height, median=False
-        )
-        found.add(raster.features)
+        kept = torch.rand(len(seen.index), generator=generator) >= rate
+        thinned = kernels.records(Seen(seen.index[kept], seen.rows[kept]), records.look)
+        found.add(kernels.blend(thinned).features)
     return found.std()
 
 
 def _blends(scene: Splats, camera: Camera) -> Tensor:
     """The least that masks cost who sorts once: to blend all that is there, without any mask."""
-    footprints, colors = project_splats(scene, camera)
-    size = (camera.width, camera.height)
-    lists = _native.tile_lists(*footprints, size, torch.get_num_threads())
-    image, transmittance = torch.empty(size[1], size[0], 3), torch.empty(size[1], size[0])
+    kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
     found = _nothing(camera)
     for _ in range(MASKS):
-        _native.blend(lists, colors, (0.0, 0.0, 0.0), image, transmittance, None)
-        found.add(image)
+        found.add(kernels.blend(records).features)
     return found.std()
 
 

@@ -5,15 +5,18 @@ To add a stage, or to follow one that moved into another, change the list in `st
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lumigraph.app.commands.bench import Subject, load_of
-from lumigraph.kernels import _native
+from lumigraph.kernels import Adam, Moments, Parameters, Pull, Rates, _native
+from lumigraph.kernels.images import cpu as images_cpu
+from lumigraph.kernels.splats import cpu as splats_cpu
 from lumigraph.render import Camera, Splats
-from lumigraph.render.render import project_splats
 
 
 class Stage(NamedTuple):
@@ -44,10 +47,8 @@ LOSS = 3
 
 def stages(scene: Splats, camera: Camera) -> list[Stage]:
     """What happens in a training step of the scene in one view, in order, as the step runs it."""
-    with torch.no_grad():
-        seen, _ = project_splats(scene, camera)
-    lists = _native.tile_lists(*seen, (camera.width, camera.height), torch.get_num_threads())
-    in_view, pixels = lists.records, camera.width * camera.height
+    lists = splats_cpu.project(_parameters(scene), **_look(scene, camera)).native
+    in_view, pixels = lists.rows, camera.width * camera.height
     blended = load_of(scene, camera)["blended_per_pixel"] * pixels
     shape = _row(scene.means, scene.quaternions, scene.log_scales, scene.opacity_logits)
     parameters = _row(*scene.tensors.values())
@@ -64,7 +65,7 @@ def stages(scene: Splats, camera: Camera) -> list[Stage]:
         # Picture and 8-bit photo come in, the gradient of the picture goes out.
         ("loss and its gradient", pixels * (12 + 3 + 12), "bytes", "memory"),
         ("blend backward", blended, "blended pairs", "blend backward"),
-        ("gather, project backward, Adam", moved, "bytes", "memory"),
+        ("project backward, Adam", moved, "bytes", "memory"),
     ]
     return [
         Stage(name, _part_of(step, index), amount, unit, limit)
@@ -81,68 +82,63 @@ def _row(*tensors: Tensor) -> int:
     return sum(tensor[:1].numel() * tensor.element_size() for tensor in tensors)
 
 
+def _parameters(scene: Splats) -> Parameters:
+    return Parameters(*scene.tensors.values())
+
+
+def _look(scene: Splats, camera: Camera) -> dict[str, Any]:
+    return {"view": camera.view, "degree": scene.degree, "filter": scene.filter}
+
+
 def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
     """A step of a copy of the scene that moves it by nothing, and the milliseconds of its stages.
 
     What density control wants to know is gathered, as in most steps of a fit.
     """
-    splats = tuple(value.clone() for value in scene.tensors.values())
-    first, second = (tuple(map(torch.zeros_like, splats)) for _ in range(2))
-    pull = tuple(torch.zeros(len(scene)) for _ in range(2))
-    last = torch.zeros(len(scene), dtype=torch.int32)
+    splats = Parameters(*(value.clone() for value in scene.tensors.values()))
+    first, second = (Parameters(*map(torch.zeros_like, splats)) for _ in range(2))
+    pull = Pull(*(torch.zeros(len(scene)) for _ in range(2)))
+    moments = Moments(first, second, torch.zeros(len(scene), dtype=torch.int32))
     generator = torch.Generator().manual_seed(0)
     shape = (camera.height, camera.width, 3)
     photo = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    position, threads = camera.position.tolist(), torch.get_num_threads()
-    numbers = (*camera.view.world_to_camera, *camera.view.focal, *camera.view.center)
+    adam, look = Adam(Rates(*[1e-20] * len(splats)), 1), _look(scene, camera)
 
     def run() -> list[float]:
-        _, seconds = _native.descend(
-            splats,
-            first,
-            second,
-            (*numbers, camera.view.near),
-            (camera.width, camera.height),
-            scene.filter == "antialiased",
-            position,
-            scene.degree,
-            (),
-            photo,
-            None,
-            0.2,
-            [1e-20] * len(splats),
-            (0.9, 0.999, 1e-15),
-            1.0,
-            1,
-            last,
-            pull,
-            None,
-            threads,
-        )
-        return [second * 1e3 for second in seconds]
+        records = splats_cpu.project(splats, **look)
+        laps = [perf_counter()]
+        picture = splats_cpu.blend(records)
+        laps.append(perf_counter())
+        _, gradient = images_cpu.loss(picture.features, photo, ssim_weight=0.2)
+        laps.append(perf_counter())
+        by_records = picture.vjp(gradient, absolute=True)
+        laps.append(perf_counter())
+        splats_cpu.update(splats, moments, by_records, adam, pull=pull)
+        laps.append(perf_counter())
+        after = [end - start for start, end in pairwise(laps)]
+        return [second * 1e3 for second in (*records.native.seconds, *after)]
 
     return run
 
 
-def _blending(lists: _native.TileLists, shown: Tensor, size: tuple[int, int]) -> Callable[[], None]:
-    image, transmittance = torch.empty(size[1], size[0], 3), torch.empty(size[1], size[0])
-    return lambda: _native.blend(lists, shown, (), image, transmittance, None)
-
-
 def blends(scene: Splats, camera: Camera, threads: list[int]) -> list[Subject]:
     """The blend stage on every instruction set and number of threads: "avx2, 1 thread"."""
-    size = (camera.width, camera.height)
-    with torch.no_grad():
-        seen, shown = project_splats(scene, camera)
-    subjects = []
+    image = torch.empty(camera.height, camera.width, 3)
+    transmittance = torch.empty(camera.height, camera.width)
+    subjects, before = [], torch.get_num_threads()
     with same_level():
         for level in _native.available_levels():
             _native.select_level(level)
             for count in threads:
-                lists = _native.tile_lists(*seen, size, count)
+                torch.set_num_threads(count)
+                lists = splats_cpu.project(_parameters(scene), **_look(scene, camera)).native
+
+                def run(lists: _native.Records = lists) -> None:
+                    lists.blend(None, (), image, transmittance, None, None)
+
                 name = f"{level}, {count} thread" + "s" * (count > 1)
-                run = _blending(lists, shown, size)
                 subjects.append(Subject(name, run, prepare=_selecting(level)))
+    torch.set_num_threads(before)
     return subjects
 
 

@@ -18,7 +18,7 @@ def available_levels() -> list[str]:
 class Records:
     """Splats in view, and the lists of the tiles they meet."""
 
-    def part(self, window: Sequence[int]) -> Records:
+    def part(self, window: Sequence[int], alpha_max: float) -> Records:
         """A part of the image: left, top, width, height."""
 
     def write(self, rows: Annotated[torch.Tensor, dict(dtype='float32', order='C', device='cpu')] | None, index: Annotated[torch.Tensor, dict(dtype='int32', order='C', device='cpu')]) -> None: ...

@@ -257,7 +257,10 @@ class TensorBackend:
         splats = Parameters(*(x.detach() for x in splats))
         footprints, colors = self._look(splats, look)
         # A colour that is not finite would spread to all that is blended with it.
-        seen = (footprints.extents[:, 0] > 0) & colors.isfinite().all(1)
+        used = splats.rest[:, : (degree + 1) ** 2 - 1]
+        coefficients = torch.cat([splats.base[:, None], used], 1)
+        finite = colors.isfinite().all(1) & coefficients.isfinite().flatten(1).all(1)
+        seen = (footprints.extents[:, 0] > 0) & finite
         index = torch.nonzero(seen)[:, 0]
         rows = _numbers(footprints, colors)[index]
         return TensorRecords(Seen(index.int(), rows), look, splats, versions_of(splats))

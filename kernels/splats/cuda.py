@@ -98,7 +98,9 @@ def rasterize(
     """See `reference.rasterize`; up to 512 channels. gsplat has an `alpha_max` of its own."""
     draw: Callable[..., Raster] = cuda_gsplat.rasterize
     if len(features) and probe() is not None and _suits_triton(features):
-        from lumigraph.kernels.splats.triton.blend import rasterize as draw
+        from lumigraph.kernels.splats.triton import blend as triton_blend
+
+        draw = functools.partial(triton_blend.rasterize, alpha_max=alpha_max)
     elif len(features) == 0 or _falls_back("rasterize", len(features), width * height):
         draw = functools.partial(reference.rasterize, alpha_max=alpha_max)
     return draw(

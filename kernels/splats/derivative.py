@@ -56,6 +56,7 @@ def picture(splats: Parameters, setting: Setting) -> Tensor:
             height=setting.window.height,
             background=setting.background,
             median=False,
+            alpha_max=setting.alpha_max,
         ).features
     rows: dict[int, list[Tensor]] = {}
     for part in _parts(footprints, setting):

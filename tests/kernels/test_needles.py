@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from parts import Parts
 from torch import Tensor
 
-from lumigraph.kernels import Adam, Backend, Moments, Parameters, Rates, Target, View
+from lumigraph.kernels import Adam, Look, Moments, Parameters, Rates, Target, View
 from lumigraph.kernels._native import active_level, available_levels, select_level
-from lumigraph.kernels.splats import cpu, reference
+from lumigraph.kernels.images import cpu as images_cpu
+from lumigraph.kernels.images import reference as images_reference
+from lumigraph.kernels.splats import cpu as splats_cpu
+from lumigraph.kernels.splats.composed import REFERENCE
+
+cpu = Parts(splats_cpu, images_cpu)
+reference = Parts(REFERENCE, images_reference)
 
 WIDTH, HEIGHT = 37, 21
 FOCAL, DEPTH, LENGTH = 40.0, 3.0, 8000.0
@@ -27,7 +34,7 @@ COUNT = 60
 
 
 @pytest.fixture(params=["reference", *(f"cpu-{level}" for level in available_levels())])
-def kernels(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def kernels(request: pytest.FixtureRequest) -> Iterator[Parts]:
     if request.param == "reference":
         yield reference
         return
@@ -77,7 +84,7 @@ def only(splats: Parameters, index: int) -> Parameters:
     return Parameters(*(x[index : index + 1].clone() for x in splats))
 
 
-def test_no_alpha_is_more_than_the_opacity(kernels: Backend):
+def test_no_alpha_is_more_than_the_opacity(kernels: Parts):
     splats = needles()
     for index in range(COUNT):
         one = only(splats, index)
@@ -87,11 +94,10 @@ def test_no_alpha_is_more_than_the_opacity(kernels: Backend):
         assert (transmittance <= 1).all()
 
 
-def test_light_is_never_amplified(kernels: Backend):
+def test_light_is_never_amplified(kernels: Parts):
     splats = needles()
     color, transmittance = kernels.paint(splats, **OPTIONS)
-    footprints = kernels.project(*splats[:4], view=VIEW)
-    shown = kernels.harmonics(splats.means, *splats[4:], view=VIEW, degree=1)
+    footprints, shown = kernels.look(splats, Look(VIEW, 1))
     brightest = max(0.9, shown.amax().item())
     assert (transmittance > 0).all()
     assert (transmittance < 1).any()
@@ -101,10 +107,9 @@ def test_light_is_never_amplified(kernels: Backend):
     assert ((moments.variance >= 0) & (moments.variance <= brightest**2)).all()
 
 
-def test_gradients_are_numbers(kernels: Backend):
+def test_gradients_are_numbers(kernels: Parts):
     splats = Parameters(*(x.requires_grad_() for x in needles()))
-    footprints = kernels.project(*splats[:4], view=VIEW)
-    shown = kernels.harmonics(splats.means, *splats[4:], view=VIEW, degree=1)
+    footprints, shown = kernels.look(splats, Look(VIEW, 1))
     size = {"width": WIDTH, "height": HEIGHT}
     raster = kernels.rasterize(footprints, shown, **size)
     moments = kernels.rasterize_moments(footprints, shown, rate=0.3, **size)
@@ -115,7 +120,7 @@ def test_gradients_are_numbers(kernels: Backend):
             assert gradient.any()
 
 
-def test_products_are_numbers(kernels: Backend):
+def test_products_are_numbers(kernels: Parts):
     splats = needles()
     weights = random(HEIGHT, WIDTH, 3, seed=8)
     direction = Parameters(*(random(*x.shape, seed=20 + i) for i, x in enumerate(splats)))
@@ -124,7 +129,7 @@ def test_products_are_numbers(kernels: Backend):
         assert all(torch.isfinite(x).all() and x.any() for x in product)
 
 
-def test_products_of_shorter_ones_are_adjoint_and_blocks_are_theirs(kernels: Backend):
+def test_products_of_shorter_ones_are_adjoint_and_blocks_are_theirs(kernels: Parts):
     """Of 1,000 pixels: rounding still makes forms positive, but spares their derivatives.
 
     The definition has formulas that are easy to read, and needs float64 for this.
@@ -150,7 +155,7 @@ def test_products_of_shorter_ones_are_adjoint_and_blocks_are_theirs(kernels: Bac
         assert (flat @ block @ flat).item() == pytest.approx(moved, rel=0.02, abs=1e-12)
 
 
-def test_a_step_leaves_numbers(kernels: Backend):
+def test_a_step_leaves_numbers(kernels: Parts):
     splats = needles()
     first, second = (Parameters(*map(torch.zeros_like, splats)) for _ in range(2))
     moments = Moments(first, second, torch.zeros(COUNT, dtype=torch.int32))
@@ -164,7 +169,7 @@ def test_a_step_leaves_numbers(kernels: Backend):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_needles_along_rows_and_columns_are_those_of_the_definition(kernels: Backend, axis: int):
+def test_needles_along_rows_and_columns_are_those_of_the_definition(kernels: Parts, axis: int):
     """Their forms are no differences of large numbers, whatever their length."""
     truth = Parameters(*(x.double() for x in upright(axis)))
     weights = random(HEIGHT, WIDTH, 3, seed=8)

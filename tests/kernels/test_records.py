@@ -329,7 +329,7 @@ def test_the_gradient_by_the_view_is_that_of_finite_differences(filter: Filter):
             ends.append(loss(moved))
         difference = (ends[0] - ends[1]) / (2 * size)
         assert float(flat[place]) == pytest.approx(
-            difference, rel=1e-4, abs=1e-4 * flat.abs().max()
+            difference, rel=1e-4, abs=1e-4 * float(flat.abs().max())
         )
 
 

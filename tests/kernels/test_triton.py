@@ -693,7 +693,7 @@ KERNELS = (
 for kernel, channels, ones in itertools.product(KERNELS, (1, 3), ((), ("width", "columns"))):
     fixed = {"CHANNELS": channels, "PADDED": triton.next_power_of_2(channels), "TILE": 16}
     fixed |= {"MEDIAN": True, "ABSOLUTE": True, "NUMBERS": 8 + channels, "BATCH": 4}
-    fixed |= {"ORIGIN": True, "SHARES": True} | dict.fromkeys(ones, 1)
+    fixed |= {"ORIGIN": True, "SHARES": True, "ALPHA_MAX": 0.99} | dict.fromkeys(ones, 1)
     names = kernel.arg_names
     signature = {n: "constexpr" if n in fixed else TYPES.get(n, "*fp32") for n in names}
     constants = {(i,): fixed[n] for i, n in enumerate(names) if n in fixed}

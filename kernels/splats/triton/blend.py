@@ -46,7 +46,6 @@ __all__ = ["probe", "rasterize"]
 _BATCH = 4
 """Splats whose gradients are summed over a tile at once, to share the barriers that takes."""
 
-_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
 _TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
 _SHAPE = tl.constexpr(SHAPE)
 
@@ -66,6 +65,7 @@ def _blend(
     CHANNELS: tl.constexpr,
     PADDED: tl.constexpr,
     MEDIAN: tl.constexpr,
+    ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Draws one tile. Past the end of its list comes splat 0 with an opacity of zero."""
@@ -81,7 +81,9 @@ def _blend(
             listed = n + i < end
             splat = tl.load(splats + n + i, mask=listed, other=0)
             record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
-            alpha = tl.where(left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed), 0.0)
+            alpha = tl.where(
+                left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed, ALPHA_MAX), 0.0
+            )
             feature = tl.load(record + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
             sums += feature[:, None] * (alpha * left)[None, :]
             after = left * (1 - alpha)
@@ -117,6 +119,7 @@ def _blend_backward(
     ABSOLUTE: tl.constexpr,
     NUMBERS: tl.constexpr,
     BATCH: tl.constexpr,
+    ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Walks one tile's list once more, and writes each entry's gradient to its row of the table."""
@@ -142,7 +145,7 @@ def _blend_backward(
         dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
         gaussian = gaussian_at(dx, dy, xx, xy, yy)
         raw = tl.load(record + 5)[:, None] * gaussian
-        alpha = tl.where(listed[:, None], bounded(raw), 0.0)
+        alpha = tl.where(listed[:, None], bounded(raw, ALPHA_MAX), 0.0)
         after = left[None, :] * tl.cumprod(1 - alpha, 0)
         before = after / (1 - alpha)
         counts = before > _TRANSMITTANCE_MIN
@@ -155,7 +158,7 @@ def _blend_backward(
         passed = weight * product
         later = behind[None, :] - tl.cumsum(passed, 0)
         # The derivative by alpha. A bounded alpha does not move with its splat.
-        moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+        moves = (alpha > 0) & (raw <= ALPHA_MAX)
         slope = tl.where(moves, before * product - later / (1 - alpha), 0.0)
         q = slope * raw
         row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
@@ -186,6 +189,7 @@ def _blend_forward_mode(
     columns,
     CHANNELS: tl.constexpr,
     PADDED: tl.constexpr,
+    ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """The derivative of what `_blend` draws, along a direction of the records."""
@@ -206,13 +210,13 @@ def _blend_forward_mode(
             dx, dy, xx, xy, yy = form_of(record, x, y)
             gaussian = gaussian_at(dx, dy, xx, xy, yy)
             raw = tl.load(record + 5, mask=listed, other=0.0) * gaussian
-            alpha = tl.where(left > _TRANSMITTANCE_MIN, bounded(raw), 0.0)
+            alpha = tl.where(left > _TRANSMITTANCE_MIN, bounded(raw, ALPHA_MAX), 0.0)
             # The derivative of log(gaussian), along the direction.
             rate = (xx * dx + xy * dy) * tl.load(move)
             rate += (xy * dx + yy * dy) * tl.load(move + 1)
             rate -= 0.5 * (tl.load(move + 2) * dx * dx + tl.load(move + 4) * dy * dy)
             rate -= tl.load(move + 3) * dx * dy
-            moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+            moves = (alpha > 0) & (raw <= ALPHA_MAX)
             alpha_moves = tl.where(moves, gaussian * tl.load(move + 5) + raw * rate, 0.0)
             feature = tl.load(record + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
             change = tl.load(move + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
@@ -237,12 +241,14 @@ class _Blend(torch.autograd.Function):
         background: Tensor,
         absolute: Tensor | None,
         with_median: bool,
+        alpha_max: float,
         records: Tensor,
     ) -> tuple[Tensor, ...]:
         (width, height), channels = size, records.shape[1] - SHAPE
         image = records.new_empty(channels, height, width)
         transmittance = records.new_empty(height, width)
         median = records.new_empty((height, width) if with_median else (0, 0), dtype=torch.int32)
+        ctx.alpha_max = alpha_max
         with device_of(records):
             _blend[tiles_of(size)](
                 lists.begins,
@@ -256,6 +262,7 @@ class _Blend(torch.autograd.Function):
                 CHANNELS=channels,
                 PADDED=triton.next_power_of_2(channels),
                 MEDIAN=with_median,
+                ALPHA_MAX=ctx.alpha_max,
                 TILE=TILE,
             )
         ctx.lists, ctx.size, ctx.absolute = lists, size, absolute
@@ -289,12 +296,13 @@ class _Blend(torch.autograd.Function):
                 ABSOLUTE=ctx.absolute is not None,
                 NUMBERS=numbers,
                 BATCH=_BATCH,
+                ALPHA_MAX=ctx.alpha_max,
                 TILE=TILE,
             )
         sums = lists.sum_by_splat(table, len(records))
         if ctx.absolute is not None:
             ctx.absolute.add_(sums[:, -2:])
-        return None, None, None, None, None, sums[:, : records.shape[1]]
+        return None, None, None, None, None, None, sums[:, : records.shape[1]]
 
     @staticmethod
     def jvp(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -316,6 +324,7 @@ class _Blend(torch.autograd.Function):
                 *arguments_of(ctx.size),
                 CHANNELS=channels,
                 PADDED=triton.next_power_of_2(channels),
+                ALPHA_MAX=ctx.alpha_max,
                 TILE=TILE,
             )
         return image, transmittance, None
@@ -330,6 +339,7 @@ def rasterize(
     background: tuple[float, ...] | None = None,
     absolute_gradients: Tensor | None = None,
     median: bool = True,
+    alpha_max: float = ALPHA_MAX,
 ) -> Raster:
     """See `Backend.rasterize`; differentiable in forward mode too.
 
@@ -348,7 +358,9 @@ def rasterize(
         records = torch.cat([means, conics, opacities[:, None], group], 1)
         wanted = median and not groups
         size = (width, height)
-        groups.append(_Blend.apply(lists, size, end, absolute_gradients, wanted, records))
+        groups.append(
+            _Blend.apply(lists, size, end, absolute_gradients, wanted, alpha_max, records)
+        )
     images, transmittances, medians = zip(*groups, strict=True)
     image = images[0] if len(images) == 1 else torch.cat(images)
     return Raster(image.permute(1, 2, 0).contiguous(), transmittances[0], medians[0])

@@ -36,7 +36,7 @@ from lumigraph.kernels.splats.triton.lists import (
     tiles_of,
     walk,
 )
-from lumigraph.kernels.splats.types import ALPHA_MAX, ALPHA_MIN, Footprints
+from lumigraph.kernels.splats.types import ALPHA_MIN, Footprints
 
 __all__ = ["screen_products"]
 
@@ -52,7 +52,6 @@ _QUARTIC = [(i, j) for j in range(5) for i in range(5 - j)]
 _NUMBERS = len(_QUARTIC) + 3 * len(_QUADRATIC) + 3
 """Sums of an entry: of the quartic monomials, of the quadratic ones by channel, of the light."""
 
-_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
 _SHAPE = tl.constexpr(SHAPE)
 
 
@@ -70,6 +69,7 @@ def _curve(
     columns,
     NUMBERS: tl.constexpr,
     BATCH: tl.constexpr,
+    ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Walks one tile's list, and writes each entry's sums over the tile to its row of the table."""
@@ -80,7 +80,9 @@ def _curve(
     weight = tl.load(weights + at, mask=kept, other=0.0)[None, :, :]
     begin = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
-    n, last, left, _ = walk(begin, end, splats, records, x, y, inside, 1.0, 0.0, 3, False)
+    n, last, left, _ = walk(
+        begin, end, splats, records, x, y, inside, 1.0, 0.0, 3, False, ALPHA_MAX
+    )
     # What is seen of all that is behind.
     ground = tl.load(background + channel, mask=channel < 3, other=0.0)
     behind = ground[:, None] * left[None, :]
@@ -93,7 +95,7 @@ def _curve(
         dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
         raw = tl.load(record + 5)[:, None] * gaussian_at(dx, dy, xx, xy, yy)
         counts = listed[:, None] & (i[:, None] < last[None, :])
-        alpha = tl.where(counts, bounded(raw), 0.0)
+        alpha = tl.where(counts, bounded(raw, ALPHA_MAX), 0.0)
         before = left[None, :] / tl.cumprod(1 - alpha, 0)
         light = alpha * before
         # Derivatives of the colour by log(alpha), [batch, channels, pixels]. A bounded alpha does
@@ -102,7 +104,7 @@ def _curve(
         shows = record[:, None] + _SHAPE + channel[None, :]
         part = tl.load(shows, mask=known, other=0.0)[:, :, None] * light[:, None, :]
         later = behind[None, :, :] + tl.cumsum(part, 0) - part
-        moves = (alpha > 0) & (raw <= _ALPHA_MAX)
+        moves = (alpha > 0) & (raw <= ALPHA_MAX)
         odds = alpha / (1 - alpha)
         q = tl.where(moves[:, None, :], part - odds[:, None, :] * later, 0.0)
         pull = weight * q
@@ -163,6 +165,7 @@ def screen_products(
             *arguments_of(size),
             NUMBERS=_NUMBERS,
             BATCH=_BATCH,
+            ALPHA_MAX=setting.alpha_max,
             TILE=TILE,
         )
     sums = lists.sum_by_splat(table, count)

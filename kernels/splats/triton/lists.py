@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lumigraph.kernels.splats.reference import front_to_back
-from lumigraph.kernels.splats.types import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Footprints
+from lumigraph.kernels.splats.types import ALPHA_MIN, TRANSMITTANCE_MIN, Footprints
 
 TILE = 16
 """Side of a tile in pixels: 256 pixels, two for each thread of four warps."""
@@ -33,7 +33,6 @@ STEP = tl.constexpr(8)
 
 _SHAPE = tl.constexpr(SHAPE)
 _ALPHA_MIN = tl.constexpr(ALPHA_MIN)
-_ALPHA_MAX = tl.constexpr(ALPHA_MAX)
 _TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
 
 
@@ -174,17 +173,17 @@ def gaussian_at(dx, dy, xx, xy, yy):
 
 
 @triton.jit
-def bounded(raw):
+def bounded(raw, alpha_max):
     """Alpha between its bounds, or zero."""
-    return tl.where(raw >= _ALPHA_MIN, tl.minimum(raw, _ALPHA_MAX), 0.0)
+    return tl.where(raw >= _ALPHA_MIN, tl.minimum(raw, alpha_max), 0.0)
 
 
 @triton.jit
-def alpha_of(record, x, y, listed):
+def alpha_of(record, x, y, listed, alpha_max):
     """The alpha of one splat at some pixels; zero past the end of the list."""
     opacity = tl.load(record + 5, mask=listed, other=0.0)
     dx, dy, xx, xy, yy = form_of(record, x, y)
-    return bounded(opacity * gaussian_at(dx, dy, xx, xy, yy))
+    return bounded(opacity * gaussian_at(dx, dy, xx, xy, yy), alpha_max)
 
 
 @triton.jit
@@ -225,6 +224,7 @@ def walk(
     drop,
     CHANNELS: tl.constexpr,
     FACTORS: tl.constexpr,
+    ALPHA_MAX: tl.constexpr,
 ):
     """Walks a tile's list until all its pixels are finished, where chance keeps some splats.
 
@@ -240,7 +240,9 @@ def walk(
             listed = n + i < end
             splat = tl.load(splats + n + i, mask=listed, other=0)
             record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
-            alpha = tl.where(left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed), 0.0)
+            alpha = tl.where(
+                left > _TRANSMITTANCE_MIN, alpha_of(record, x, y, listed, ALPHA_MAX), 0.0
+            )
             last = tl.where(left > _TRANSMITTANCE_MIN, n + i + 1, last)
             if FACTORS:
                 _, factor = spread_and_factor(alpha, keep, drop)

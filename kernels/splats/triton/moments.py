@@ -84,7 +84,7 @@ def _moments(
     end = tl.load(begins + tl.program_id(0) + 1)
 
     n, last, left, front = walk(
-        begin, end, splats, records, x, y, inside, keep, drop, CHANNELS, SHARES
+        begin, end, splats, records, x, y, inside, keep, drop, CHANNELS, SHARES, _ALPHA_MAX
     )
     start = tl.zeros([PADDED, TILE * TILE], tl.float32)
     if ORIGIN:
@@ -96,7 +96,7 @@ def _moments(
     while i >= begin:
         splat = tl.load(splats + i)
         record = records + splat.to(tl.int64) * (_SHAPE + CHANNELS)
-        alpha = tl.where(i < last, alpha_of(record, x, y, True), 0.0)
+        alpha = tl.where(i < last, alpha_of(record, x, y, True, _ALPHA_MAX), 0.0)
         spread, factor = spread_and_factor(alpha, keep, drop)
         feature = tl.load(record + _SHAPE + channel, mask=channel < CHANNELS, other=0.0)
         d = feature[:, None] - start - mean
@@ -168,7 +168,7 @@ def _moments_backward(
         dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
         gaussian = gaussian_at(dx, dy, xx, xy, yy)
         raw = tl.load(record + 5)[:, None] * gaussian
-        alpha = tl.where(listed[:, None], bounded(raw), 0.0)
+        alpha = tl.where(listed[:, None], bounded(raw, _ALPHA_MAX), 0.0)
         after = left[None, :] * tl.cumprod(1 - keep * alpha, 0)
         before = after / (1 - keep * alpha)
         counts = before > _TRANSMITTANCE_MIN
