@@ -115,16 +115,19 @@ def versions_of(splats: Parameters) -> tuple[int, ...]:
     return tuple(0 if x.is_inference() else x._version for x in splats)
 
 
-def check_unchanged(
-    splats: Parameters | None, versions: tuple[int, ...], features: Tensor | None = None
-) -> None:
-    """Raises ValueError without splats or with features, RuntimeError if splats have changed."""
+def check_has_splats(splats: Parameters | None, features: Tensor | None) -> Parameters:
+    """The splats; raises ValueError unless there are some, and colours were blended of them."""
     if splats is None or features is not None:
         raise ValueError(
             "products with the derivative by parameters need colours, and records that were "
             "projected here: these have features of their own or were made from tensors"
         )
-    if versions_of(splats) != versions:
+    return splats
+
+
+def check_unchanged(splats: Parameters | None, versions: tuple[int, ...]) -> None:
+    """Raises RuntimeError unless the splats, if there are any, are as they were."""
+    if splats is not None and versions_of(splats) != versions:
         raise RuntimeError(
             "the splats have been changed in place since they were projected: project them anew"
         )

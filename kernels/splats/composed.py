@@ -20,6 +20,7 @@ from lumigraph.kernels.splats.checks import (
     check_direction,
     check_features,
     check_gradient,
+    check_has_splats,
     check_moments,
     check_picture_gradient,
     check_seen,
@@ -149,6 +150,7 @@ class TensorPicture:
     ) -> ByRecords:
         """See `Picture.vjp`."""
         check_picture_gradient(gradient, transmittance, self.features, absolute)
+        check_unchanged(self.records.splats, self.records.versions)
         if transmittance is None:
             transmittance = torch.zeros_like(self.transmittance)
         drawn = self.drawn or self.backend.draw(self, absolute=absolute)
@@ -200,9 +202,8 @@ class TensorPicture:
 
     def _splats(self) -> Parameters:
         """The splats, as long as they are those that were projected."""
-        check_unchanged(self.records.splats, self.records.versions, self.given)
-        assert self.records.splats is not None
-        return self.records.splats
+        check_unchanged(self.records.splats, self.records.versions)
+        return check_has_splats(self.records.splats, self.given)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lumigraph.kernels.splats.checks import (
     check_blocks,
     check_direction,
     check_gradient,
+    check_has_splats,
     check_in_place,
     check_moments,
     check_picture_gradient,
@@ -126,6 +127,7 @@ class CpuPicture:
     ) -> ByRecords:
         """See `Picture.vjp`."""
         check_picture_gradient(gradient, transmittance, self.features, absolute)
+        check_unchanged(self.records.splats, self.records.versions)
         index = self.records.index
         rows = torch.empty(len(index), ROW)
         by_features = None if self.given is None else torch.empty_like(self.given)
@@ -163,9 +165,8 @@ class CpuPicture:
 
     def _splats(self) -> Parameters:
         """The splats, as long as they are those that were projected."""
-        check_unchanged(self.records.splats, self.records.versions, self.given)
-        assert self.records.splats is not None
-        return self.records.splats
+        check_unchanged(self.records.splats, self.records.versions)
+        return check_has_splats(self.records.splats, self.given)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Picture(Protocol):
     1e-12, and what is held does not move.
 
     Two threads must not ask for products of one object at once, and the splats must not be changed
-    before `jvp` and `blocks`.
+    before the last of them.
     """
 
     @property
@@ -89,6 +89,7 @@ class Picture(Protocol):
 
         Raises:
             ValueError: An argument has another shape or type than said.
+            RuntimeError: The splats have been changed in place.
         """
         ...
 

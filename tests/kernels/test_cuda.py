@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph import kernels
 from lumigraph.kernels import (
     Footprints,
     Parameters,
@@ -23,7 +22,7 @@ from lumigraph.kernels import (
     View,
     splats_for,
 )
-from lumigraph.kernels.splats import cuda, reference
+from lumigraph.kernels.splats import cuda, reference, triton
 from lumigraph.kernels.splats import gsplat as cuda_gsplat
 
 
@@ -94,9 +93,9 @@ def test_whoever_only_paints_may_be_the_first_to_probe(
 def test_the_probe_of_triton_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch):
     probe = cuda.probe_triton.__wrapped__
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(kernels, "triton_blend", SimpleNamespace(probe=lambda: "no"), raising=False)
+    monkeypatch.setattr(triton, "blend", SimpleNamespace(probe=lambda: "no"), raising=False)
     assert probe() == "no"
-    monkeypatch.delattr(kernels, "triton_blend")
+    monkeypatch.delattr(triton, "blend")
     # So that the import fails, as where there is no Triton.
     monkeypatch.setitem(sys.modules, "lumigraph.kernels.splats.triton.blend", None)
     assert str(probe()).startswith("Triton fails with ")
@@ -149,12 +148,12 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return colors.new_zeros(count, 6, 6), colors.new_zeros(count, 3, 6), 0 * colors
 
     for name, function in {
-        "triton_blend": rasterize,
-        "triton_curvature": screen_products,
-        "triton_moments": rasterize_moments,
+        "blend": rasterize,
+        "curvature": screen_products,
+        "moments": rasterize_moments,
     }.items():
         module = SimpleNamespace(**{function.__name__: function})
-        monkeypatch.setattr(kernels, name, module, raising=False)
+        monkeypatch.setattr(triton, name, module, raising=False)
     return done
 
 
@@ -262,6 +261,7 @@ def test_triton_finds_moments(
 
 @pytest.mark.parametrize("gsplat", [True, False])
 @pytest.mark.parametrize("case", ["Triton", "float64", "no Triton"])
+@pytest.mark.filterwarnings("ignore:.* is done slowly")
 def test_triton_finds_the_derivative(monkeypatch: pytest.MonkeyPatch, gsplat: bool, case: str):
     works(monkeypatch, gsplat=gsplat, triton=case != "no Triton")
     with_gsplat(monkeypatch)

@@ -593,8 +593,8 @@ def test_the_residuals_are_those_of_the_settings():
     shots = photos(disturbed(scene), 1)
     settings = dataclasses.replace(LONG, huber=0.02, ssim_scale=0.0)
     linear, terms = shots_of(shots, settings).part(scene, 0)
-    photo = as_colors(shots[0][1], linear.color)
-    expected = published(linear.color, photo, huber=0.02, ssim_scale=0.0)
+    photo = as_colors(shots[0][1], linear.features)
+    expected = published(linear.features, photo, huber=0.02, ssim_scale=0.0)
     assert torch.equal(terms.weights, expected.weights)
     assert shots_of(shots, settings).cost(scene, [0]) == expected.cost
     assert same(moved(scene, zeros_like(scene), 1), scene)
