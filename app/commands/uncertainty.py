@@ -189,16 +189,11 @@ def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[st
     """The uncertainty of the run in a folder with its progress drawn, and a table of it."""
     with counting() as told:
         found = estimate_run(open_run(folder), asked, told)
-    mean = found["mean"] or {}
     origin = ORIGINS.get(found["origin"], found["origin"])
     known = "" if found["calibrated"] else ", not calibrated"
     rows = [
         ("drop rate", f"{found['rate']:.4f} ({origin}{known})"),
-        ("AUSE over chance", _ratios(found["mean"])),
-        ("AUSE", _areas(found["mean"])),
-        ("Spearman", f"{mean['spearman']:.3f}" if mean else None),
-        ("as published", _published(found["published"])),
-        ("mean std", f"{mean['sharpness']:.4f}" if mean else None),
+        *(_metric_rows(found["mean"], found["published"]) if found["mean"] else ()),
         ("views", len(found["per_image"])),
         *_interval_rows(found),
         ("report", folder / "uncertainty" / "report.html"),
@@ -206,34 +201,28 @@ def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[st
     return found, rows
 
 
-def _ratios(metrics: dict[str, float] | None) -> str | None:
-    """How the map's order compares with a random one."""
-    if metrics is None:
-        return None
-    mae, rmse = metrics["ause_mae_ratio"], metrics["ause_rmse_ratio"]
-    return f"{mae:.3f} (MAE), {rmse:.3f} (RMSE); 0 is best, 1 is chance"
-
-
-def _areas(metrics: dict[str, float] | None) -> str | None:
-    """The areas behind the ratios."""
-    if metrics is None:
-        return None
-    mae, rmse = (
-        f"{metrics[f'ause_{m}']:.3f} ({m.upper()}; chance {metrics[f'ause_{m}_chance']:.3f})"
-        for m in ("mae", "rmse")
-    )
-    return f"{mae}, {rmse}"
-
-
-def _published(metrics: dict[str, float] | None) -> str | None:
-    """The numbers with the errors of the mean over masks."""
-    if metrics is None:
-        return None
-    ratio, spearman = metrics["ause_mae_ratio"], metrics["spearman"]
-    return (
-        f"AUSE {metrics['ause_published']:.3f} in the paper's units, {ratio:.3f} over chance "
-        f"(MAE), Spearman {spearman:.3f}; errors of the mean over masks"
-    )
+def _metric_rows(mean: dict[str, float], published: dict[str, float]) -> list[tuple[str, str]]:
+    """How well the maps know the errors of the picture, and those of the mean over masks."""
+    return [
+        (
+            "AUSE over chance",
+            f"{mean['ause_mae_ratio']:.3f} (MAE), {mean['ause_rmse_ratio']:.3f} (RMSE); 0 is best, "
+            "1 is chance",
+        ),
+        (
+            "AUSE",
+            f"{mean['ause_mae']:.3f} (MAE; chance {mean['ause_mae_chance']:.3f}), "
+            f"{mean['ause_rmse']:.3f} (RMSE; chance {mean['ause_rmse_chance']:.3f})",
+        ),
+        ("Spearman", f"{mean['spearman']:.3f}"),
+        (
+            "as published",
+            f"AUSE {published['ause_published']:.3f} in the paper's units, "
+            f"{published['ause_mae_ratio']:.3f} over chance (MAE), Spearman "
+            f"{published['spearman']:.3f}; errors of the mean over masks",
+        ),
+        ("mean std", f"{mean['sharpness']:.4f}"),
+    ]
 
 
 def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
