@@ -19,7 +19,7 @@ from lumigraph.datasets.capture import Capture
 from lumigraph.datasets.demo_scene import demo_scene
 from lumigraph.datasets.images import save_png
 from lumigraph.datasets.load import TEST_LIST, load_capture
-from lumigraph.kernels.tracer.trace import Surfaces, trace_picture, trace_surfaces
+from lumigraph.kernels.tracer import Surfaces, trace_picture, trace_surfaces
 from lumigraph.render import Camera, look_at
 from lumigraph.render.rotations import quaternions_from_matrices
 

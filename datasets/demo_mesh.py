@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.datasets.demo_scene import demo_scene
-from lumigraph.kernels.tracer.trace import KINDS
+from lumigraph.kernels.tracer import KINDS
 
 TOLERANCE = 1e-3
 """Largest distance of a triangle from the round surface that it approximates, in metres."""

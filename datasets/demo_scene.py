@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from lumigraph.kernels.tracer.trace import KINDS, PATTERNS, TracedScene
+from lumigraph.kernels.tracer import KINDS, PATTERNS, TracedScene
 
 Row = tuple[float, ...]
 Point = tuple[float, float, float]

@@ -1,4 +1,4 @@
-"""The ray tracer of the built-in scene: analytic shapes, exact depth, antialiased pictures."""
+"""A ray tracer on the CPU: analytic shapes, exact depth, antialiased pictures."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from lumigraph.kernels import _native
 from lumigraph.kernels.splats.types import View
 
 KINDS = ("ground", "ellipsoid", "box", "frustum", "shell", "rod")
-"""What the first column of a shape counts."""
+"""Kinds of shape: the first column of the shapes is an index into these."""
 
 PATTERNS = ("plain", "dots", "mosaic", "bricks", "tiles", "gores", "rings", "checker")
-"""What the first column of a material counts."""
+"""Patterns of paint: the first column of the materials is an index into these."""
 
 
 @dataclass(frozen=True)
 class TracedScene:
-    """A scene as tables of float32; the columns are those of native/trace_shapes.h and _paint.h.
+    """A scene as tables of float32, with the columns of native/tracer/shapes.h and paint.h.
 
     Attributes:
         shapes: Kind, material, center, size, radius, top, cosine and sine of the turn. [shapes, 12]
         materials: Pattern, its measures, shine, four colours, range and twist. [materials, 24]
-        puffs: Clouds: direction, width, height, weight. [puffs, 6]
+        puffs: Clouds: direction, width, height and weight of each. [puffs, 6]
         light: Direction to the sun, then sun, sky, bounce, zenith, horizon, cloud, glow. [24]
     """
 
@@ -34,12 +34,12 @@ class TracedScene:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What the rays through the centres of pixels meet first.
+    """The first surface on the ray through each pixel's centre.
 
     Attributes:
-        depth: Distance along the camera's axis; 0 where the ray meets nothing. [height, width]
-        normals: Of length one, towards the camera, in the scene's frame. [height, width, 3]
-        shapes: Rows of the table of shapes, or -1. int32 [height, width]
+        depth: Distance along the camera's axis; 0 where there is no surface. [height, width]
+        normals: Unit normals towards the camera, in the scene's frame. [height, width, 3]
+        shapes: Rows of the table of shapes, -1 where there is no surface. int32 [height, width]
     """
 
     depth: Tensor
@@ -51,9 +51,9 @@ def trace_picture(scene: TracedScene, view: View, *, threads: int | None = None)
     """The antialiased picture of a traced scene, the same for any number of threads.
 
     Args:
-        scene: What is seen.
+        scene: The tables of the scene.
         view: The camera.
-        threads: To use; torch's number if None.
+        threads: The number of threads; that of torch if None.
 
     Returns:
         uint8 [height, width, 3]
@@ -67,9 +67,9 @@ def trace_surfaces(scene: TracedScene, view: View, *, threads: int | None = None
     """The exact depth, normal and shape at each pixel's centre.
 
     Args:
-        scene: What is seen.
+        scene: The tables of the scene.
         view: The camera.
-        threads: To use; torch's number if None.
+        threads: The number of threads; that of torch if None.
     """
     depth = torch.empty(view.height, view.width)
     normals = torch.empty(view.height, view.width, 3)

@@ -22,7 +22,7 @@ from lumigraph.datasets.demo_mesh import demo_mesh
 from lumigraph.datasets.demo_scene import LATTICE_RADIUS, NAMES, demo_scene
 from lumigraph.datasets.lens import colmap
 from lumigraph.kernels import _native
-from lumigraph.kernels.tracer.trace import KINDS, TracedScene, trace_picture, trace_surfaces
+from lumigraph.kernels.tracer import KINDS, TracedScene, trace_picture, trace_surfaces
 from lumigraph.render import Camera, look_at
 
 LATTICE = NAMES.index("lattice")
@@ -298,7 +298,7 @@ def test_a_folder_appears_only_when_it_is_complete(tiny: Path, tmp_path: Path):
 
 def test_a_wrong_table_is_refused():
     view = demo_cameras("tiny")[0][0].view
-    with pytest.raises(ValueError, match="material that is not in the table"):
+    with pytest.raises(ValueError, match="the material of a shape must be"):
         trace_picture(scene_of([0, 99.0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0]), view)
     with pytest.raises(TypeError):
         trace_picture(replace(demo_scene(), light=torch.zeros(3)), view)

@@ -7,7 +7,7 @@ constexpr int LANES_MAX = 16;  // floats in a register, of any instruction set
 
 struct Kernels;       // splats/kernels.h
 struct ImageKernels;  // images/images.h
-struct TraceKernels;  // tracer/trace.h
+struct TraceKernels;  // tracer/tracer.h
 
 // The tables of the instruction set in use: at first the fastest that this processor can run, or
 // what LUMIGRAPH_ISA in the environment names.

@@ -11,7 +11,7 @@ using namespace nb::literals;
 namespace lumigraph {
 void bind_records(nb::module_ &);
 void bind_images(nb::module_ &);
-void bind_trace(nb::module_ &);
+void bind_tracer(nb::module_ &);
 }  // namespace lumigraph
 
 NB_MODULE(_native, m) {
@@ -34,5 +34,5 @@ NB_MODULE(_native, m) {
         "The instruction sets this processor can run, slowest first.");
     lumigraph::bind_records(m);
     lumigraph::bind_images(m);
-    lumigraph::bind_trace(m);
+    lumigraph::bind_tracer(m);
 }

@@ -1,8 +1,8 @@
 // The ray tracer of the built-in scene: a few analytic shapes, painted by formulas.
 //
-// A shape is a row of SHAPE_SIZE floats, a material a row of MATERIAL_SIZE, the light one
-// row of LIGHT_SIZE; kernels/tracer/trace.py names the columns. Everything is in the scene's
-// frame with z up; colours are linear, 1 is white.
+// A shape is a row of SHAPE_SIZE floats, a material a row of MATERIAL_SIZE, a cloud a row of
+// PUFF_SIZE, and the light one row of LIGHT_SIZE; kernels/tracer/trace.py names the columns.
+// Positions are in the scene's frame, with z up; colours are linear, and 1 is white.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,13 @@
 namespace lumigraph {
 
 constexpr int SHAPE_SIZE = 12, MATERIAL_SIZE = 24, LIGHT_SIZE = 24, PUFF_SIZE = 6;
+constexpr int SHAPE_KINDS = 6, PATTERNS = 8;
 constexpr int MAX_SHAPES = 512;
 
 struct TraceScene {
     const float *shapes;     // [shape_count, SHAPE_SIZE]
-    const float *materials;  // [.., MATERIAL_SIZE]
-    const float *puffs;      // the clouds [puff_count, PUFF_SIZE]
+    const float *materials;  // [materials, MATERIAL_SIZE]
+    const float *puffs;      // [puff_count, PUFF_SIZE]
     const float *light;      // [LIGHT_SIZE]
     int shape_count, puff_count;
 };
@@ -27,10 +28,10 @@ struct TraceCamera {
 };
 
 struct TraceKernels {
-    // An antialiased picture. image: [height, width, 3]
+    // Takes an antialiased picture. image: [height, width, 3]
     void (*picture)(const TraceScene &, const TraceCamera &, uint8_t *image, int threads);
-    // What the ray through each pixel's centre meets: distance along the camera's axis, unit
-    // normal towards the camera, index of the shape; 0, 0 and -1 for the sky.
+    // Finds the first surface on the ray through each pixel's centre: its distance along the
+    // camera's axis, its unit normal towards the camera and its shape's row; for the sky 0, 0, -1.
     void (*surfaces)(const TraceScene &, const TraceCamera &, float *depth, float *normal,
                      int32_t *shape, int threads);
 };

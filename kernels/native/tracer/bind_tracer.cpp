@@ -1,9 +1,9 @@
-// The ray tracer's way into Python: check shapes, drop the GIL, call the kernel.
+// Python bindings of the ray tracer: check the tables, release the GIL, call the kernel.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include "common/dispatch.h"
-#include "tracer/trace.h"
+#include "tracer/tracer.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,9 +26,15 @@ lumigraph::TraceScene scene_of(const Shapes &shapes, const Materials &materials,
                                const Light &light) {
     if (shapes.shape(0) > size_t(lumigraph::MAX_SHAPES))
         throw nb::value_error("a traced scene can have at most 512 shapes");
-    for (size_t i = 0; i < shapes.shape(0); ++i)
+    for (size_t i = 0; i < shapes.shape(0); ++i) {
+        if (!(shapes(i, 0) >= 0 && shapes(i, 0) < lumigraph::SHAPE_KINDS))
+            throw nb::value_error("the kind of a shape must be 0 to 5");
         if (!(shapes(i, 1) >= 0 && shapes(i, 1) < float(materials.shape(0))))
-            throw nb::value_error("a shape names a material that is not in the table");
+            throw nb::value_error("the material of a shape must be a row of the materials");
+    }
+    for (size_t i = 0; i < materials.shape(0); ++i)
+        if (!(materials(i, 0) >= 0 && materials(i, 0) < lumigraph::PATTERNS))
+            throw nb::value_error("the pattern of a material must be 0 to 7");
     return {shapes.data(), materials.data(),     puffs.data(),
             light.data(),  int(shapes.shape(0)), int(puffs.shape(0))};
 }
@@ -68,14 +74,14 @@ void surfaces(Shapes shapes, Materials materials, Puffs puffs, Light light, Came
 
 namespace lumigraph {
 
-void bind_trace(nb::module_ &m) {
+void bind_tracer(nb::module_ &m) {
     m.def("trace_picture", &picture, "shapes"_a.noconvert(), "materials"_a.noconvert(),
           "puffs"_a.noconvert(), "light"_a.noconvert(), "camera"_a.noconvert(),
-          "image"_a.noconvert(), "threads"_a, "An antialiased picture, into `image`.");
+          "image"_a.noconvert(), "threads"_a, "Writes an antialiased picture to `image`.");
     m.def("trace_surfaces", &surfaces, "shapes"_a.noconvert(), "materials"_a.noconvert(),
           "puffs"_a.noconvert(), "light"_a.noconvert(), "camera"_a.noconvert(),
           "depth"_a.noconvert(), "normals"_a.noconvert(), "ids"_a.noconvert(), "threads"_a,
-          "Depth, normal and shape at each pixel's centre, into the three tensors.");
+          "Writes depth, normal and shape at each pixel's centre to the three tensors.");
 }
 
 }  // namespace lumigraph

@@ -1,18 +1,20 @@
-// One instruction set's ray tracer of the built-in scene: a register of rays at a time.
-#include "tracer/trace.h"
+// The ray tracer of the built-in scene. Rays are traced a register at a time; secondary rays find
+// shadows and one mirror image. A pixel gets four samples, and eight where they differ.
+#include "tracer/tracer.h"
 
-#include "tracer/trace_paint.h"
-#include "tracer/trace_scene.h"
+#include "tracer/paint.h"
+#include "tracer/scene.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr int TILE = 16;  // pixels; each tile is worked by one thread
+constexpr int TILE = 16;  // pixels along a tile's side; one thread works on a tile
 constexpr int BLOCK_X = LANES < 4 ? LANES : 4, BLOCK_Y = LANES / BLOCK_X;
 constexpr float LIFT = 5e-4f;  // secondary rays start this far from the surface
-constexpr float BUSY = 0.06f;  // a pixel whose first samples differ by more gets them all
+constexpr float BUSY = 0.06f;  // a pixel gets all samples if its first ones differ by more
 
-// The colour of the sky in a direction of length one.
+// The colour of the sky in a direction of length one: a gradient from horizon to zenith, clouds,
+// and the glow around the sun.
 Vec sky(const Scene &scene, Vec d) {
     const Light &light = *scene.light;
     const F rise = clamp(1.0f - d.z), rise2 = rise * rise;
@@ -36,7 +38,8 @@ struct Surface {
     F shine;
 };
 
-// Position, normal (towards the viewer), paint and shine of what the rays meet.
+// Position, normal (towards the viewer), paint and shine at the hits of some lanes. Lanes that hit
+// the same shape are shaded together.
 Surface surface_at(const Scene &scene, const Rays &rays, const Hits &hits, I lanes, F width) {
     Surface at = {rays.origin + rays.direction * (lanes ? hits.t : fill(0)), {}, {}, fill(0)};
     for (I left = lanes; any(left);) {
@@ -57,6 +60,8 @@ Surface surface_at(const Scene &scene, const Rays &rays, const Hits &hits, I lan
     return at;
 }
 
+// Lambertian shading: sunlight where no shape is in between, and ambient light from above and
+// below.
 Vec lit(const Scene &scene, const Surface &at, I lanes, F &sunlight) {
     const Light &light = *scene.light;
     const F slope = dot(at.normal, vec(light.sun));
@@ -70,7 +75,8 @@ Vec lit(const Scene &scene, const Surface &at, I lanes, F &sunlight) {
     return at.albedo * (ambient + vec(light.sun_color) * (sunlight * max(slope, fill(0))));
 }
 
-// What glossy surfaces mirror: one more bounce, weighted by Schlick's Fresnel term.
+// Adds to the colours of glossy surfaces their mirror image: one more bounce, and the sun's
+// highlight, weighted by Schlick's approximation of the Fresnel term.
 Vec mirrored(const Scene &scene, const Rays &rays, const Surface &at, I lanes, Vec color,
              F sunlight, F width) {
     const Vec d = unit(rays.direction);
@@ -96,7 +102,8 @@ Vec mirrored(const Scene &scene, const Rays &rays, const Surface &at, I lanes, V
     return select(lanes & (at.shine > 0), mix(color, seen, fresnel), color);
 }
 
-// The light that comes back along primary rays, whose directions have length one along z.
+// The light that comes back along primary rays. Their directions have length one along the camera's
+// z axis, so that t is depth.
 Vec seen(const Scene &scene, const Rays &rays, const int16_t *list, int count, float pixel,
          I &shape) {
     const Hits hits = nearest(scene, rays, list, count, scene.screen.from);
@@ -114,6 +121,7 @@ Vec seen(const Scene &scene, const Rays &rays, const int16_t *list, int count, f
     return select(met, surface, color);
 }
 
+// The rays of a pinhole camera through points (x, y) of the image.
 Rays rays_through(const TraceCamera &c, F x, F y) {
     const F u = (x - c.center[0]) * (1 / c.focal[0]), v = (y - c.center[1]) * (1 / c.focal[1]);
     const float *r = c.rotation, *t = c.translation;
@@ -124,19 +132,20 @@ Rays rays_through(const TraceCamera &c, F x, F y) {
             {u * r[0] + v * r[3] + r[6], u * r[1] + v * r[4] + r[7], u * r[2] + v * r[5] + r[8]}};
 }
 
-// Colours are averaged as they are displayed, not as light: that is how splats blend.
+// A tone curve and the display's gamma. Samples are averaged after it, as splats blend displayed
+// colours, not light.
 F displayed(F light) {
     const F soft = light * (1.0f + light * 0.12f) / (1.0f + light * 0.42f) * 1.10f;
     return sqrt(clamp(soft));
 }
 
-// Eight places in a pixel, no two in one row or column of eight; the first four are as well
-// spread over rows and columns of four.
+// Eight places in a pixel, of which no two share one of eight rows or columns; of the first four,
+// no two share one of four rows or columns.
 constexpr int SAMPLES = 8, FIRST = 4;
 constexpr float PLACES[SAMPLES][2] = {{3, 13}, {5, 3},  {9, 5},   {13, 9},
                                       {1, 7},  {7, 11}, {11, 15}, {15, 1}};  // in sixteenths
 
-// One tile of an image: sums of displayed colours, and which pixels need more samples.
+// One tile of an image: sums of displayed colours, and the pixels that need more samples.
 struct Work {
     const Scene *scene;
     const TraceCamera *camera;
@@ -145,7 +154,8 @@ struct Work {
     uint8_t busy[TILE * TILE];
 };
 
-// Adds samples `from` to `to` of the pixels at (x, y) to `sum`; tells which lanes vary.
+// Adds samples `from` to `to` of the pixels at (x, y) to `sum`. Returns the lanes with samples that
+// differ by much, or by less and on two shapes.
 I sample(const Work &work, F x, F y, int from, int to, Vec &sum) {
     const float pixel = 0.4f / work.camera->focal[0];
     const I all = I{} - 1;
@@ -171,6 +181,7 @@ I sample(const Work &work, F x, F y, int from, int to, Vec &sum) {
     return (varies & (spread > 0.02f)) | (spread > BUSY);
 }
 
+// Takes the first samples of all pixels of the tile, a block of pixels in a register.
 void sample_all(Work &work) {
     for (int y = 0; y < TILE; y += BLOCK_Y)
         for (int x = 0; x < TILE; x += BLOCK_X) {
@@ -189,7 +200,7 @@ void sample_all(Work &work) {
         }
 }
 
-// The busy pixels, packed as densely as they come.
+// Takes the other samples of the busy pixels, which are packed into full registers.
 void sample_busy(Work &work) {
     int16_t queue[TILE * TILE + LANES];
     int n = 0;
@@ -212,6 +223,7 @@ void sample_busy(Work &work) {
     }
 }
 
+// Takes a picture tile by tile; no tile depends on another or on the number of threads.
 void picture(const TraceScene &s, const TraceCamera &camera, uint8_t *image, int threads) {
     const Scene scene = scene_of(s, camera);
     const int across = (camera.width + TILE - 1) / TILE, down = (camera.height + TILE - 1) / TILE;
@@ -233,6 +245,7 @@ void picture(const TraceScene &s, const TraceCamera &camera, uint8_t *image, int
     }
 }
 
+// Finds the first surface at each pixel's centre, a row at a time.
 void surfaces(const TraceScene &s, const TraceCamera &camera, float *depth, float *normals,
               int32_t *shapes, int threads) {
     const Scene scene = scene_of(s, camera);

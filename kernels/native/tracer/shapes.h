@@ -1,8 +1,8 @@
-// Where rays meet shapes. To be included by *.isa.cpp only.
+// Intersections of rays with shapes, and normals. Only for *.isa.cpp files.
 #pragma once
 
-#include "tracer/trace.h"
-#include "tracer/trace_vector.h"
+#include "tracer/tracer.h"
+#include "tracer/vectors.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -36,14 +36,16 @@ inline Vec turned_back(const Shape &s, Vec v) {
 }
 inline Vec local(const Shape &s, Vec point) { return turned(s, point - vec(s.center)); }
 
+// The ground is a disc: the ray meets its plane, within its radius.
 inline F hit_ground(const Shape &s, const Rays &r, float near) {
     const F t = (s.center[2] - r.origin.z) / r.direction.z;
     const Vec p = r.origin + r.direction * t - vec(s.center);
     return ((t > near) & (p.x * p.x + p.y * p.y < s.radius * s.radius)) ? t : fill(FAR);
 }
 
-// A quadric is met at t0 +- sqrt(-f(t0) / a), where t0 is where the ray comes closest to its
-// centre or axis: for thin shapes far away this loses no digits, as b^2 - a c would.
+// A ray meets a quadric f = 0 at t0 +- sqrt(-f(t0) / a), where t0 is the ray's nearest point to the
+// centre or axis and a is the coefficient of t^2. The usual b^2 - a c would cancel for thin shapes
+// far away.
 inline F hit_ellipsoid(const Shape &s, const Rays &r, float near) {
     const Vec scale = {fill(1 / s.size[0]), fill(1 / s.size[1]), fill(1 / s.size[2])};
     const Vec o = local(s, r.origin) * scale, d = turned(s, r.direction) * scale;
@@ -54,6 +56,7 @@ inline F hit_ellipsoid(const Shape &s, const Rays &r, float near) {
     return ((f < 0) & (t > near)) ? t : fill(FAR);
 }
 
+// A box is the overlap of three slabs: the ray enters it where it has entered the last slab.
 inline F hit_box(const Shape &s, const Rays &r, float near) {
     const Vec o = local(s, r.origin), d = turned(s, r.direction);
     const Vec inverse = {1.0f / d.x, 1.0f / d.y, 1.0f / d.z};
@@ -65,11 +68,12 @@ inline F hit_box(const Shape &s, const Rays &r, float near) {
     return ((enter < leave) & (enter > near)) ? enter : fill(FAR);
 }
 
-// Where a ray's line goes through a cone whose radius goes from s.radius at z = 0 to s.top at
-// z = height: at middle -+ half, if `meets`.
+// The two points where a ray's line crosses a cone, at t = middle -+ half. The cone's radius goes
+// from s.radius at z = 0 to s.top at z = s.size[2].
 struct Crossing {
     F middle, half;
-    I meets, opens;  // the line is inside beyond the two points, not between them
+    I meets;  // whether there are such points
+    I opens;  // whether the line is inside the cone beyond them, rather than between them
 };
 
 inline Crossing cross_cone(const Shape &s, Vec o, Vec d) {
@@ -82,6 +86,8 @@ inline Crossing cross_cone(const Shape &s, Vec o, Vec d) {
     return {middle, sqrt(max(square, fill(0))), square > 0, a < 0};
 }
 
+// A shell is the side of a cone alone, seen from both sides: the nearer crossing of the right
+// height.
 inline F hit_shell(const Shape &s, const Rays &r, float near) {
     const Vec o = r.origin - vec(s.center), d = r.direction;
     const Crossing c = cross_cone(s, o, d);
@@ -93,7 +99,7 @@ inline F hit_shell(const Shape &s, const Rays &r, float near) {
     return t;
 }
 
-// From outside, a solid can only be entered through its side or the end that faces the ray.
+// A ray from outside enters a frustum through its side or through the end that faces the ray.
 inline F hit_frustum(const Shape &s, const Rays &r, float near) {
     const Vec o = r.origin - vec(s.center), d = r.direction;
     const Crossing c = cross_cone(s, o, d);
@@ -108,7 +114,7 @@ inline F hit_frustum(const Shape &s, const Rays &r, float near) {
     return on_cap ? cap : on_side ? side : fill(FAR);
 }
 
-// A round bar without ends: they are hidden in other shapes.
+// A rod is a cylinder without ends, which other shapes hide.
 inline F hit_rod(const Shape &s, const Rays &r, float near) {
     const Vec u = vec(s.size), o = r.origin - vec(s.center), d = r.direction;
     const F along_o = dot(o, u), along_d = dot(d, u);
@@ -121,7 +127,7 @@ inline F hit_rod(const Shape &s, const Rays &r, float near) {
     return ((f < 0) & (t > near) & (h > 0) & (h < s.top)) ? t : fill(FAR);
 }
 
-// The first t > near at which each ray meets the shape, or FAR.
+// The smallest t > near at which each ray meets the shape, or FAR.
 inline F hit(const Shape &s, const Rays &r, float near) {
     switch (kind_of(s)) {
         case GROUND: return hit_ground(s, r, near);
@@ -133,7 +139,7 @@ inline F hit(const Shape &s, const Rays &r, float near) {
     }
 }
 
-// Which face of a box a point in its own axes lies on, as an outward normal.
+// The outward normal of the face of a box on which a point lies, both in the box's own axes.
 inline Vec box_normal(const Shape &s, Vec p) {
     const F x = absolute(p.x) / s.size[0], y = absolute(p.y) / s.size[1],
             z = absolute(p.z) / s.size[2];
@@ -143,7 +149,8 @@ inline Vec box_normal(const Shape &s, Vec p) {
             on_z ? (p.z < 0 ? -one : one) : zero};
 }
 
-// Is a point, relative to the base of a frustum, on its lower (-1) or upper (1) end?
+// The end of a frustum on which a point lies: -1 for the lower, 1 for the upper, 0 for the side.
+// The point is relative to the base.
 inline F frustum_end(const Shape &s, Vec p) {
     const F tolerance = fill(2e-5f);
     const F side =
@@ -154,6 +161,7 @@ inline F frustum_end(const Shape &s, Vec p) {
                                                 : fill(0);
 }
 
+// The normal of a cone's side is its gradient.
 inline Vec side_normal(const Shape &s, Vec p) {
     const float k = (s.top - s.radius) / s.size[2];
     return unit({p.x, p.y, -k * (s.radius + k * p.z)});

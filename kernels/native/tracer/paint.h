@@ -1,10 +1,10 @@
-// What shapes are painted with. To be included by *.isa.cpp only.
+// Patterns on the shapes' surfaces. Only for *.isa.cpp files.
 //
-// Patterns are laid in rows of cells, so that a point needs to look at its own cell only, and
-// every edge is softened over the width of a pixel, so that they need few rays.
+// A pattern is laid out in rows of cells, and the colour of a point depends on its own cell alone.
+// Every edge is softened over the width of a pixel, so that few rays for each pixel suffice.
 #pragma once
 
-#include "tracer/trace_shapes.h"
+#include "tracer/shapes.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -30,7 +30,7 @@ static_assert(sizeof(Material) == MATERIAL_SIZE * sizeof(float));
 
 inline Pattern pattern_of(const Material &m) { return Pattern(int(m.pattern)); }
 
-// Where a point lies on a surface: `v` crosses the rows, `u` runs along them.
+// The place of a point on a surface: `u` runs along the rows of cells, `v` across them.
 struct Chart {
     F u, v;  // v in units of length; u too if the surface is flat, else in turns
     bool flat;
@@ -38,6 +38,8 @@ struct Chart {
 
 inline F polar_radius(Vec p) { return sqrt(p.x * p.x + p.y * p.y); }
 
+// The chart of each kind of shape: polar on the ground, longitude and latitude on an ellipsoid, the
+// two axes of a face of a box, angle and height on cones.
 inline Chart chart(const Shape &s, Vec point, Vec n) {
     const Vec p = point - vec(s.center);
     switch (kind_of(s)) {
@@ -75,7 +77,7 @@ inline F row_radius(const Shape &s, F v) {
     }
 }
 
-// The cell of a point: its row and number, its middle, and where in it the point lies.
+// The cell that holds a point, its middle, and the point's place in it.
 struct Cell {
     I row, number;
     F u, v;    // of the middle; u in turns on round surfaces
@@ -83,6 +85,8 @@ struct Cell {
     F length;  // along the row
 };
 
+// The cell at a place of the chart. On round surfaces each row holds a whole number of cells, about
+// as long as the material says; every other row of bricks and dots is shifted by half a cell.
 inline Cell cell_at(const Shape &s, const Material &m, const Chart &c) {
     Cell cell;
     const F row = floor(c.v * (1 / m.size));
@@ -111,7 +115,7 @@ inline Cell cell_at(const Shape &s, const Material &m, const Chart &c) {
     return cell;
 }
 
-// Black or white by an ornament of two crossing spirals between plain rings.
+// 1 or 0 by an ornament of two crossing spirals between plain rings.
 inline F ornament(const Material &m, const Cell &cell) {
     const F wind = cell.v * m.twist;
     const F left = fract(cell.u * m.count + wind), right = fract(cell.u * m.count - wind);
@@ -121,13 +125,14 @@ inline F ornament(const Material &m, const Cell &cell) {
     return (crossed & ~ring) ? fill(1) : fill(0);
 }
 
+// A dot at a random place in each cell, in a random colour; dots of a mosaic take the ornament's.
 inline Vec dots(const Material &m, const Cell &cell, F width) {
     const F a = scatter(cell.row, cell.number, 1), b = scatter(cell.row, cell.number, 2),
             c = scatter(cell.row, cell.number, 3), pick = scatter(cell.row, cell.number, 4);
     const F x = cell.du - (a - 0.5f) * (2 * m.jitter * m.size);
     const F y = cell.dv - (b - 0.5f) * (2 * m.jitter * m.size);
     const F radius = (0.75f + 0.25f * c) * (m.dot * m.size);
-    // Where pixels are larger than cells, only their mean can be seen.
+    // Where pixels are larger than cells, the cover fades to the mean over a cell.
     const F mean = fill(2.4f * m.dot * m.dot / m.aspect);
     const F blur = clamp(width * (1.5f / m.size) - 0.75f);
     const F cover = mix(coverage(radius - sqrt(x * x + y * y), width), mean, blur);
@@ -142,6 +147,7 @@ inline Vec dots(const Material &m, const Cell &cell, F width) {
     return mix(vec(m.base), paint, cover);
 }
 
+// Bricks in random mixes of two colours, a few in the third, between joints of the base colour.
 inline Vec bricks(const Material &m, const Cell &cell, F width) {
     const F a = scatter(cell.row, cell.number, 5), pick = scatter(cell.row, cell.number, 6);
     Vec paint = mix(vec(m.first), vec(m.second), a);
@@ -162,7 +168,7 @@ inline Vec tiles(const Material &m, const Cell &cell, F width) {
     return mix(vec(m.base), paint, coverage(min(cx, cy) - m.dot * m.size, width));
 }
 
-// One where fract(x) < 1/2, softened; `period` is the length of one repetition.
+// 1 where fract(x) < 1/2 and 0 elsewhere, softened; `period` is the length of one repetition.
 inline F stripes(F x, F period, F width) {
     return coverage((0.25f - absolute(fract(x + 0.25f) - 0.5f)) * period, width);
 }
@@ -188,6 +194,7 @@ inline Vec paint(const Shape &s, const Material &m, Vec point, Vec n, F width) {
                                            : gore + ring - 2.0f * gore * ring;
         color = mix(vec(m.first), vec(m.second), mixed);
     }
+    // Outside of the range of rows only the base colour is seen.
     const F inside = min(c.v - m.from, m.to - c.v);
     return mix(vec(m.base), color, coverage(inside, width));
 }

@@ -1,6 +1,6 @@
-// The little algebra that the ray tracer does on registers of floats.
+// Vector algebra on registers: each number is a register with one ray per lane.
 //
-// To be included by *.isa.cpp only: everything here has internal linkage.
+// Only for *.isa.cpp files: everything here has internal linkage.
 #pragma once
 
 #include "common/simd.h"
@@ -13,7 +13,7 @@ using I = Ints;
 typedef uint32_t U __attribute__((vector_size(4 * LANES)));
 
 #if defined(__AVX512F__)
-// The masked forms are the same instructions, and GCC 12 warns of the plain ones.
+// GCC 12 warns of uninitialised values in the unmasked intrinsics; these are the same instructions.
 inline F sqrt(F x) { return _mm512_maskz_sqrt_ps(0xffff, x); }
 inline F floor(F x) {
     return _mm512_maskz_roundscale_ps(0xffff, x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -38,7 +38,8 @@ inline F mix(F a, F b, F t) { return a + (b - a) * t; }
 inline I whole(F x) { return __builtin_convertvector(x, I); }
 inline F real(I x) { return __builtin_convertvector(x, F); }
 
-// How much of a filter of this width lies where `inside` > 0; both are lengths.
+// The share of a box filter that lies inside an edge. `inside` is the distance from the edge to the
+// filter's centre, positive inside; `width` is the filter's width.
 inline F coverage(F inside, F width) { return clamp(inside / width + 0.5f); }
 
 struct Vec {
@@ -54,7 +55,7 @@ inline Vec mix(Vec a, Vec b, F t) { return a + (b - a) * t; }
 inline Vec select(I m, Vec a, Vec b) { return {m ? a.x : b.x, m ? a.y : b.y, m ? a.z : b.z}; }
 inline Vec vec(const float *v) { return {fill(v[0]), fill(v[1]), fill(v[2])}; }
 
-// The angle of (x, y) in turns, 0 to 1; wrong by less than 2e-6.
+// The angle of (x, y) in turns, from 0 to 1, with an error below 2e-6 (a polynomial for atan).
 inline F turn(F y, F x) {
     const F ax = absolute(x), ay = absolute(y);
     const F z = min(ax, ay) / max(max(ax, ay), fill(1e-20f));
@@ -75,7 +76,7 @@ inline F cos_turn(F turns) {
     return 1.0f + q * (-0.5f + q * (0.041666418f + q * (-0.0013888397f + q * 2.4760495e-5f)));
 }
 
-// Evenly spread in [0, 1), from two whole numbers and a salt.
+// A pseudo-random number in [0, 1), hashed from two whole numbers and a salt.
 inline F scatter(I i, I j, uint32_t salt) {
     U h = (U)i * 0x9E3779B1u ^ ((U)j + salt) * 0x85EBCA77u;
     h = (h ^ h >> 15) * 0x2C1B3C6Du;

@@ -1,15 +1,15 @@
-// The scene as the ray tracer holds it, and which of its shapes rays can meet.
+// The scene with bounds of its shapes, and the search for the shapes that rays meet.
 //
-// To be included by *.isa.cpp only.
+// Only for *.isa.cpp files.
 #pragma once
 
-#include "tracer/trace_paint.h"
-#include "tracer/trace_shapes.h"
+#include "tracer/paint.h"
+#include "tracer/shapes.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr float NEAR = 1e-3f;  // what is nearer to a ray's origin is not seen
+constexpr float NEAR = 1e-3f;  // hits nearer to a ray's origin do not count
 
 struct Light {
     float sun[3];  // direction towards it, of length one
@@ -23,16 +23,16 @@ struct Puff {
 };
 static_assert(sizeof(Puff) == PUFF_SIZE * sizeof(float));
 
-// What holds the shapes as something flat sees them, the image or the plane across the sunlight:
-// a box, and a strip along the shape, which is far narrower where the shape is a slanting rod.
+// Bounds of the shapes' projections to a plane: the image, or the plane across the sunlight. Each
+// has a box and a strip along the shape, which is far narrower around a slanting rod.
 struct Bounds {
     alignas(64) float low_x[MAX_SHAPES], high_x[MAX_SHAPES], low_y[MAX_SHAPES], high_y[MAX_SHAPES];
     alignas(64) float across_x[MAX_SHAPES], across_y[MAX_SHAPES];  // the strip's normal
     alignas(64) float low[MAX_SHAPES], high[MAX_SHAPES];           // along that normal
-    alignas(64) float from[MAX_SHAPES], reach[MAX_SHAPES];         // along the third axis
+    alignas(64) float from[MAX_SHAPES], reach[MAX_SHAPES];         // least and most depth
 };
 
-// Balls around the shapes.
+// Bounding spheres of the shapes.
 struct Balls {
     alignas(64) float x[MAX_SHAPES], y[MAX_SHAPES], z[MAX_SHAPES], radius[MAX_SHAPES];
 };
@@ -48,12 +48,14 @@ struct Scene {
     Balls balls;
 };
 
+// The first hit of each ray: its distance and its shape, FAR and -1 if there is none.
 struct Hits {
     F t;
     I shape;
 };
 
-// Points whose hull holds the shape: the corners of one box, or of one at each end of a rod.
+// Points with a convex hull that contains the shape: the corners of a box, or of a box at each end
+// of a rod. Returns their number.
 int hull(const Shape &s, float points[16][3]) {
     const Kind kind = kind_of(s);
     const bool rod = kind == ROD, solid = kind == BOX || kind == ELLIPSOID;
@@ -86,7 +88,7 @@ float most(const float *values, int n) {
     return best;
 }
 
-// Bounds the i-th shape by the places its hull is seen at.
+// Bounds the i-th shape by the projections of its hull's points, `n` places (x, y) with depths.
 void bound(Bounds &b, int i, const float *x, const float *y, const float *reach, int n) {
     b.low_x[i] = least(x, n), b.high_x[i] = most(x, n);
     b.low_y[i] = least(y, n), b.high_y[i] = most(y, n);
@@ -100,7 +102,7 @@ void bound(Bounds &b, int i, const float *x, const float *y, const float *reach,
     b.low[i] = least(at, n), b.high[i] = most(at, n);
 }
 
-// Makes the i-th shape one that is always met, or never.
+// Gives the i-th shape bounds that every box meets, or none.
 void bound_trivially(Bounds &b, int i, bool met) {
     const float low = met ? -FAR : FAR;
     b.low_x[i] = b.low_y[i] = b.low[i] = low;
@@ -111,6 +113,7 @@ void bound_trivially(Bounds &b, int i, bool met) {
 
 float dot3(const float *a, const float *b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
+// Bounds along the sunlight, on the plane across it. The ground casts no shadow.
 void bound_shadows(Scene &scene) {
     const float *sun = scene.light->sun;
     const float flat = __builtin_sqrtf(sun[0] * sun[0] + sun[1] * sun[1]);
@@ -133,7 +136,7 @@ void bound_shadows(Scene &scene) {
     }
 }
 
-// Whether all points, in the camera's axes, lie beyond one border of the image.
+// Whether all points, given in the camera's axes, lie beyond one border of the image.
 bool off_screen(const TraceCamera &c, const float points[16][3], int n) {
     const float borders[4][3] = {{-c.focal[0], 0, -c.center[0]},
                                  {c.focal[0], 0, c.center[0] - float(c.width)},
@@ -147,6 +150,8 @@ bool off_screen(const TraceCamera &c, const float points[16][3], int n) {
     return false;
 }
 
+// Bounds in the image. A shape that reaches behind the camera has no bounded projection: every tile
+// must look at it, unless it is behind the camera or off the image as a whole.
 void bound_screen(Scene &scene, const TraceCamera &c) {
     for (int i = 0; i < MAX_SHAPES; ++i) {
         bound_trivially(scene.screen, i, false);
@@ -169,6 +174,7 @@ void bound_screen(Scene &scene, const TraceCamera &c) {
     }
 }
 
+// Spheres around the boxes of the shapes; rows without a shape get one that no cone touches.
 void bound_balls(Scene &scene) {
     for (int i = 0; i < MAX_SHAPES; ++i) {
         float points[16][3], low[3] = {FAR, FAR, FAR}, high[3] = {-FAR, -FAR, -FAR}, square = 0;
@@ -190,7 +196,7 @@ struct Box {
     float low_x, high_x, low_y, high_y;
 };
 
-// The shapes whose bounds meet a box and reach beyond a plane.
+// Lists the shapes with bounds that meet a box and reach beyond a depth, and returns their number.
 int meeting(const Bounds &b, int count, const Box &box, float beyond, int16_t *list) {
     const float x = 0.5f * (box.low_x + box.high_x), half_x = 0.5f * (box.high_x - box.low_x);
     const float y = 0.5f * (box.low_y + box.high_y), half_y = 0.5f * (box.high_y - box.low_y);
@@ -201,6 +207,7 @@ int meeting(const Bounds &b, int count, const Box &box, float beyond, int16_t *l
                   (at(b.low_y) <= box.high_y) & (at(b.high_y) >= box.low_y) &
                   (at(b.reach) >= beyond);
         if (!any(meets)) continue;
+        // The strip along the shape: both intervals along its normal must overlap.
         const F nx = at(b.across_x), ny = at(b.across_y);
         const F middle = nx * x + ny * y, half = absolute(nx) * half_x + absolute(ny) * half_y;
         meets &= (at(b.low) <= middle + half) & (at(b.high) >= middle - half);
@@ -210,8 +217,8 @@ int meeting(const Bounds &b, int count, const Box &box, float beyond, int16_t *l
     return n;
 }
 
-// The nearest hits with the shapes of a list. `from` tells for each shape a t before which no ray
-// meets it; if it is given, the list must be sorted by it.
+// The nearest hits with the shapes of a list. `from` holds for each shape a t before which no ray
+// meets it, or is null; if it is given, the list must be sorted by it.
 Hits nearest(const Scene &scene, const Rays &rays, const int16_t *list, int count,
              const float *from) {
     Hits best = {fill(FAR), I{} - 1};
@@ -226,6 +233,7 @@ Hits nearest(const Scene &scene, const Rays &rays, const int16_t *list, int coun
     return best;
 }
 
+// Insertion sort of a short list by its keys.
 void sort(int16_t *list, int count, const float *keys) {
     for (int i = 1; i < count; ++i) {
         const int16_t moved = list[i];
@@ -235,6 +243,7 @@ void sort(int16_t *list, int count, const float *keys) {
     }
 }
 
+// The least of some lanes.
 float lowest(F x, I lanes) {
     float best = FAR;
     for (int i = 0; i < LANES; ++i)
@@ -242,7 +251,7 @@ float lowest(F x, I lanes) {
     return best;
 }
 
-// The mean over some lanes, of which there is at least one.
+// The mean of some lanes, at least one.
 float mean(F x, I lanes) {
     float sum = 0, count = 0;
     for (int i = 0; i < LANES; ++i)
@@ -250,8 +259,8 @@ float mean(F x, I lanes) {
     return sum / count;
 }
 
-// The shapes that a bundle of rays with directions of length one may meet: those whose ball
-// touches the cone that holds the bundle.
+// Lists the shapes that a bundle of rays may meet: those with a bounding sphere that touches the
+// cone around the bundle. Directions have length one. Returns their number.
 int near_bundle(const Scene &scene, const Rays &rays, I lanes, int16_t *list) {
     const float o[3] = {mean(rays.origin.x, lanes), mean(rays.origin.y, lanes),
                         mean(rays.origin.z, lanes)};
@@ -261,13 +270,14 @@ int near_bundle(const Scene &scene, const Rays &rays, I lanes, int16_t *list) {
     const float start = -lowest(-sqrt(dot(off, off)), lanes);
     const float spread = -lowest(-sqrt(dot(aside, aside)), lanes);
     const float length = dot3(d, d);
+    // Around the mean ray, the cone is `start` wide at its origin and widens by `spread`.
     int n = 0;
     for (int i = 0; i < scene.count; i += LANES) {
         const auto at = [i](const float *values) { return *(const F *)(values + i); };
         const Vec v = Vec{at(scene.balls.x), at(scene.balls.y), at(scene.balls.z)} - vec(o);
         const F square = dot(v, v), radius = at(scene.balls.radius) + start;
         const F reach = radius + (sqrt(square) + radius) * spread;
-        // Distance from the ball's centre to the mean ray's line, and whether it lies ahead.
+        // The gap between the sphere's centre and the mean ray, which begins at its origin.
         const F along = max(dot(v, vec(d)), fill(0)) * (1 / length);
         const Vec gap = v - vec(d) * along;
         const I meets = (dot(gap, gap) <= reach * reach) & (reach >= 0);
@@ -278,7 +288,7 @@ int near_bundle(const Scene &scene, const Rays &rays, I lanes, int16_t *list) {
     return n;
 }
 
-// Which of the points the sun does not reach.
+// The points, among some lanes, that lie in the shadow of a shape.
 I shadowed(const Scene &scene, Vec points, I lanes) {
     const Vec sun = vec(scene.light->sun);
     const F x = dot(points, vec(scene.across)), y = dot(points, vec(scene.along)),
