@@ -13,7 +13,7 @@ from lumigraph.app.run.report import write_report
 def evaluate_run(
     run: Run, *, split: Literal["test", "train"] = "test", data: Path | None = None
 ) -> dict[str, Any]:
-    """The metrics of a run's scene; writes its eval/ and report.html anew.
+    """The metrics of a run's scene; writes its eval/ and report.html.
 
     Args:
         run: An open run.
@@ -21,8 +21,7 @@ def evaluate_run(
         data: The capture that has the photos; None takes those in the run folder.
 
     Raises:
-        ValueError: The capture has no photo for one of the frames of the run, or of another size;
-            or a training replaced the scene meanwhile.
+        ValueError: The capture has no photo for one of the frames of the run, or of another size.
     """
     views = run.views()
     frames = getattr(views, split)
@@ -35,15 +34,16 @@ def evaluate_run(
         frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
     if not frames:
         notice(f"{run.folder} has no {split} views: nothing to evaluate")
-    stamp = run.scene_stamp()
-    metrics = evaluate(run, run.scene(), frames, background=views.background, split=split)
-    if split == "test":
+    while True:  # a training may save another scene meanwhile
+        stamp = run.scene_stamp()
+        metrics = evaluate(run, run.scene(), frames, background=views.background, split=split)
         with run.changing() as record:
-            if run.scene_stamp() != stamp:
-                raise ValueError(
-                    f"{run.folder} has another scene since this evaluation began: evaluate it again"
-                )
-            record["metrics"] = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+            current = run.scene_stamp() == stamp
+            if current and split == "test":
+                record["metrics"] = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+        if current:
+            break
+    if split == "test":
         write_report(replace(run, record=record))
     return metrics
 

@@ -17,17 +17,21 @@ def export_run(path: Path, output: Path | None, frame: FrameOf = "capture") -> d
     file = output or run.folder / "scene.ply"
     if file.suffix.lower() != ".ply":
         raise ValueError(f"{file} does not end in .ply, which is the only format of `export`")
-    scene, views = run.scene(), run.views()
-    trusted = stored_confidence(run, scene)
-    check = write_ply(
-        scene,
-        file,
-        cameras=[each.camera for each in (*views.test, *views.train)],
-        similarity=run.capture().similarity,
-        frame=frame,
-        background=views.background,
-        extra=None if trusted is None else {"confidence": trusted},
-    )
+    views = run.views()
+    while True:  # a training may save another scene meanwhile
+        stamp, scene = run.scene_stamp(), run.scene()
+        trusted = stored_confidence(run, scene)
+        check = write_ply(
+            scene,
+            file,
+            cameras=[each.camera for each in (*views.test, *views.train)],
+            similarity=run.capture().similarity,
+            frame=frame,
+            background=views.background,
+            extra=None if trusted is None else {"confidence": trusted},
+        )
+        if run.scene_stamp() == stamp:
+            break
     return {
         "file": str(file),
         "confidence": trusted is not None,
