@@ -1,4 +1,4 @@
-"""Checks of what the operations on images are given, the same in every backend."""
+"""Checks of the arguments of the operations on images, the same in every backend."""
 
 import torch
 from torch import Tensor

@@ -111,5 +111,5 @@ def adam(
         rows,
         torch.get_num_threads(),
     )
-    # Autograd would else take gradients at values that are gone.
+    # Tells autograd that the tensors have changed, so that it refuses gradients at their old values.
     torch.autograd.graph.increment_version((parameter, first, second))

@@ -27,7 +27,7 @@ class Inner(NamedTuple):
 def with_margin(
     window: tuple[int, int, int, int], size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], Inner]:
-    """The window of an image that must be drawn to find a window's share of the image's loss.
+    """A window of an image, enlarged by the margin that its share of the image's loss needs.
 
     Args:
         window: Left, top, width and height, in pixels of the image.
@@ -66,13 +66,13 @@ class ImageBackend(Protocol):
             image: Any number of channels, at least one. [height, width, channels]
             target: The photo: uint8, or floats in [0, 1] of the image's type.
                 [height, width, channels]
-            ssim_weight: Of 1 - SSIM; 1 minus it is the weight of the absolute difference.
+            ssim_weight: Weight of 1 - SSIM. The absolute difference has 1 - ssim_weight.
             mask: If given, pixels that are False count as if image and target were equal there, and
                 get no gradient. They are still among the pixels of the mean. bool [height, width]
             weight: If given, factor of each pixel's term of the mean. [height, width]
             inner: If given, the image is a window of a larger one and the sum is over these pixels.
                 The gradient is that by all pixels of the window. Values and gradients of windows
-                that share out the pixels of an image add up to those of the whole.
+                that divide an image among them add up to those of the whole.
             out: If given, the gradient is written to it. [height, width, channels]
 
         Returns:

@@ -11,14 +11,16 @@ struct AdamRule {
     float root_scale;  // one over the root of the second mean's bias correction
 };
 
-// Steps in which splats had no gradient, as one multiplication each: what they leave of both means,
-// and how far the first mean would have carried a parameter meanwhile, in steps of its own length.
+// The effect of steps in which a splat had no gradient: the factors by which both means have
+// decayed, and the distance that the first mean would have moved a parameter, in multiples of the
+// mean.
 template <typename T>
 struct Missed {
     T decay1, decay2, drift;
 };
 
-// Brings both means up to a gradient, and returns what the first would have carried on meanwhile.
+// Decays both means over the missed steps and takes the gradient into them. Returns the move of the
+// missed steps.
 template <typename T>
 inline Floats adam_means(const AdamRule &a, const Missed<T> &missed, Floats gradient, Floats &m,
                          Floats &v) {
@@ -29,8 +31,8 @@ inline Floats adam_means(const AdamRule &a, const Missed<T> &missed, Floats grad
     return carried;
 }
 
-// Moves p along the gradient; `rate` is over the first mean's bias correction. A curvature shortens
-// the step to what it would be by Newton's method, where that is the shorter one.
+// One step of a parameter p. `rate` is divided by the first mean's bias correction already. A
+// curvature shortens the step to about that of Newton's method, where this is the shorter one.
 template <typename T>
 inline void adam_step(const AdamRule &a, const Missed<T> &missed, float rate, Floats gradient,
                       Floats curvature, Floats &p, Floats &m, Floats &v) {
@@ -38,7 +40,7 @@ inline void adam_step(const AdamRule &a, const Missed<T> &missed, float rate, Fl
     p -= rate * (m + carried) / (root(v) * a.root_scale + a.epsilon + rate * curvature);
 }
 
-// The same for consecutive numbers; curvature may be null.
+// The same for consecutive parameters; curvature may be null.
 inline void adam_row(const AdamRule &a, const Missed<float> &missed, float rate,
                      const float *gradient, const float *curvature, float *p, float *m, float *v,
                      int64_t count) {

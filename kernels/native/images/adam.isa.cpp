@@ -1,4 +1,4 @@
-// Adam in one pass over memory.
+// One step of Adam for a tensor, in one pass over memory.
 #include "images/adam.h"
 #include "images/images.h"
 
@@ -11,6 +11,7 @@ void adam(const Adam &a) {
         adam_row(rule, {1.0f, 1.0f, 0.0f}, a.rate, a.gradient + from, nullptr, a.parameter + from,
                  a.first + from, a.second + from, numbers);
     };
+    // All rows: blocks of fixed size.
     if (!a.use) {
         constexpr int64_t BLOCK = 4096;
 #pragma omp parallel for schedule(static) num_threads(a.threads) if (count > 1 << 14)
@@ -20,6 +21,8 @@ void adam(const Adam &a) {
         }
         return;
     }
+
+    // Some rows: each by itself.
 #pragma omp parallel for schedule(static) num_threads(a.threads) if (count > 1 << 14)
     for (int64_t row = 0; row < a.rows; ++row)
         if (a.use[row]) step(row * a.columns, a.columns);

@@ -1,4 +1,4 @@
-// Python bindings of the losses and the optimizer: check shapes, drop the GIL, call.
+// Python bindings of the loss and of Adam: check shapes, release the GIL, call the kernel.
 #include <nanobind/stl/array.h>
 
 #include <array>
@@ -18,7 +18,7 @@ using Bytes = Array<const uint8_t>;
 // that the sum is divided by.
 using Inner = std::array<int64_t, 5>;
 
-// The loss; its gradient is written where there is room for one.
+// Returns the loss. Writes its gradient, if a tensor is given for it.
 double loss(const In &image, const std::optional<In> &target, const std::optional<Bytes> &photo,
             const std::optional<MaskIn> &mask, const std::optional<In> &weight,
             const std::optional<Inner> &inner, float ssim_weight,
@@ -48,7 +48,7 @@ double loss(const In &image, const std::optional<In> &target, const std::optiona
     return loss_of(l);
 }
 
-// The state's tensors may have any shape, the same for all: rows, and what is in a row.
+// All tensors have the same shape, whatever it is; its first axis counts rows.
 void adam(const Out &parameter, const In &gradient, const Out &first, const Out &second,
           std::array<float, 3> betas_epsilon, float rate, float root_scale,
           const std::optional<MaskIn> &use, int threads) {

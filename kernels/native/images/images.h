@@ -15,8 +15,8 @@ constexpr int CHANNELS_AT_ONCE = 4;                // of an image with more
 
 struct Loss {
     int height, width, channels;
-    const float *image, *target;   // [height, width, channels]; target may be null where there is
-    const uint8_t *photo;          // the same in bytes, 255 for 1
+    const float *image, *target;   // [height, width, channels]; either a target or a photo is given
+    const uint8_t *photo;          // a target in bytes, 255 for 1
     const bool *mask;              // [height, width]: the pixels that count; or null: all
     const float *weight;           // [height, width]: factors of the terms; or null: ones
     int left, top, right, bottom;  // the pixels over which terms are summed
@@ -37,9 +37,9 @@ struct Adam {
     int64_t rows, columns;
     float *parameter, *first, *second;
     const float *gradient;
-    const bool *use;  // which rows, or null: all
+    const bool *use;  // the rows to move, or null: all
     float beta1, beta2, epsilon;
-    float rate;        // learning rate over the first mean's bias correction
+    float rate;        // the learning rate divided by the first mean's bias correction
     float root_scale;  // one over the root of the second mean's bias correction
     int threads;
 };
@@ -49,7 +49,7 @@ struct ImageKernels {
     void (*adam)(const Adam &);
 };
 
-// The loss, and its gradient where there is room for one; block_sums need not be given.
+// The loss. Writes the gradient, unless that is null; sets block_sums itself.
 double loss_of(Loss loss);
 
 }  // namespace lumigraph

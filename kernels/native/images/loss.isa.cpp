@@ -1,10 +1,11 @@
 // The photometric loss between an image and a photo, (1 - w) L1 + w (1 - SSIM), and its gradient,
 // in one pass over both.
 //
-// The image is cut into blocks of fixed size. A block is walked from top to bottom with rings of
-// the last rows, which stay in the cache: of both inputs, and of the derivatives of the structural
-// similarity, which the gradient blurs once more. Sums are taken block by block and added up in
-// their order, so that they do not depend on the number of threads.
+// SSIM at a pixel is a function of five blurs about it: of x, t, x^2 + t^2 and xt, with x the image
+// and t its target. Its derivatives by these, blurred once more, give the gradient. The image is
+// cut into blocks of fixed size. A block is worked from top to bottom, and rings in the cache hold
+// the last rows of both inputs and of the derivatives. Each block has its own sum, and the sums are
+// added in the blocks' order, so that the loss does not depend on the number of threads.
 #include "common/simd.h"
 #include "images/images.h"
 
@@ -18,7 +19,7 @@ constexpr float WINDOW[TAPS] = {0.00102838f, 0.00759876f, 0.03600077f, 0.1093606
                                 0.21300554f, 0.26601172f, 0.21300554f, 0.10936069f,
                                 0.03600077f, 0.00759876f, 0.00102838f};
 
-constexpr int ROWS = LANES == 16 ? 4 : 2;  // done together, so that a row is read less often
+constexpr int ROWS = LANES == 16 ? 4 : 2;  // worked together, so that a row is read less often
 constexpr int RING = 16;                   // rows kept: a power of two, and TAPS + ROWS - 1 or more
 
 // Floats that a blur along a row reaches to each side, rounded up to whole vectors.
@@ -26,8 +27,8 @@ template <int CHANNELS>
 constexpr int HALO = (RADIUS * CHANNELS + LANES_MAX - 1) / LANES_MAX * LANES_MAX;
 constexpr int WIDE = LOSS_WIDTH + 4 * HALO<4>;  // floats of a row with the halos of both blurs
 
-// The last rows of something. Each is held twice, RING apart, so that any TAPS + ROWS - 1 rows in
-// a row are one after another in memory.
+// The last rows of an image. Each is stored twice, RING rows apart, so that any TAPS + ROWS - 1
+// consecutive rows are consecutive in memory.
 struct Ring {
     alignas(64) float rows[2 * RING][WIDE];
 
@@ -38,16 +39,15 @@ struct Ring {
     void clear(int y) { __builtin_memset(at(y), 0, 4 * WIDE); }
 };
 
-// Of the pixels of a row, once for each channel of the group: whether they count, and their
-// weights.
+// The mask (1 or 0) and the weights of a row of pixels, repeated for each channel of the group.
 struct PixelRow {
     alignas(64) float counts[WIDE], weights[WIDE];
 };
 
 struct Rings {
     Ring image, target;
-    Ring maps[3];           // derivatives of the similarity by the blurred x, x^2 and xy
-    PixelRow pixels[RING];  // where there is a mask or weights
+    Ring maps[3];           // derivatives of SSIM by the blurred x, x^2 and xt
+    PixelRow pixels[RING];  // only used with a mask or weights
 };
 
 // One block of a group of the image's channels. A row of the group is its floats pixel by pixel;
@@ -113,6 +113,7 @@ inline void read_pixels(const Loss &l, const Block &b, int y, PixelRow &out) {
     });
 }
 
+// The part of a blur along a row that neighbours at distance K and more have, at a vector.
 template <int CHANNELS, int K = 1>
 inline Floats neighbours_along(const float *in) {
     const Floats sum =
@@ -129,7 +130,7 @@ inline Floats blurred_along(const float *in) {
     return load(in) * WINDOW[RADIUS] + neighbours_along<CHANNELS>(in);
 }
 
-// What SSIM compares, blurred down the columns: x, y, x^2 + y^2 and xy of ROWS rows from y on.
+// x, t, x^2 + t^2 and xt blurred down the columns, in ROWS rows from y on.
 using Moments = float[4][ROWS][WIDE];
 
 inline void blur_moments_down(const Rings &r, const Block &b, int y, Moments &out) {
@@ -163,7 +164,7 @@ struct Columns {
     }
 };
 
-// Those over which the loss is summed, at least `first` and below `end`.
+// The columns from `first` to `end` over which the loss is summed.
 template <int CHANNELS>
 inline Columns counted(const Loss &l, const Block &b, int first, int end) {
     const int left = l.left * CHANNELS - b.left, right = l.right * CHANNELS - b.left;
@@ -208,7 +209,7 @@ float compare_row(const Loss &l, Rings &r, const Block &b, int y, const Moments 
     return total(sum);
 }
 
-// The derivatives blurred down the columns, for ROWS rows from y on.
+// The derivatives of SSIM blurred down the columns, in ROWS rows from y on.
 using Blurred = float[3][ROWS][WIDE];
 
 template <int CHANNELS>
