@@ -111,5 +111,5 @@ def adam(
         rows,
         torch.get_num_threads(),
     )
-    # Tells autograd that the tensors have changed, so that it refuses gradients at their old values.
+    # Tells autograd that the tensors have changed, so that it refuses gradients at old values.
     torch.autograd.graph.increment_version((parameter, first, second))
