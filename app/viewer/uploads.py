@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from lumigraph.app.viewer.zips import CAMERAS, MEMBERS, PHOTOS, RESERVED, Unpacked, claimed, unpack
 from lumigraph.datasets.files import printable
+from lumigraph.datasets.zips import CAMERAS, MEMBERS, PHOTOS, RESERVED, Unpacked, claimed, unpack
 
 FILE_BYTES, SITTING_BYTES = 4 << 30, 16 << 30
 """Largest size of one file, and of all files, unpacked, that pages send to one server."""

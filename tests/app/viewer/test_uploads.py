@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lumigraph.app.viewer import uploads, zips
+from lumigraph.app.viewer import uploads
 from lumigraph.app.viewer.uploads import Sitting, safe_name
-from lumigraph.app.viewer.zips import unpack
+from lumigraph.datasets import zips
+from lumigraph.datasets.zips import unpack
 
 
 @pytest.fixture
