@@ -1,4 +1,4 @@
-"""The commands, from outside: what they print, what they leave behind, and how they fail."""
+"""The commands from outside: their output, their files, and their errors."""
 
 import dataclasses
 import json
@@ -62,7 +62,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """A finished run whose folder was moved and whose photos are gone, and what was printed."""
+    """A finished run in a folder that was moved, without its photos, and the printed result."""
     home = tmp_path_factory.mktemp("trained")
     shutil.copytree(capture, home / "photos")
     printed = call_json("train", home / "photos", "-o", home / "run", "--steps", STEPS)
@@ -190,12 +190,12 @@ def test_the_doctor_says_what_was_chosen():
 
 
 def until(process: subprocess.Popen[str], word: str) -> None:
-    """Reads what the process says until a line begins with the word."""
+    """Reads the error output of the process until a line begins with the word."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(word):
             return
-    pytest.fail(f"it ended without saying {word}")
+    pytest.fail(f"the process ended without printing {word}")
 
 
 def test_what_is_interrupted_goes_on_by_the_command_it_prints(capture, tmp_path):
@@ -392,7 +392,7 @@ def test_what_is_set_aside_is_part_of_what_a_run_is_made_from(capture):
     fewer = inputs_of(dataclasses.replace(aside, calibration=()))
     assert all(fewer[key] != others[key] for key in ("cameras_sha256", "photos_blake2b"))
     assert some["photos"] == whole["photos"] == some["train"] + some["test"] + 2
-    assert "calibration" not in whole  # runs that were begun without can go on
+    assert "calibration" not in whole  # runs of earlier versions can be resumed
 
 
 def test_views_are_set_aside_by_an_option(capture, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What measures speed: its scenes, its arithmetic and its output; no test depends on a clock."""
+"""Benchmarks: their scenes, arithmetic and output. No test depends on a clock."""
 
 import argparse
 import importlib.util
@@ -58,7 +58,7 @@ n=100000 1280x720 visible 53318 tile-intersections 312191
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """The modules of a folder can be imported by their bare names, as its scripts do it."""
+    """The modules of a folder can be imported by their bare names, as its scripts do."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -85,7 +85,7 @@ def measuring() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def found() -> Measured:
-    """A measurement that takes no time to speak of."""
+    """A measurement that takes almost no time."""
     return measured(splats=2_000, sizes=((64, 36), (32, 18)), rounds=1)
 
 
@@ -458,7 +458,7 @@ def test_a_peer_that_crashes_or_hangs_becomes_a_note(monkeypatch, tmp_path):
 
 
 def test_opensplat_is_timed_between_two_runs(monkeypatch, tmp_path):
-    """A stand-in that takes a while to start: what counts is what an iteration adds."""
+    """A stand-in that takes a while to start: only the time of further iterations counts."""
     peers = script("peers")
     times = iter([0.0, 8.0, 10.0, 13.0])  # 60 iterations take 8 s, 10 take 3 s.
     commands = []

@@ -1,4 +1,4 @@
-"""The run folder: it comes back as it was written, survives moves, and mistrusts what it reads."""
+"""The run folder: it is read as it was written, survives moves, and checks every file."""
 
 import json
 import math
@@ -35,7 +35,7 @@ RECORD = {
 
 
 def make_capture(names: tuple[str, ...] = ("a/1.jpg", "b/1.jpg", "2.jpg")) -> Capture:
-    """A capture of noise, whose last two frames are for testing."""
+    """A capture of noise; its last two frames are test frames."""
     torch.manual_seed(0)
     frames = []
     for i, name in enumerate(names):
@@ -84,7 +84,7 @@ def test_frames_come_back_to_the_bit_after_a_move(run, tmp_path):
 
 
 def make_calibrated() -> Capture:
-    """A capture with a frame to learn from, one for testing and two set aside."""
+    """A capture with a training frame, a test frame and two calibration frames."""
     capture = make_capture(("a/1.jpg", "b/1.jpg", "2.jpg", "b/3.jpg"))
     return replace(capture, test=capture.test[:1], calibration=capture.test[1:])
 

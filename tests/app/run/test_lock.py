@@ -1,4 +1,4 @@
-"""One trains into a run folder at a time: others are told who does, and only readers get in."""
+"""Locks: one training at a time, programs that change a run at once, and those that only read."""
 
 import errno
 import fcntl
@@ -41,7 +41,7 @@ with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     signal.pause()
 """
-"""A process that locks a folder for ever, and a program that it started and that outlives it."""
+"""A process that locks a folder for ever, and starts a program that outlives it."""
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def stopped_run(capture, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def stopped(stopped_run, tmp_path) -> Path:
-    """A copy of it."""
+    """A copy of that folder."""
     return Path(shutil.copytree(stopped_run, tmp_path / "run"))
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file of a folder: when it was last written, and what is in it."""
+    """Every file of a folder: the time of its last change, and its content."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
@@ -270,7 +270,7 @@ def test_a_folder_with_nothing_but_an_old_lock_is_free(capture, tmp_path):
 
 @pytest.mark.parametrize("instead", [None, "another"])
 def test_a_lock_on_a_file_that_is_gone_does_not_count(instead, tmp_path, monkeypatch):
-    """As when somebody ends, and removes the file, between its opening and its locking here."""
+    """As if another process removed the file at its end, after it was opened here."""
     real, path, calls = fcntl.flock, tmp_path / LOCK, []
 
     def late(file: int, kind: int) -> None:

@@ -1,4 +1,4 @@
-"""The session: who listens changes nothing, commands are obeyed, and what is stopped goes on."""
+"""The session: listeners change nothing, commands are obeyed, and stopped runs can be resumed."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def begin(folder: Path, capture: Capture, plan: Plan = PLAN) -> Session:
 
 
 def finish(session: Session) -> Splats:
-    """The scene of the finished run, as its folder has it."""
+    """The scene of the finished run, read from its folder."""
     run = run_session(session)
     assert run.state == "finished"
     return open_run(run.folder).scene()
@@ -92,7 +92,7 @@ def assert_equal(scene: Splats, other: Splats) -> None:
 
 @pytest.fixture(scope="module")
 def plain(capture, tmp_path_factory) -> tuple[Run, Splats]:
-    """The run that nothing disturbs."""
+    """A run without commands and listeners."""
     session = begin(tmp_path_factory.mktemp("plain") / "run", capture)
     return session.run, finish(session)
 
@@ -220,7 +220,7 @@ def test_a_run_with_an_unknown_device_does_not_go_on(device, plain, capture, tmp
 
 
 def far_away(capture: Capture, offset: Tensor) -> Capture:
-    """The same capture in a frame whose origin lies far away."""
+    """The same capture in a frame with its origin far away."""
     shift = Similarity(-offset, 1.0)
     moved = moved_capture(replace(capture, similarity=shift))
     return replace(moved, similarity=Similarity(offset, 1.0))
@@ -468,7 +468,7 @@ def test_the_number_of_threads_changes_nothing(plain, capture, tmp_path):
 
 
 def changes_of(run: Run) -> list[tuple[int, str, float, float]]:
-    """The changes that its run.json tells of."""
+    """The changes in its run.json."""
     record = open_run(run.folder).record
     return [(c["step"], c["name"], c["before"], c["now"]) for c in record.get("changes", [])]
 
