@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumigraph.app.console import notice
-from lumigraph.app.run.evaluation import evaluate
+from lumigraph.app.run.evaluation import evaluate, with_photos
 from lumigraph.app.run.folder import Run
 from lumigraph.app.run.report import write_report
 
@@ -26,12 +26,7 @@ def evaluate_run(
     views = run.views()
     frames = getattr(views, split)
     if data is not None:
-        capture = run.selection().load(data)
-        images = {frame.name: frame.image for frame in (*capture.train, *capture.test)}
-        missing = [frame.name for frame in frames if frame.name not in images]
-        if missing:
-            raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
-        frames = tuple(replace(frame, image=images[frame.name]) for frame in frames)
+        frames = with_photos(run, frames, data)
     if not frames:
         notice(f"{run.folder} has no {split} views: nothing to evaluate")
     while True:  # a training may save another scene meanwhile

@@ -5,8 +5,7 @@ the numbers of each test view and the intervals; maps/, means/ and pictures/ hol
 test view; confidence.safetensors holds the confidence of each splat; report.html shows it all.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lumigraph.app.run.estimate import (
     scene_digest,
     stored_rate,
 )
+from lumigraph.app.run.evaluation import with_photos
 from lumigraph.app.run.files import write_json
 from lumigraph.app.run.folder import Run, open_run
 from lumigraph.app.run.intervals import (
@@ -37,7 +37,7 @@ from lumigraph.app.run.intervals import (
 from lumigraph.app.run.uncertainty_maps import FOLDERS, assess_view, map_maker, mean_metrics
 from lumigraph.app.run.uncertainty_report import write_uncertainty_report
 from lumigraph.app.training.inputs import inputs_of
-from lumigraph.datasets import Capture, Frame
+from lumigraph.datasets import Capture
 from lumigraph.datasets.demo import SIZES, DemoSize
 from lumigraph.render import Camera, Splats
 from lumigraph.uncertainty import MARGIN, PASSES, check_rate, confidence, find_rate
@@ -156,7 +156,7 @@ def rate_of(
         )
     search = find_rate(
         scene,
-        _with_photos(run, views.train, data),
+        with_photos(run, views.train, data),
         margin=asked.margin,
         seed=asked.seed,
         background=views.background,
@@ -173,16 +173,6 @@ def _built_in(run: Run) -> Path | None:
         return None
     folder = demo_capture(size)
     return folder if inputs_of(run.selection().load(folder)) == run.record["inputs"] else None
-
-
-def _with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
-    """The frames of the run, with the photos of its capture."""
-    capture = run.selection().load(data)
-    images = {frame.name: frame.image for frame in capture.frames}
-    missing = [frame.name for frame in frames if frame.name not in images]
-    if missing:
-        raise ValueError(f"{data} has no {missing[0]}, which {run.folder} was trained with")
-    return [replace(frame, image=images[frame.name]) for frame in frames]
 
 
 def estimated(folder: Path, asked: Asked) -> tuple[dict[str, Any], list[tuple[str, Any]]]:

@@ -1,6 +1,8 @@
 """PSNR and SSIM of a scene on the photos that were held out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +67,21 @@ def evaluate(
     }
     write_json(run.part("eval") / f"{prefix}metrics.json", metrics)
     return metrics
+
+
+def with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
+    """The frames of the run, with the photos of its capture at `data`.
+
+    Raises ValueError if the capture lacks one of them.
+    """
+    images = {frame.name: frame.image for frame in run.selection().load(data).frames}
+    missing = [frame.name for frame in frames if frame.name not in images]
+    if missing:
+        raise ValueError(
+            f"{data} has no photo {missing[0]}, which {run.folder} was trained with: give the "
+            "capture of that run"
+        )
+    return [replace(frame, image=images[frame.name]) for frame in frames]
 
 
 def probe(scene: Splats, frames: Sequence[Frame], count: int, background: Color) -> float:
