@@ -1,4 +1,4 @@
-# `make demo` sets everything up and runs the main job; `make test` sets everything up and tests it.
+# `make demo` sets everything up and fits the built-in scene; `make test` sets everything up and runs the tests.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ EXTRAS := mesh,metrics,video
 ROOMS := app recon render uncertainty kernels datasets
 NATIVE := $(wildcard kernels/native/*/*)
 
-# Every pip below, the one that `python -m build` starts too, installs the versions that were tested.
+# Every pip below installs the tested versions, also the pip that `python -m build` starts.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `datasets`, `app` and `build` in this folder must not shadow packages of those names.
@@ -15,7 +15,7 @@ export PYTHONSAFEPATH := 1
 .PHONY: demo test install lint format wheel clean help
 .NOTPARALLEL:
 
-demo: install  ## set up, then make the built-in scene, fit it and render it
+demo: install  ## set up, then make, fit and score the built-in scene
 	$(BIN)/lumigraph demo
 
 test: install  ## set up, then run the tests
@@ -39,14 +39,14 @@ wheel: install  ## build dist/: an sdist, and a wheel from that sdist
 	rm -rf dist
 	$(BIN)/python -m build
 
-clean:  ## remove what was built, but neither .venv nor runs
+clean:  ## remove build products and caches, but neither .venv nor runs
 	rm -rf build dist $(VENV)/.installed .pytest_cache .ruff_cache
 	find $(ROOMS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
 
-# Python, and the tools that build and check.
+# The virtual environment, with the tools that build and check.
 $(VENV)/.tools: pyproject.toml constraints.txt
 	.ci/system-packages
 	python=$$(.ci/python) && "$$python" -m venv $(VENV)
@@ -54,7 +54,7 @@ $(VENV)/.tools: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
-# Lumigraph itself, editable. The build tools stay in .venv, so that CMake rebuilds only what changed.
+# Lumigraph itself, editable. The build tools stay in .venv, so that CMake rebuilds only changed files.
 $(VENV)/.installed: $(VENV)/.tools kernels/CMakeLists.txt $(NATIVE)
 	$(BIN)/python -m pip install --no-build-isolation --editable ".[$(EXTRAS)]"
 	touch $@
