@@ -105,14 +105,17 @@ def _visit(pipe: Connection, urls: dict[str, str], guests: int, mode: str, secon
     """Sends the number of pictures of each client; the first one is in control."""
 
     async def all_clients() -> list[int]:
-        modes = [(urls["control"], "color"), *[(urls["view"], mode)] * guests]
-        return await asyncio.gather(*(_client(url, each, seconds) for url, each in modes))
+        visitors = [_client(urls["view"], mode, seconds) for _ in range(guests)]
+        # The server keeps its last place for a client in control, so the guests come first.
+        control = _client(urls["control"], "color", seconds, delay=0.5)
+        return await asyncio.gather(control, *visitors)
 
     pipe.send(asyncio.run(all_clients()))
 
 
-async def _client(url: str, mode: str, seconds: float) -> int:
+async def _client(url: str, mode: str, seconds: float, *, delay: float = 0.0) -> int:
     """The number of pictures of a client that turns its view, after a second to settle."""
+    await asyncio.sleep(delay)
     host = url.split("/?")[0]
     headers = {"Cookie": await asyncio.to_thread(_cookie, url)}
     options: dict[str, Any] = {"additional_headers": headers, "origin": host, "proxy": None}

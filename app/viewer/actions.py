@@ -25,7 +25,7 @@ class Actions:
     The form of the next run is the same on all pages.
 
     Attributes:
-        changed: Called when the form has changed. Changes of the state are told by the state.
+        changed: Called when the form has changed. The state reports its own changes.
     """
 
     def __init__(self, viewer: ViewerState, uploads: Path) -> None:

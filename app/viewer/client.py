@@ -87,10 +87,10 @@ class Client:
         stop: One byte; 1 gives up the picture that is being made.
         out: Messages that wait to be sent.
         notes: Notes that wait to be sent, before those.
-        told: Errors that it was told.
-        stale: Whether the state may have changed since it was told.
+        sent_errors: The errors that it was sent.
+        stale: Whether the state may have changed since it was sent.
         collecting: Whether the state is being collected for it.
-        collected: Whether the state is collected, and it is to be told.
+        collected: Whether the state is collected, and is to be sent.
         said: The last message of each kind; of the state without its notes and curves.
         noted: The number of the last note of the state that it was sent.
         history: The curves that it was sent.
@@ -115,7 +115,7 @@ class Client:
     stop: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.uint8))
     out: deque[str | bytes] = field(default_factory=deque)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES))
-    told: set[str] = field(default_factory=set)
+    sent_errors: set[str] = field(default_factory=set)
     stale: bool = True
     collecting: bool = False
     collected: bool = False

@@ -72,8 +72,8 @@ class Source:
 
     def as_dict(self) -> dict[str, Any]:
         """What a page may know of it; its path stays here."""
-        told = {key: value for key, value in asdict(self).items() if key not in ("path", "parts")}
-        return told | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
+        fields = {k: value for k, value in asdict(self).items() if k not in ("path", "parts")}
+        return fields | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
 
 
 def built_in() -> list[Source]:
@@ -120,7 +120,7 @@ def named(sources: Iterable[Source]) -> dict[str, Source]:
 
 
 def _name(source: Source, depth: int) -> str:
-    """The name with so many folders in brackets."""
+    """The name with this number of folders in brackets."""
     if not source.parts:
         return source.name
     last = 2 if source.kind in ("run", UNSAVED) and source.parts[-1].isdigit() else 1

@@ -77,7 +77,7 @@ class SceneLoader:
         Args:
             lock: The owner's, which guards `name`.
             allowed: The folders that may be opened.
-            note: Is told the kind and the text of a note for people.
+            note: Is called with the kind and the text of a note for people.
             opened: Is given what was opened last, under the lock.
         """
         self.name = ""
@@ -125,7 +125,7 @@ class SceneLoader:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 opened = open_source(source, self._allowed)
-        except Exception as error:  # a file that somebody else made may break anything
+        except Exception as error:  # files from other programs may cause any error
             with self._lock:
                 if ticket == self._tickets:
                     self.name = ""
@@ -155,7 +155,7 @@ def open_source(source: Source, allowed: Sequence[Path]) -> Opened:
 
 
 def _open_ply(source: Source) -> Opened:
-    """The scene of a PLY file, whose y axis points down as in other tools."""
+    """The scene of a PLY file; its y axis points down as in other tools."""
     assert source.path
     scene, confidence = load_trusted_ply(source.path)
     if len(scene) == 0:
@@ -219,7 +219,7 @@ def read_uncertainty(
         run: The run.
         scene: Its scene as it is shown; estimates of another scene do not count.
         allowed: Nothing outside these folders is read.
-        warn: Is told of every file that cannot be read: the scene can be seen without.
+        warn: Is called for every file that cannot be read: the scene can be shown without it.
     """
     for name in (ESTIMATE, f"{FOLDER}/{CONFIDENCE}"):
         if not is_inside(run.folder / name, allowed):
@@ -299,5 +299,5 @@ class Photos:
                 capture = self._find(run, ImageCache(PHOTO_BYTES))
                 frames = () if capture is None else capture.train
                 self._frames = {frame.name: frame for frame in frames}
-                self._folder = run.folder  # not before: an error is told for every photo
+                self._folder = run.folder  # not before: every photo reports the error
             return self._frames

@@ -43,7 +43,7 @@ CURSOR_SECONDS = 0.1
 """From one reading under a cursor to the next: nobody reads numbers faster, and others wait."""
 
 TROUBLES = 50
-"""The most different errors that a client is told: a text that counts something would never end."""
+"""The most different errors that are sent to a client: a text with a counter would never end."""
 
 PHOTO_SIZE = (1280, 720)
 """A photo fits into this size for a client that has not said how large its canvas is."""
@@ -371,7 +371,7 @@ class Renderer:
         made, began = None, self._clock()
         try:
             made = self._photo(client, number)
-        except Exception as error:  # it answers a click: it is told each time
+        except Exception as error:  # it answers a click, so it is sent each time
             self.note(client, "error", sentence_of(error))
         with self.lock:
             seconds = self._clock() - began
@@ -395,13 +395,13 @@ class Renderer:
         return header + _jpeg(image, quality=88, subsampling=0)
 
     def _trouble(self, client: Client, error: Exception) -> None:
-        """Tells a client of an error, once."""
+        """Sends a client an error, once."""
         self._once(client, "error", sentence_of(error))
 
     def _once(self, client: Client, kind: str, text: str) -> None:
         """Sends a client a note, unless it had the same one before."""
-        if text not in client.told and len(client.told) < TROUBLES:
-            client.told.add(text)
+        if text not in client.sent_errors and len(client.sent_errors) < TROUBLES:
+            client.sent_errors.add(text)
             self.note(client, kind, text)
 
 

@@ -2,6 +2,7 @@
 
 import html
 import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,10 @@ from lumigraph.app.viewer.server import Server, open_server, ssh_line
 from lumigraph.app.viewer.state import ViewerState
 from lumigraph.app.viewer.stream import Streams
 from lumigraph.app.viewer.viser_panel import Panel, PanelCallbacks
+
+SWITCH_SECONDS = 0.0005
+"""Python hands its lock to another thread after this time, so that a thread that reads files delays
+the event loop by less than a millisecond. The default delays it by 14, and at times by 70."""
 
 PANEL_SECONDS = 0.25
 """From one refresh of viser's panels to the next: every message has that page draw WebGL again."""
@@ -78,11 +83,11 @@ class _End:
 
     Attributes:
         code: 128 and the number of the signal that ended it, if the job was not over; else 0.
-        told: Whether the job failed, which was printed at once.
+        printed: Whether the job failed, which was printed at once.
     """
 
     code: int
-    told: bool
+    printed: bool
 
 
 def run_app(folders: Sequence[Path], runs: Path, options: ServeOptions) -> None:
@@ -134,7 +139,7 @@ def train_viewed(
         if run is None:
             raise typer.Exit(end.code)
         return Watched(run, end.code)
-    if not end.told:
+    if not end.printed:
         _print_failure(job)
     if run is not None and run.state != "finished" and checkpoints(run):
         notice("To go on from the last checkpoint:")
@@ -215,6 +220,7 @@ def open_page(
 
     The page owns the state: it is closed with the page, also if the page cannot be opened.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         actions = Actions(viewer, uploads)
         streams = Streams(

@@ -253,7 +253,7 @@ class ViewerState:
             return None
         try:
             photo = self._photos.photo(scene.context, index)
-        except Exception as error:  # of a file that somebody else made
+        except Exception as error:  # files from other programs may cause any error
             raise ValueError(sentence_of(error)) from error
         if photo is None:
             run = scene.context.run
@@ -290,7 +290,7 @@ class ViewerState:
                 listener()
 
     def _described(self, scene: CurrentScene) -> dict[str, Any]:
-        """What a page is told of the current scene."""
+        """The description of the current scene for pages."""
         context = scene.context
         return {
             **scene.numbers,

@@ -82,7 +82,7 @@ class Streams:
         return len(self._renderer.clients)
 
     def changed(self) -> None:
-        """Has all clients told that the state has changed; quick, and from any thread."""
+        """Has the changed state sent to all clients; quick, and from any thread."""
         with self._renderer.lock:
             self._changes += 1
             for client in self._renderer.clients:
@@ -202,7 +202,7 @@ class Streams:
     # Files.
 
     def _begin(self, client: Client, name: str, size: int) -> IncomingFile | None:
-        """The file that was announced, if it is taken; the client is told whether."""
+        """The file that was announced, if it is accepted; the client gets an answer."""
         file = None
         try:
             file = self._callbacks.upload(name, size)
@@ -260,13 +260,13 @@ class Streams:
         """Sends what is ready until the socket ends, or the client is silent for too long."""
         hello = {"t": "hello", "version": VERSION, "role": socket.role}
         client.out.append(json.dumps(hello))
-        told = counted = -math.inf
+        sent = counted = -math.inf
         while True:
             client.wake.clear()
             now = self._clock()
             messages = self._ready(client)
-            if client.stale and not client.collecting and now >= told + NEWS_SECONDS:
-                client.stale, client.collecting, told = False, True, now
+            if client.stale and not client.collecting and now >= sent + NEWS_SECONDS:
+                client.stale, client.collecting, sent = False, True, now
                 self._collector.submit(self._collect_for, client)
             if client.collected:
                 client.collected = False
@@ -306,7 +306,7 @@ class Streams:
         return messages
 
     def _collect_for(self, client: Client) -> None:
-        """Has a client told of the state, once it is collected; in the thread for that."""
+        """Collects the state, and has it sent to a client; in the thread for that."""
         try:
             self._collect()
         except Exception as error:
@@ -326,7 +326,7 @@ class Streams:
         self._news, self._collected = (callbacks.state(), controls, cameras), changes
 
     def _changes_for(self, client: Client) -> Iterator[str]:
-        """The parts of the state that have changed since the client was told."""
+        """The parts of the state that have changed since they were sent to the client."""
         if not self._collected:
             return
         state, controls, cameras = self._news

@@ -1,4 +1,4 @@
-"""Whose picture is made next: the policy between clients, as data without a clock.
+"""Which client gets the next picture: the policy between clients, as data without a clock.
 
 Rendering time is shared by seconds, and clients in control come before guests:
 
@@ -21,7 +21,7 @@ frames is lost at most, and the guests still see something."""
 
 
 class Turns:
-    """Whose picture is made next; see the table above. One thread at a time.
+    """Decides which client gets the next picture; see the table above. One thread at a time.
 
     Clients of one kind take turns by start-time fair queueing (Goyal et al. 1996): the one that has
     used the fewest seconds is next, and one that comes back after a rest gets nothing for it.

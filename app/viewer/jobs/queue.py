@@ -321,7 +321,7 @@ class JobQueue:
 
 
 def _ended(code: int) -> str:
-    """The reason why a training process ended, by its exit code, if it told none itself."""
+    """The reason why a training process ended that gave none itself, by its exit code."""
     if code >= 0:
         return f"The training process stopped unexpectedly (exit code {code}). Start it again."
     name = Signals(-code).name

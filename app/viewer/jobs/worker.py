@@ -198,7 +198,7 @@ class Worker:
         raise problems[0]
 
     def _made(self, done: int, pictures: int) -> None:
-        """Is told how many pictures of the built-in scene are made."""
+        """Is called after each picture that is made of the built-in scene."""
         if done == 1:
             sentence = f"Making the built-in scene ({pictures} pictures); this is done only once"
             self.outbox.say("notice", message=sentence)
@@ -228,10 +228,10 @@ class Worker:
 
     def _show(self, buffer: int, size: int, fit: SplatFit) -> None:
         try:
-            told = self.writer.write(fit.splats, buffer, size)
+            message = self.writer.write(fit.splats, buffer, size)
         except Exception as error:  # memory may be short now and free later
-            told = {"trouble": sentence_of(error)}
-        self.outbox.say("snapshot", step=fit.step, **told)
+            message = {"trouble": sentence_of(error)}
+        self.outbox.say("snapshot", step=fit.step, **message)
 
 
 def main() -> int:

@@ -174,7 +174,7 @@ async function start() {
   above.style.zIndex = 1;
   place.prepend(canvas);
   const hint = label(place, "left:50%;top:12px;transform:translateX(-50%)");
-  const told = label(place, "left:50%;bottom:44px;transform:translateX(-50%)");
+  const note = label(place, "left:50%;bottom:44px;transform:translateX(-50%)");
   const live = liveIn(label(place, "right:8px;bottom:8px"));
   const legend = legendIn(place);
   const say = (text) => {
@@ -191,10 +191,10 @@ async function start() {
     legend: (colors) => drawLegend(legend, colors),
     stats: live,
     note: ({ text }) => {
-      told.textContent = text;
-      told.hidden = false;
-      clearTimeout(told.timer);
-      told.timer = setTimeout(() => (told.hidden = true), 8000);
+      note.textContent = text;
+      note.hidden = false;
+      clearTimeout(note.timer);
+      note.timer = setTimeout(() => (note.hidden = true), 8000);
     },
     standing: (shot) => say(shot ? `${nameOf(shot)}. Move the view to leave` : ""),
   });
