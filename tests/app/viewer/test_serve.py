@@ -208,7 +208,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
     assert error.splitlines()[-1] == resume_command(capture, run)
 
     def stop(page: Page, address: str) -> None:
-        until(page.viewer, lambda: page.viewer.as_dict()["current"].get("step"))
+        until(page.viewer, lambda: (page.viewer.as_dict()["current"] or {}).get("step"))
 
     visited(stop)
     words = shlex.split(resume_command(capture, run))
@@ -220,7 +220,7 @@ def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, 
 
 def test_the_exit_code_says_whether_a_signal_ended_the_training(capture, tmp_path, visited):
     def stopped(page: Page, address: str) -> None:
-        until(page.viewer, lambda: page.viewer.as_dict()["current"].get("step"))
+        until(page.viewer, lambda: (page.viewer.as_dict()["current"] or {}).get("step"))
         page.viewer.jobs.stop()
         until(page.viewer, lambda: current(page.viewer) == "stopped")
 
