@@ -97,18 +97,8 @@ def start(
             lock.callback(_clear_empty, folder)
             lock.enter_context(locked(folder))
         _check_space(folder)
-        record = {
-            "capture": capture.name,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "asked": _asked(options, seed, device, selection),
-            "plan": plan_to_json(plan),
-            "step": 0,
-            "steps": plan.steps,
-            "seconds": 0.0,
-            "inputs": inputs_of(capture, heed),
-            "versions": versions(),
-            "timings": {"loading": time.monotonic() - began},
-        }
+        asked = _asked(options, seed, device, selection)
+        record = _new_record(capture, asked, plan, inputs_of(capture, heed), began)
         run = create_run(folder, capture=heeding, record=record, overwrite=overwrite)
         return Session(run, capture, fit, lock=lock.pop_all())
 
@@ -200,6 +190,24 @@ def _clear_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
         folder.parent.rmdir()
+
+
+def _new_record(
+    capture: Capture, asked: dict[str, Any], plan: Plan, inputs: dict[str, Any], began: float
+) -> dict[str, Any]:
+    """The entries of run.json for a new run; its loading began at the time `began`."""
+    return {
+        "capture": capture.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "asked": asked,
+        "plan": plan_to_json(plan),
+        "step": 0,
+        "steps": plan.steps,
+        "seconds": 0.0,
+        "inputs": inputs,
+        "versions": versions(),
+        "timings": {"loading": time.monotonic() - began},
+    }
 
 
 def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) -> dict[str, Any]:
