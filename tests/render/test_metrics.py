@@ -91,6 +91,8 @@ def test_metrics_take_images_that_are_being_optimised():
 def test_images_that_cannot_be_compared(metric):
     with pytest.raises(ValueError, match=r"\[4, 5, 3\] and \[5, 4, 3\]"):
         metric(torch.zeros(4, 5, 3), torch.zeros(5, 4, 3))
+    with pytest.raises(ValueError, match=r"\[4, 5, 3\] and \[4, 5, 1\]"):
+        metric(torch.zeros(4, 5, 3), torch.zeros(4, 5, 1))
     with pytest.raises(ValueError, match="height, width, channels"):
         metric(torch.zeros(4, 5), torch.zeros(4, 5))
     with pytest.raises(ValueError, match="height, width, channels"):
