@@ -24,7 +24,7 @@ from lumigraph.render.render import project_splats
 Size = tuple[int, int]
 """Width and height of an image in pixels."""
 
-Told = Callable[[int, int], None]
+Progressed = Callable[[int, int], None]
 """Called with the number of visits that are done, and of all visits."""
 
 SPLATS = 100_000
@@ -82,7 +82,7 @@ def measured(
     splats: int = SPLATS,
     sizes: Sequence[Size] = SIZES,
     rounds: int = 5,
-    progress: Told | None = None,
+    progress: Progressed | None = None,
 ) -> Measured:
     """Times rendering and training on a generated scene.
 
@@ -159,7 +159,7 @@ def interleaved(
     *,
     rounds: int = 5,
     runs: int = 3,
-    progress: Told | None = None,
+    progress: Progressed | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every run, by the subjects' names.
 

@@ -6,7 +6,7 @@ from lumigraph.app.console import notice
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.datasets.demo import DemoSize, demo_folder
 
-STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
+DEMO_STEPS: dict[DemoSize, int] = {"tiny": 300, "small": 1000, "full": 2600}
 """Training steps for each size: enough for a good scene, and few enough to wait for."""
 
 
@@ -24,7 +24,7 @@ def demo_options(
     size: DemoSize, *, steps: int | None = None, seed: int | None = None, device: str | None = None
 ) -> TrainOptions:
     """The options that the demo trains with."""
-    changes = {"steps": steps or STEPS[size]}
+    changes = {"steps": steps or DEMO_STEPS[size]}
     return TrainOptions(
         preset="quick", seed=seed, downscale=1, device=device, changes=changes, name=f"demo_{size}"
     )

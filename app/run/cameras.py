@@ -26,7 +26,7 @@ SIDE_LIMIT, PIXEL_LIMIT = 32_768, 256_000_000
 Number = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Positive = Annotated[float, Meta(ge=1e-30, le=1e30)]
 Focal = Annotated[float, Meta(ge=1e-6, le=1e30)]
-Side = Annotated[int, Meta(ge=1, le=SIDE_LIMIT)]
+ImageSide = Annotated[int, Meta(ge=1, le=SIDE_LIMIT)]
 Vector = tuple[Number, Number, Number]
 Row = tuple[Number, Number, Number, Number]
 
@@ -36,8 +36,8 @@ class FrameEntry(Struct):
 
     name: str
     split: Split
-    width: Side
-    height: Side
+    width: ImageSide
+    height: ImageSide
     focal: tuple[Focal, Focal]
     center: tuple[Number, Number]
     near: Positive

@@ -14,10 +14,10 @@ from lumigraph.app.run.pictures import write_picture
 from lumigraph.datasets import Frame
 from lumigraph.render import Camera, Splats, psnr, quantize, render_color, ssim, to_bytes
 
-Color = tuple[float, float, float]
+Background = tuple[float, float, float]
 
 
-def look(scene: Splats, camera: Camera, background: Color) -> torch.Tensor:
+def look(scene: Splats, camera: Camera, background: Background) -> torch.Tensor:
     """The camera's view of the scene, rounded to 8 bits. [height, width, 3]"""
     return quantize(render_color(scene, camera, background=background)).cpu()
 
@@ -27,7 +27,7 @@ def evaluate(
     scene: Splats,
     frames: Sequence[Frame],
     *,
-    background: Color = (0.0, 0.0, 0.0),
+    background: Background = (0.0, 0.0, 0.0),
     split: str = "test",
     told: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def with_photos(run: Run, frames: Sequence[Frame], data: Path) -> list[Frame]:
     return [replace(frame, image=images[frame.name]) for frame in frames]
 
 
-def probe(scene: Splats, frames: Sequence[Frame], count: int, background: Color) -> float:
+def probe(scene: Splats, frames: Sequence[Frame], count: int, background: Background) -> float:
     """Mean PSNR over at most `count` of the frames, evenly spread."""
     chosen = [frames[i * len(frames) // count] for i in range(count)]
     chosen = list({frame.name: frame for frame in chosen}.values())

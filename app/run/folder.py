@@ -38,7 +38,7 @@ from lumigraph.app.run.files import checked, read_json, write_json
 from lumigraph.app.run.frames import moved_capture
 from lumigraph.app.run.lock import LOCK, locked_record
 from lumigraph.app.run.pictures import write_picture
-from lumigraph.app.run.record import FORMAT, LOG, VERSION, Photos, Record, RunState, Selection
+from lumigraph.app.run.record import FORMAT, LOG, VERSION, AskedPhotos, Record, RunState, Selection
 from lumigraph.datasets import Capture
 from lumigraph.datasets.files import shown
 from lumigraph.recon.files import load_scene
@@ -115,7 +115,7 @@ class Run:
         The calibration photos are given by name, because earlier versions chose other ones.
         """
         where = f'{self.folder / "run.json"}, "asked",'
-        photos = checked(self.asked, Photos, where)
+        photos = checked(self.asked, AskedPhotos, where)
         calibration: int | list[str] = photos.calibration
         if calibration:
             frames = read_json(self.folder / "cameras.json", CamerasFile).frames

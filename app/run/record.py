@@ -43,7 +43,7 @@ class Record(TypedDict, total=False):
     metrics: dict[str, OptionalNumber]
 
 
-class Photos(msgspec.Struct):
+class AskedPhotos(msgspec.Struct):
     """The entries of `asked` in run.json that select photos."""
 
     downscale: Annotated[int, Meta(ge=1, le=1_000_000)]
