@@ -1,11 +1,11 @@
-"""Which methods are worth it: variants of a preset, compared by their PSNR over seconds.
+"""Compares variants of a preset by their PSNR over seconds of training.
 
     .venv/bin/python benchmarks/ablation.py --capture fox --downscale 4 --demo small -o ablation
     .venv/bin/python benchmarks/ablation.py ... --variants no-coarse means-2x --seeds 1
 
-Each variant is fitted to each subject with each seed, a process of one thread for each fit and as
-many at once as there are cores, by CPU seconds. Every fit leaves a JSON file: started again, only
-those that are missing or whose plan has changed are made. `--report` makes none.
+Each variant is fitted to each subject with each seed. Each fit is a process of one thread, timed in
+CPU seconds, and there is one process for each core. Every fit leaves a JSON file: a second start
+makes only the fits that are missing and those with a changed plan. `--report` makes no fits.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from lumigraph.recon.splats.plan import stretched
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
-    # Other lengths, the measure of what saves time at the cost of quality or the other way round.
+    # Other numbers of steps: a method must save more time, or gain more quality, than these do.
     "steps-70": {"steps": 0.7},
     "steps-140": {"steps": 1.4},
     # Small photos first (DashGaussian).
@@ -46,28 +46,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "coarse-80": {"coarse_steps": 0.8},
     "coarse-to-4": {"coarse_downscale": 4.0},
     "coarse-share-40": {"coarse_share": 0.4},
-    # The start, resets, what density control adds, when harmonics come.
+    # The opacity at the start, opacity resets, growth by density control, the degree over time.
     "start-opacity-10": {"start_opacity": 0.1},
     "no-reset": {"opacity_reset_interval": 1.0},
     "grow-more": {"grow_gradient": 8e-4},
     "grow-less": {"grow_gradient": 1.8e-3},
     "degree-slow": {"degree_interval": 0.15},
-    # Rates, the loss, and how splats smaller than a pixel are drawn (Mip-Splatting).
+    # Learning rates, the loss, and the filter of splats smaller than a pixel (Mip-Splatting).
     "means-2x": {"means_rate": 3.2e-4},
     "means-half": {"means_rate": 8e-5},
     "no-cooldown": {"cooldown_steps": 0},
     "ssim-10": {"ssim_weight": 0.1},
     "antialiased": {"filter": "antialiased"},
 }
-"""Changes to the plan. A decimal for a value that is a whole number is a part of the preset's
-steps; other `steps` stretch the schedule."""
+"""Changes to the plan. Where a field of the plan is a whole number, a decimal is a share of the
+preset's steps. A change of `steps` stretches the schedule."""
 
 BOLD = 5
-"""Variants that a plot names beside the base: those that gain most at the middle mark."""
+"""Number of variants that a plot names beside the base: those with the best PSNR at the middle
+mark."""
 
 
 def main() -> None:
-    """Makes the fits that are missing, and prints what they say."""
+    """Makes the missing fits, and prints and draws the results."""
     asked = _arguments()
     try:
         subjects = subjects_of(asked.capture, asked.downscale, asked.demo)
@@ -88,19 +89,27 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     many = {"action": "append", "default": []}
     parser.add_argument("--capture", type=Path, help="folder of a capture", **many)
-    parser.add_argument("--downscale", type=int, help="of the photos of each --capture", **many)
-    parser.add_argument("--demo", metavar="SIZE", help="the built-in scene in a size", **many)
-    parser.add_argument("--preset", choices=PRESETS, default="standard", help="[standard]")
-    parser.add_argument("--steps", type=int, help="[default: the preset's]")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=3, help="of each variant [3]")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="[one a core]")
-    parser.add_argument("--threads", type=int, default=1, help="of each fit [1]")
-    parser.add_argument("--views", type=int, default=40, help="held-out views to look at [40]")
-    parser.add_argument("--marks", type=float, nargs="+", default=[10, 20, 40], help="seconds")
-    parser.add_argument("--levels", type=float, nargs="+", help="PSNR [1, .5, 0 below base's end]")
-    parser.add_argument("--report", action="store_true", help="of the fits that are there")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    parser.add_argument(
+        "--downscale", type=int, help="divide the photos' sides, one for each --capture", **many
+    )
+    parser.add_argument(
+        "--demo", metavar="SIZE", help="the built-in scene: tiny, small or full", **many
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="standard", help="base [standard]")
+    parser.add_argument("--steps", type=int, help="training steps [those of the preset]")
+    variants = f"variants to compare [all]: {', '.join(VARIANTS)}"
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=variants)
+    parser.add_argument("--seeds", type=int, default=3, help="fits of each variant [3]")
+    jobs = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="fits at a time [one for each core]")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each fit [1]")
+    parser.add_argument("--views", type=int, default=40, help="most held-out views to score [40]")
+    marks = "report the PSNR after these seconds [10 20 40]"
+    parser.add_argument("--marks", type=float, nargs="+", default=[10, 20, 40], help=marks)
+    levels = "report the seconds to these PSNR [the last PSNR of the base, less 1, 0.5 and 0]"
+    parser.add_argument("--levels", type=float, nargs="+", help=levels)
+    parser.add_argument("--report", action="store_true", help="report the fits made before")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
     asked = parser.parse_args()
     names = asked.variants or list(VARIANTS)
     asked.variants = list(dict.fromkeys(["base", *names]))
@@ -122,7 +131,7 @@ def variant_plan(name: str, asked: argparse.Namespace) -> Plan:
 def _jobs(
     asked: argparse.Namespace, subjects: Sequence[Subject]
 ) -> Iterator[tuple[Subject, str, int]]:
-    """Every fit, seeds last, so that what is interrupted has something of each variant."""
+    """Every fit. Seeds change last, so that an interrupted run has a fit of each variant."""
     for seed in range(asked.seeds):
         for subject in subjects:
             for name in asked.variants:
@@ -134,12 +143,12 @@ def _path(asked: argparse.Namespace, subject: Subject, name: str, seed: int) -> 
 
 
 def _title(asked: argparse.Namespace, subject: Subject) -> str:
-    """Of what is compared: subject, preset, and steps if they are not the preset's."""
+    """The title of a comparison: subject, preset, and steps unless they are the preset's."""
     return "-".join([subject.name, asked.preset, *([str(asked.steps)] if asked.steps else [])])
 
 
 def _run(asked: argparse.Namespace, subjects: Sequence[Subject]) -> None:
-    """Makes or completes all fits, some at a time, each on a core of its own."""
+    """Makes or completes all fits, `--jobs` at a time, each on a core of its own."""
     cores: SimpleQueue[int | None] = SimpleQueue()
     own = sorted(os.sched_getaffinity(0))
     for place in range(asked.jobs):
@@ -185,7 +194,8 @@ def _read(asked: argparse.Namespace, subject: Subject) -> dict[str, dict[int, di
             runs[name] = found
     if "base" not in runs:
         sys.exit(
-            f"{asked.output} has no finished fit of the base for {subject.name}: make it first"
+            f"{asked.output} has no finished fit of the base for {subject.name}: start this "
+            "benchmark again without --report"
         )
     return runs
 
@@ -193,11 +203,11 @@ def _read(asked: argparse.Namespace, subject: Subject) -> dict[str, dict[int, di
 def _page(
     asked: argparse.Namespace, subject: Subject, runs: dict[str, dict[int, dict[str, Any]]]
 ) -> str:
-    """The table of a subject, in Markdown: medians over seeds, and differences to the base."""
+    """A subject's table in Markdown: medians over the seeds, and differences from the base."""
     end = median(record["points"][-1]["psnr"] for record in runs["base"].values())
     levels = asked.levels or [math.floor((end - below) * 100) / 100 for below in (1, 0.5, 0)]
     head = [*(f"dB at {mark:g} s" for mark in asked.marks)]
-    head += [*(f"s to {level:g} dB" for level in levels), "dB at the end", "s in all", "splats"]
+    head += [*(f"s to {level:g} dB" for level in levels), "dB at the end", "s in total", "splats"]
     lines = [f"## {_title(asked, subject)}, {len(runs['base'])} seeds", ""]
     lines += [f"| variant | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     base = {seed: _figures(r["points"], asked.marks, levels) for seed, r in runs["base"].items()}
@@ -212,7 +222,10 @@ def _page(
         lines.append(f"| {name}{short} | {' | '.join(cells)} |")
     programs = {p for records in runs.values() for r in records.values() for p in r["programs"]}
     if len(programs) > 1:
-        lines += ["", f"Seconds cannot be compared: made by {len(programs)} builds of the kernels."]
+        lines += [
+            "",
+            f"By {len(programs)} builds of the kernels: do not compare the seconds.",
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -233,7 +246,7 @@ def _figures(
 def _paired(
     figures: dict[int, list[float | None]], base: dict[int, list[float | None]], place: int
 ) -> float | None:
-    """The median over seeds of what a figure gains on the base's of the same seed."""
+    """The median over seeds of a figure's difference from the base's with the same seed."""
     pairs = [(figures[s][place], base[s][place]) for s in figures if s in base]
     return middle([None if a is None or b is None else a - b for a, b in pairs])
 
@@ -248,7 +261,7 @@ def _cell(values: list[float | None], gain: float | None, form: str) -> str:
 def _draw(
     asked: argparse.Namespace, subject: Subject, runs: dict[str, dict[int, dict[str, Any]]]
 ) -> None:
-    """The curves of a subject, beside its table."""
+    """Draws the curves of a subject into an SVG file beside its table."""
     mark = sorted(asked.marks)[len(asked.marks) // 2]
     curves = {name: [r["points"] for r in records.values()] for name, records in runs.items()}
     reached = {name: middle([psnr_at(c, mark) for c in lines]) for name, lines in curves.items()}

@@ -17,16 +17,16 @@ from lumigraph.datasets.files import atomic
 from lumigraph.recon import Plan, plan_to_json
 
 Point = dict[str, float]
-"""Of a curve: step, seconds, splats, psnr."""
+"""A point of a curve: step, seconds, splats, psnr."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is fitted.
+    """A capture or built-in scene to fit.
 
     Attributes:
-        name: Of files and headings.
-        arguments: By which `fitting.py` is told.
+        name: Its name in files and headings.
+        arguments: The options of `fitting.py` that name it.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Subject:
 def subjects_of(
     captures: Sequence[Path], downscales: Sequence[int], demos: Sequence[str]
 ) -> list[Subject]:
-    """The captures, each with the downscale given in its place, and sizes of the built-in scene.
+    """The captures, each with its downscale, then the sizes of the built-in scene.
 
     Raises:
-        ValueError: There are none, or more downscales than captures.
+        ValueError: There are no subjects, or more downscales than captures.
     """
     if len(downscales) > len(captures) or not (captures or demos):
         raise ValueError(
@@ -66,12 +66,13 @@ def run_fit(
     core: int | None = None,
     limit: float | None = None,
 ) -> dict[str, Any]:
-    """The record of a fit, which is made or gone on with as far as it is not there yet.
+    """The record of a fit; makes the fit or resumes it if it is not finished.
 
-    Leaves with the process's last words if it fails.
+    Raises:
+        RuntimeError: The process of the fit failed; the message has its last lines.
     """
     what = {"plan": plan_to_json(plan), "seed": seed, "threads": threads, "views": views}
-    if path.is_file():  # Spares the seconds in which a process would start to find the same.
+    if path.is_file():  # Saves the seconds that a new process would need to read the same record.
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["finished"] and what.items() <= record["what"].items():
             return record
@@ -94,9 +95,9 @@ def run_fit(
 
 
 def psnr_at(points: Sequence[Point], seconds: float) -> float | None:
-    """PSNR after some seconds, between two points on a straight line; its last one when it is over.
+    """PSNR after some seconds, interpolated linearly; None before the first point.
 
-    None before the first point.
+    After the last point it is the last PSNR.
     """
     before = [point for point in points if point["seconds"] <= seconds]
     if not before:
@@ -121,7 +122,7 @@ def _between(left: Point, right: Point, given: str, wanted: str, value: float) -
 
 
 def middle(values: Sequence[float | None]) -> float | None:
-    """The median; None if any is not known."""
+    """The median; None if a value is None."""
     known = [value for value in values if value is not None]
     return median(known) if known and len(known) == len(values) else None
 

@@ -1,11 +1,12 @@
-"""One fit, and its PSNR over the seconds of training, in a JSON file that grows.
+"""Makes one fit, and writes its PSNR over the seconds of training to a JSON file that grows.
 
     .venv/bin/python benchmarks/fitting.py --capture fox --downscale 4 --plan plan.json -o fit.json
 
-`ablation.py` and `schedule.py` start it, one process for each fit. Started again with the same
-arguments it goes on from its last checkpoint, or does nothing if it was finished. Seconds are those
-of the training alone, from the first splats on: photos are read before, and evaluation is left out.
-With one thread they are CPU seconds, which other programs disturb less than those on the wall.
+`ablation.py` and `schedule.py` start this program, one process for each fit. A second start with
+the same arguments resumes from the last checkpoint, or does nothing if the fit is finished. Seconds
+are those of the training alone, from the first splats on, without reading photos and without
+evaluation. With one thread they are CPU seconds, which other programs disturb less than wall-clock
+seconds.
 """
 
 import argparse
@@ -38,14 +39,14 @@ from lumigraph.recon import (
 )
 
 RATIO = 1.08
-"""Between the seconds of two evaluations: thirty of them in each tenfold time."""
+"""Ratio of the seconds of two evaluations in a row: thirty evaluations in each tenfold time."""
 
 UNFINISHED = 3
 """Exit code of a fit that was stopped by --limit."""
 
 
 def main() -> int:
-    """Fits what the command line asks for; 0 if the fit is finished."""
+    """Makes the fit that the command line names; returns 0 if it is finished, else `UNFINISHED`."""
     asked = _arguments()
     if asked.core is not None:
         os.sched_setaffinity(0, {asked.core})
@@ -71,15 +72,21 @@ def _arguments() -> argparse.Namespace:
     subject = parser.add_mutually_exclusive_group(required=True)
     subject.add_argument("--capture", type=Path, help="folder of a capture")
     subject.add_argument("--demo", metavar="SIZE", help="the built-in scene: tiny, small or full")
-    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
+    parser.add_argument(
+        "--downscale", type=int, default=1, help="divide the photos' sides by this [1]"
+    )
     parser.add_argument("--plan", type=Path, required=True, help="JSON file of a plan")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choices [0]")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the fit [1]")
     parser.add_argument("--core", type=int, help="the core to run on")
-    parser.add_argument("--views", type=int, default=40, help="held-out views to look at, at most")
-    parser.add_argument("--first", type=float, default=0.5, help="seconds to the first evaluation")
-    parser.add_argument("--checkpoint", type=float, default=60.0, help="seconds between two")
-    parser.add_argument("--limit", type=float, help="stop after so many seconds on the wall")
+    parser.add_argument("--views", type=int, default=40, help="most held-out views to score [40]")
+    parser.add_argument(
+        "--first", type=float, default=0.5, help="seconds until the first evaluation"
+    )
+    parser.add_argument(
+        "--checkpoint", type=float, default=60.0, help="seconds between checkpoints"
+    )
+    parser.add_argument("--limit", type=float, help="stop after these wall-clock seconds")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
     return parser.parse_args()
 
@@ -91,14 +98,14 @@ def _capture(asked: argparse.Namespace) -> Capture:
     else:
         capture = load_capture(asked.capture, downscale=asked.downscale)
     if not capture.test:
-        sys.exit(f"{capture.name} has no held-out photos to measure by: add some to its test list")
+        sys.exit(f"{capture.name} has no held-out photos to score: add some to its test list")
     for frame in (*capture.train, *capture.test):
         frame.image()
     return capture
 
 
 def _record(path: Path, what: dict[str, Any]) -> dict[str, Any]:
-    """What is known of this very fit, or the beginning of it."""
+    """The record of this fit from the file, or an empty record if the file has another fit."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["what"] == what:
@@ -109,7 +116,7 @@ def _record(path: Path, what: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fit(capture: Capture, record: dict[str, Any], asked: argparse.Namespace) -> None:
-    """Trains to the end or the limit, writing the record at each evaluation."""
+    """Trains to the end or the limit, and writes the record at each evaluation."""
     clock = time.process_time if asked.threads == 1 else time.perf_counter
     began = clock()
     fit, seconds = _begun(capture, record, asked)
@@ -142,7 +149,7 @@ def _fit(capture: Capture, record: dict[str, Any], asked: argparse.Namespace) ->
 
 
 def _timed(steps: Iterator[Step], clock: Callable[[], float]) -> Iterator[tuple[Step, float]]:
-    """The steps, each with the seconds it took."""
+    """The steps, each with its seconds."""
     began = clock()
     for step in steps:
         yield step, clock() - began
@@ -150,7 +157,7 @@ def _timed(steps: Iterator[Step], clock: Callable[[], float]) -> Iterator[tuple[
 
 
 def _next_mark(mark: float, seconds: float) -> float:
-    """Seconds at which to look again."""
+    """The seconds of the next evaluation."""
     while mark <= seconds:
         mark *= RATIO
     return mark
@@ -159,19 +166,19 @@ def _next_mark(mark: float, seconds: float) -> float:
 def _begun(
     capture: Capture, record: dict[str, Any], asked: argparse.Namespace
 ) -> tuple[SplatFit, float | None]:
-    """The fit as its last checkpoint left it, and its seconds; None for a new one."""
+    """The fit of the last checkpoint and its seconds, or a new fit and None."""
     old = record["checkpoint"]
     if old is None:
         record["points"].clear()
         plan = plan_from_json(record["what"]["plan"])
         return start_fit(capture, plan, seed=asked.seed), None
-    # What was written after the checkpoint comes again.
+    # Points after the checkpoint are measured again.
     record["points"] = [point for point in record["points"] if point["step"] <= old["step"]]
     return load_checkpoint(asked.output.with_name(old["file"])), old["seconds"]
 
 
 def _save(path: Path, record: dict[str, Any], fit: SplatFit, seconds: float) -> None:
-    """Writes a checkpoint, then that it is the newest, then drops the one before."""
+    """Writes a checkpoint, names it in the record, then deletes the checkpoint before."""
     old = record["checkpoint"]
     file = path.with_name(f"{path.stem}-{fit.step:06d}.safetensors")
     save_checkpoint(fit, file)
@@ -187,7 +194,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 
 def _program() -> str:
-    """A short name of the native kernels: figures of two of them are not to be compared."""
+    """A short hash of the native kernels: seconds of different builds must not be compared."""
     return hashlib.sha256(Path(str(_native.__file__)).read_bytes()).hexdigest()[:12]
 
 

@@ -1,10 +1,11 @@
-"""How surely splats that float in free space are found: the rank of their confidence.
+"""Measures whether low confidence finds splats that float in free space.
 
     .venv/bin/python benchmarks/floaters.py runs/mine --rate 0.2 --seeds 5
 
-Fifty splats are put between the cameras and what they see, at 30 to 70 % of the way along a ray of
-a random pixel; they are twice as large as is usual in the scene, half opaque, and have colours of
-others. Nothing is trained after that. Said is how many of them are among the least trusted 5 %.
+Fifty splats (floaters) are put into the free space before the surfaces: at 30 to 70 % of the depth
+of a random pixel of a random camera. They have twice the median size of the scene's splats, an
+opacity of about 0.6, and colours of other splats. The scene is not trained after that. The
+benchmark prints the number of floaters among the 5 % of splats with the lowest confidence.
 """
 
 import argparse
@@ -24,18 +25,21 @@ from lumigraph.uncertainty import confidence
 
 FLOATERS = 50
 LARGER = 2.0
+"""Size of a floater, in median sizes of the scene's splats."""
 OPACITY_LOGIT = 0.5
 LEAST = 0.05
-"""Of the scene, by confidence."""
+"""Share of the scene's splats, those with the lowest confidence, among which floaters count."""
 
 
 def main() -> None:
-    """Plants them, and prints what became of them."""
+    """Adds floaters to the scene of a run, and prints the ranks of their confidence."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--rate", type=float, help="[as `lumigraph uncertainty` found it]")
-    parser.add_argument("--seeds", type=int, default=5, help="[5]")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--rate", type=float, help="drop rate [the one of `lumigraph uncertainty`]")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of random sets of floaters [5]"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     run = open_run(asked.run)
@@ -43,7 +47,9 @@ def main() -> None:
     if rate is None:
         known = stored_rate(run, scene)
         if known is None:
-            sys.exit(f"{asked.run} has no drop rate yet: give --rate, or run lumigraph uncertainty")
+            sys.exit(
+                f"{asked.run} has no drop rate: give --rate, or run `lumigraph uncertainty` first"
+            )
         rate = known.value
     cameras = [frame.camera for frame in views.train]
     rows = []
@@ -58,11 +64,11 @@ def main() -> None:
         return
     table = [[str(r["seed"]), f"{r['found']} of {FLOATERS}", f"{r['highest']:.4f}"] for r in rows]
     print(f"{asked.run.name}, {len(scene):,} splats, drop rate {rate:.3f}\n")
-    print(markdown(["seed", "in the lowest 5 %", "the most trusted floater's place"], table))
+    print(markdown(["seed", "in the lowest 5 %", "highest rank of a floater"], table))
 
 
 def with_floaters(scene: Splats, cameras: list[Camera], seed: int) -> Splats:
-    """The scene, and after its splats those in free space."""
+    """The scene with floaters added after its own splats."""
     generator = torch.Generator().manual_seed(seed)
 
     def chosen(count: int) -> Tensor:
@@ -83,7 +89,7 @@ def with_floaters(scene: Splats, cameras: list[Camera], seed: int) -> Splats:
 
 
 def _before(scene: Splats, camera: Camera, generator: torch.Generator) -> Tensor:
-    """A place before what a random pixel in the middle of the picture shows. [3]"""
+    """A point before the surface at a random pixel in the middle of the picture. [3]"""
     with torch.no_grad():
         depth = render(scene, camera).median_depth
     height, width = depth.shape

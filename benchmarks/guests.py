@@ -1,11 +1,11 @@
-"""What guests take from a client in control: its pictures per second, alone and beside guests.
+"""Measures the pictures per second of a client in control, alone and beside guests.
 
     .venv/bin/python benchmarks/guests.py
     .venv/bin/python benchmarks/guests.py --guests 1 7 --mode uncertainty --seconds 10 --json
 
-The client in control turns its view 60 times a second and acknowledges every picture at once, as
-does each guest. All clients run in one process beside the server, which decodes no picture, on the
-same machine; in turn there are none and some guests, and the ratio is that of two neighbours.
+The client in control and each guest turn their view 60 times a second, and acknowledge every
+picture at once. All clients run in one process beside the server, on the same machine, and decode
+no picture. Runs without guests and with guests take turns; a ratio is that of two runs in a row.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from lumigraph.recon.files import save_ply
 
 WIDTH, HEIGHT = 640, 360
 TURNS = 60
-"""Views a second."""
+"""Changes of the view per second."""
 
 
 def main() -> None:
@@ -63,17 +63,19 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--guests", type=int, nargs="+", default=[1, 7], help="[1 7]")
-    parser.add_argument("--mode", choices=MODES, default="uncertainty", help="of the guests")
-    parser.add_argument("--splats", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement [8]")
-    parser.add_argument("--runs", type=int, default=3, help="the median of this number [3]")
+    parser.add_argument(
+        "--guests", type=int, nargs="+", default=[1, 7], help="numbers of guests [1 7]"
+    )
+    parser.add_argument("--mode", choices=MODES, default="uncertainty", help="mode of the guests")
+    parser.add_argument("--splats", type=int, default=100_000, help="splats of the scene [100000]")
+    parser.add_argument("--seconds", type=float, default=8, help="length of each run [8]")
+    parser.add_argument("--runs", type=int, default=3, help="runs of which to take the median [3]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
 def _measured(urls: Any, asked: argparse.Namespace, guests: int) -> dict[str, float]:
-    """Medians of pictures per second, alone and beside the guests, and of their ratio."""
+    """Medians over the runs: pictures per second alone and beside the guests, and their ratio."""
     runs: list[tuple[float, float, float]] = []
     for _ in range(asked.runs):
         (alone, _), (beside, theirs) = (
@@ -102,11 +104,11 @@ def _visited(urls: Any, guests: int, mode: str, seconds: float) -> tuple[float, 
 
 
 def _visit(pipe: Connection, urls: dict[str, str], guests: int, mode: str, seconds: float) -> None:
-    """Sends the number of pictures of each client; the first one is in control."""
+    """Sends through the pipe each client's number of pictures; the first client is in control."""
 
     async def all_clients() -> list[int]:
         visitors = [_client(urls["view"], mode, seconds) for _ in range(guests)]
-        # The server keeps its last place for a client in control, so the guests come first.
+        # The server keeps its last place for a client in control, so the guests connect first.
         control = _client(urls["control"], "color", seconds, delay=0.5)
         return await asyncio.gather(control, *visitors)
 
@@ -114,7 +116,7 @@ def _visit(pipe: Connection, urls: dict[str, str], guests: int, mode: str, secon
 
 
 async def _client(url: str, mode: str, seconds: float, *, delay: float = 0.0) -> int:
-    """The number of pictures of a client that turns its view, after a second to settle."""
+    """The number of pictures that a turning client gets; the first second is not counted."""
     await asyncio.sleep(delay)
     host = url.split("/?")[0]
     headers = {"Cookie": await asyncio.to_thread(_cookie, url)}
@@ -138,7 +140,7 @@ async def _client(url: str, mode: str, seconds: float, *, delay: float = 0.0) ->
 
 
 async def _turn(line: ClientConnection) -> None:
-    """Asks for another view all the time."""
+    """Sends a new camera `TURNS` times a second until it is cancelled."""
     number = 0
     while True:
         angle = number * 0.01
@@ -151,7 +153,7 @@ async def _turn(line: ClientConnection) -> None:
 
 
 def _cookie(url: str) -> str:
-    """The cookie that the server gives for the token in an address."""
+    """The cookie that the server sets for the token in an address."""
     parts = urlsplit(url)
     line = http.client.HTTPConnection(parts.netloc, timeout=30)
     line.request("GET", f"{parts.path}?{parts.query}")

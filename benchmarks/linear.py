@@ -1,13 +1,13 @@
-"""What products with the derivative of a picture cost beside drawing it and beside the way back.
+"""Measures the time of products with the derivative of a picture, beside a render and a backward.
 
     .venv/bin/python benchmarks/linear.py --scene garden.ply --cameras cameras.json
 
-The way back is that of a training step, blending backward, gathering, projecting backward and Adam,
-without what density control asks for. All times are taken by turns within one run.
+G is the derivative of the picture by the parameters. "backward" is that of a training step:
+blending backward, projection backward and Adam. All subjects take turns within one run.
 
-3DGS-LM (arXiv 2409.12892, section 3.3) keeps the derivative itself, four half floats and an index
-for each splat that is blended in a pixel. Its size is told, and how long it takes to read as many
-bytes once, which every product with it would at least.
+3DGS-LM (arXiv 2409.12892, section 3.3) stores G: four half floats and an index for each pair of a
+pixel and a splat that is blended in it. The benchmark prints the size of that cache, and the time
+to read as many bytes once. Every product with the cache takes at least that time.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from lumigraph.kernels import Blocks, Parameters, splats_for
 from lumigraph.render import Camera, Splats
 
 CACHED = 12
-"""Bytes that 3DGS-LM keeps of each pair of a pixel and a splat."""
+"""Bytes that 3DGS-LM stores for each pair of a pixel and a splat."""
 
 BARS = {"G v": ("one render", 1.3), "G^T u": ("backward", 1.1), "blocks": ("backward", 1.3)}
-"""What each product should cost at most, as a multiple of what."""
+"""The most that each product should take, as a multiple of another subject's time."""
 
 
 def main() -> None:
-    """Measures, and prints what came of it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     view = views(asked)[-1]
     camera = at_size(view.camera, (asked.width, asked.height))
@@ -59,9 +59,9 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     scene_options(parser)
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=720)
-    parser.add_argument("--rounds", type=int, default=7, help="of the times [7]")
+    parser.add_argument("--width", type=int, default=1280, help="of the picture [1280]")
+    parser.add_argument("--height", type=int, default=720, help="of the picture [720]")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with all subjects [7]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -110,7 +110,7 @@ def _subject(name: str, work: Callable[[], object]) -> Subject:
 
 
 def _backward(scene: Splats, camera: Camera) -> Callable[[], float]:
-    """A training step that moves nothing, and the milliseconds of its way back."""
+    """A training step with rates of nearly zero; returns the milliseconds of its backward."""
     step = whole_step(scene, camera)
 
     def run() -> float:
@@ -124,8 +124,8 @@ def _page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     speed = result["speed"]
     lines = [f"{result['scene']}, {result['splats']:,} splats, {result['size']}, "]
-    lines[0] += f"{result['bytes'] / 1e6:.1f} MB kept of a view, "
-    lines[0] += f"{result['cache'] / 1e6:.0f} MB if the derivative were"
+    lines[0] += f"{result['bytes'] / 1e6:.1f} MB stored for a view, "
+    lines[0] += f"{result['cache'] / 1e6:.0f} MB if the derivative were stored"
     head = ["", "ms", "range", "to one render", "to backward", "at most"]
     rows = []
     for name, times in speed.items():

@@ -1,4 +1,4 @@
-"""What the benchmarks share: scenes and cameras from files, calibration, summaries, tables."""
+"""Functions that the benchmarks share: scenes, cameras, calibration, summaries, tables."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ from lumigraph.recon.files import load_ply
 from lumigraph.render import Camera, Splats
 
 Summary = dict[str, float]
-"""Of one figure: median, least and most in milliseconds, and the number of runs."""
+"""Median, least and most of one figure, in milliseconds, and the number of runs."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,25 @@ class View:
 
 
 def scene_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `views` reads."""
-    parser.add_argument("--scene", type=Path, metavar="FILE.ply", help="[a generated one]")
-    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="of --scene")
-    parser.add_argument("--view", type=int, default=0, help="which of the cameras [0]")
-    parser.add_argument("--trained", type=Path, metavar="RUN", help="the scene of a run folder")
-    parser.add_argument("--splats", type=int, default=SPLATS, help=f"of the generated [{SPLATS}]")
+    """Adds the options that `views` reads."""
+    parser.add_argument(
+        "--scene", type=Path, metavar="FILE.ply", help="scene to measure [a generated scene]"
+    )
+    parser.add_argument("--cameras", type=Path, metavar="FILE.json", help="cameras of --scene")
+    parser.add_argument("--view", type=int, default=0, help="index of the camera [0]")
+    parser.add_argument(
+        "--trained", type=Path, metavar="RUN", help="run folder, to measure its scene"
+    )
+    parser.add_argument(
+        "--splats", type=int, default=SPLATS, help=f"of the generated scene [{SPLATS}]"
+    )
 
 
 def views(asked: argparse.Namespace) -> list[View]:
-    """The scene that is asked for, or the generated one; and after it that of a run.
+    """The scene of `--scene` or the generated scene, then the scene of `--trained`.
 
     Raises:
-        ValueError: The scene comes without cameras, or they without it, or there is no such view.
+        ValueError: Only one of `--scene` and `--cameras` is given, or the view does not exist.
     """
     if (asked.scene is None) != (asked.cameras is None):
         raise ValueError("--scene and --cameras belong together: give both or neither")
@@ -75,18 +81,18 @@ def views(asked: argparse.Namespace) -> list[View]:
 def _view_of(name: str, scene: Path, cameras: Path, view: int) -> View:
     known = cameras_in(cameras)
     if not 0 <= view < len(known):
-        raise ValueError(f"{cameras} has {len(known)} cameras, so there is no view {view}")
+        raise ValueError(f"{cameras} has {len(known)} cameras, so --view {view} must be lower")
     return View(name, load_ply(scene), known[view])
 
 
 def sizes(text: str) -> tuple[Size, ...]:
-    """Sizes from "1280x720,640x360"."""
+    """Parses sizes such as "1280x720,640x360"."""
     pairs = (part.split("x") for part in text.split(","))
     return tuple((int(width), int(height)) for width, height in pairs)
 
 
 def summary(times: Sequence[float]) -> Summary:
-    """Median, least, most and number of some times."""
+    """Median, least and most of the times, and their number."""
     return {
         "median": median(times),
         "least": min(times),
@@ -96,18 +102,18 @@ def summary(times: Sequence[float]) -> Summary:
 
 
 def spread(times: Summary) -> str:
-    """Least and most as a table shows them."""
+    """Least and most, as text for a table."""
     return f"{number(times['least'])} to {number(times['most'])}"
 
 
 def number(value: float) -> str:
-    """Three digits that matter, and no more: 0.123, 1.23, 12.3, 123, 1,234."""
+    """The number with at least three digits: 0.123, 1.23, 12.3, 123, 1,234."""
     digits = 0 if value >= 99.5 else 1 if value >= 9.95 else 2 if value >= 0.995 else 3
     return f"{value:,.{digits}f}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown whose columns line up in plain text too."""
+    """A table in Markdown, with columns that line up in plain text too."""
     table = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     table.insert(1, ["-" * max(width, 3) for width in widths])
@@ -119,7 +125,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def calibrate(command: str) -> str:
-    """What the calibration program prints; leaves with its last words if it fails."""
+    """The output of the calibration program; exits with its last lines if it fails."""
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -129,12 +135,12 @@ def calibrate(command: str) -> str:
 
 
 def parse_calibration(text: str) -> dict[str, float]:
-    """The figures that a calibration program printed, as far as they are there.
+    """The known figures in the output of a calibration program.
 
     Returns:
         "refrender WxH": Median milliseconds of the reference renderer at that size, from the line
-        that holds "total" after a line "refrender WxH:". "blend" and "blend backward": Most pairs
-        of a pixel and a splat per second, from the line with the most threads that says
+        with "total" after a line "refrender WxH:". "blend" and "blend backward": The highest rates
+        in pairs of a pixel and a splat per second, from the line with the most threads of the form
         "4T: blend fwd 7.95 Gpair/s, bwd 3.39 Gpair/s".
     """
     figures: dict[str, float] = {}
@@ -152,7 +158,7 @@ def parse_calibration(text: str) -> dict[str, float]:
 
 
 def together(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """The mean of two calibrations, of what both know."""
+    """The mean of two calibrations, for the figures that both have."""
     return {name: mean((before[name], after[name])) for name in before if name in after}
 
 
@@ -163,10 +169,10 @@ def drift(before: dict[str, float], after: dict[str, float]) -> float:
 
 
 def memory_rate(*, megabytes: int = 128, runs: int = 15) -> float:
-    """Most bytes per second that all threads move between memory and processor: a += b.
+    """The highest rate of all threads between memory and processor, in bytes per second: a += b.
 
-    Two streams come in and one goes out, of arrays that no cache holds. What is written was read
-    before, so nothing moves that is not counted.
+    Two arrays are read and one is written; both are larger than any cache. Every written line was
+    read before, so all traffic is counted.
     """
     a, b = (torch.ones(megabytes << 18) for _ in range(2))
     times = []
@@ -180,11 +186,11 @@ def memory_rate(*, megabytes: int = 128, runs: int = 15) -> float:
 def cameras_in(path: Path) -> list[Camera]:
     """The cameras of a file: a run's cameras.json, test views first, or a list of matrices.
 
-    The latter is an object with `width`, `height`, `K` and `world_to_camera`, a list of 4x4
-    matrices with OpenCV axes.
+    A list of matrices is an object with `width`, `height`, `K` and `world_to_camera`, which is a
+    list of 4x4 matrices with OpenCV axes.
 
     Raises:
-        ValueError: The file is neither.
+        ValueError: The file has neither form.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(data, dict) and "frames" in data:
@@ -208,10 +214,10 @@ def cameras_in(path: Path) -> list[Camera]:
 
 
 def at_size(camera: Camera, size: Size) -> Camera:
-    """The camera with another picture size: as wide a view, principal point in the middle.
+    """The camera with another picture size and the same horizontal field of view.
 
-    The height shows more or less of the scene where the sides' ratio differs; nothing is
-    stretched. The reference renderer frames its views in the same way.
+    The principal point is in the middle. If the aspect ratio changes, the vertical field of view
+    changes, and the picture is not stretched. The reference renderer does the same.
     """
     width, height = size
     scale = width / camera.width
@@ -226,7 +232,7 @@ def at_size(camera: Camera, size: Size) -> Camera:
 
 
 def without_loss(name: str, scene: Splats, camera: Camera) -> Subject:
-    """A rendering, the way back to all parameters, and Adam: a training step but for its loss."""
+    """A training step without the time of its loss: a rendering, its backward and Adam."""
     step = whole_step(scene, camera)
 
     def run() -> float:
@@ -237,7 +243,7 @@ def without_loss(name: str, scene: Splats, camera: Camera) -> Subject:
 
 
 def telling(what: str) -> Callable[[int, int], None]:
-    """Progress on standard error: a line that is written over, or nothing if it is no terminal."""
+    """Shows progress in one line of standard error, if that is a terminal."""
 
     def told(done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -248,5 +254,5 @@ def telling(what: str) -> Callable[[int, int], None]:
 
 
 def write_or_print(page: str, result: dict[str, Any], *, as_json: bool) -> None:
-    """The result for programs or for people."""
+    """Prints the result as JSON, or the page for people."""
     print(json.dumps(result, allow_nan=False) if as_json else page)

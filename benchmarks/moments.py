@@ -1,11 +1,12 @@
-"""What exact PH-Dropout costs beside rendering, and how far sampled masks are from it.
+"""Measures the time of exact PH-Dropout, and the error of sampled masks beside it.
 
     .venv/bin/python benchmarks/moments.py --scene garden.ply --cameras cameras.json
     .venv/bin/python benchmarks/moments.py --only error --trials 10000 --json
 
-Times are of standard deviations of the colours alone, by turns within one run. Two ways to spare
-samples some work stand beside them: to project once for all masks; and to sort once too, which no
-program of ours does, so that the same lists are blended again and again as a bound on it.
+Each subject computes the standard deviation of the colours; the subjects take turns within one run.
+Two of them save sampled masks some work. "projected once" projects the splats once for all masks.
+"sorted once" also sorts them once and blends the same lists again and again, without masks: this is
+a lower bound for a sampler that sorts once, which Lumigraph does not have.
 """
 
 import argparse
@@ -38,11 +39,11 @@ from lumigraph.render.render import project_splats
 from lumigraph.uncertainty import exact_color, pearson, thin
 
 MASKS = 100
-"""That are sampled for a picture, as published."""
+"""Number of masks for a picture, as published."""
 
 
 def main() -> None:
-    """Measures, and prints what came of it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     view = views(asked)[-1]
     camera = at_size(view.camera, (asked.width, asked.height))
@@ -60,12 +61,13 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     scene_options(parser)
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=720)
-    parser.add_argument("--rate", type=float, default=0.05, help="share left out [0.05]")
-    parser.add_argument("--rounds", type=int, default=7, help="of the times [7]")
-    parser.add_argument("--trials", type=int, default=10_000, help="of the error [10,000]")
-    parser.add_argument("--only", choices=["speed", "error"])
+    parser.add_argument("--width", type=int, default=1280, help="of the picture [1280]")
+    parser.add_argument("--height", type=int, default=720, help="of the picture [720]")
+    parser.add_argument("--rate", type=float, default=0.05, help="drop rate [0.05]")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with all subjects [7]")
+    trials = "most masks for the error [10000]"
+    parser.add_argument("--trials", type=int, default=10_000, help=trials)
+    parser.add_argument("--only", choices=["speed", "error"], help="measure one part [both]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -94,7 +96,7 @@ def _subject(name: str, work: Callable[[], object]) -> Subject:
 
 
 class _Running:
-    """Mean and standard deviation of pictures that come one by one (Welford 1962)."""
+    """Running mean and standard deviation of pictures (Welford 1962)."""
 
     def __init__(self, like: Tensor) -> None:
         self.count = 0
@@ -115,7 +117,7 @@ def _nothing(camera: Camera, dtype: torch.dtype = torch.float32) -> _Running:
 
 
 def _masks(scene: Splats, camera: Camera, rate: float) -> Tensor:
-    """What a program does that has only a renderer."""
+    """The standard deviation over sampled masks, each rendered from the start."""
     found, generator = _nothing(camera), torch.Generator().manual_seed(0)
     for _ in range(MASKS):
         found.add(render_color(thin(scene, rate, generator), camera))
@@ -123,7 +125,7 @@ def _masks(scene: Splats, camera: Camera, rate: float) -> Tensor:
 
 
 def _masks_projected(scene: Splats, camera: Camera, rate: float) -> Tensor:
-    """The same, with where splats lie and their colours computed once."""
+    """The standard deviation over sampled masks, with one projection for all masks."""
     kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
     seen = records.tensors()
     found, generator = _nothing(camera), torch.Generator().manual_seed(0)
@@ -135,7 +137,7 @@ def _masks_projected(scene: Splats, camera: Camera, rate: float) -> Tensor:
 
 
 def _blends(scene: Splats, camera: Camera) -> Tensor:
-    """The least that masks cost who sorts once: to blend all that is there, without any mask."""
+    """Blends the sorted splats once for each mask, without a mask: a lower bound for sampling."""
     kernels, records = splats_for(scene.means.device), project_splats(scene, camera)
     found = _nothing(camera)
     for _ in range(MASKS):
@@ -144,9 +146,9 @@ def _blends(scene: Splats, camera: Camera) -> Tensor:
 
 
 def _error(scene: Splats, camera: Camera, asked: argparse.Namespace) -> list[dict[str, float]]:
-    """How far the standard deviation of more and more masks is from the exact one."""
+    """Errors of the standard deviation over 10, 100, ... masks, against the exact one."""
     _, exact = exact_color(scene, camera, asked.rate)
-    # Sums of thousands of pictures: in 64 bits.
+    # A sum of thousands of pictures needs 64 bits.
     found, generator = _nothing(camera, torch.float64), torch.Generator().manual_seed(0)
     marks = {10**power for power in range(1, 9)} | {asked.trials}
     told, rows = telling("Masks"), []
@@ -156,7 +158,8 @@ def _error(scene: Splats, camera: Camera, asked: argparse.Namespace) -> list[dic
             std = found.std()
             error = (std - exact).square().mean().sqrt() / exact.double().square().mean().sqrt()
             row = {"masks": trial, "error": float(error), "pearson": pearson(std, exact.double())}
-            # The standard deviation of n normal values is off by 1 / sqrt(2 (n - 1)) of itself.
+            # The sample standard deviation of n normal values has a relative error of
+            # 1 / sqrt(2 (n - 1)).
             rows.append({**row, "normal": 1 / math.sqrt(2 * (trial - 1))})
         if trial % 10 == 0:
             told(trial, asked.trials)
@@ -177,7 +180,7 @@ def _page(result: dict[str, Any]) -> str:
             rows.append([name, number(middle), spread(times), *ratios])
         lines += ["", markdown(head, rows)]
     if error := result.get("error"):
-        head = ["masks", "error of the std, relative", "were it of normal values", "Pearson"]
+        head = ["masks", "relative error of the std", "expected for normal values", "Pearson"]
         rows = [
             [f"{r['masks']:,}", number(r["error"]), number(r["normal"]), f"{r['pearson']:.5f}"]
             for r in error

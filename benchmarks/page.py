@@ -1,13 +1,13 @@
-"""How fluent the page is: frames a second and the time from a hand to its pixels, in Chromium.
+"""Measures the page in Chromium: frames per second, and the time from a turn to its pixels.
 
     .venv/bin/python benchmarks/page.py --runs 5
     .venv/bin/python benchmarks/page.py --page full --train --json
 
-The page shows 100,000 generated splats and is turned without a pause, a little for each refresh of
-the screen. A frame counts where it is drawn; its latency is from the moment its view was turned to,
-to the next refresh after it was painted. The first picture is timed from the address to a drawn
-frame, in a browser that has nothing of the page yet, of a server that has drawn before. Browser and
-server share the machine, and no graphics card helps: WebGL, for viser's page, is software.
+The page shows 100,000 generated splats. A script turns the view a little at each refresh of the
+screen. A frame counts when it is drawn; its latency is the time from the turn to its view until the
+next refresh after it was painted. The time to the first picture begins with opening the address in
+a browser without a cache, and ends with a drawn frame; the server has drawn before. Browser and
+server share the machine, without a graphics card: viser's page has WebGL in software.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from lumigraph.app.viewer.state import ViewerState
 from lumigraph.recon.files import save_ply
 
 SIZES = ((640, 360), (1280, 720))
-"""Of the canvas, in pixels."""
+"""Sizes of the canvas in pixels."""
 
 FIGURES = (
     "fps",
@@ -47,7 +47,7 @@ FIGURES = (
 
 
 def main() -> None:
-    """Measures, and prints what came of it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,23 +67,29 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--page", choices=FLAGS, default="light", help="full is viser's [light]")
-    parser.add_argument("--mode", choices=MODES, default="color", help="what is shown [color]")
-    parser.add_argument("--splats", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=8, help="of turning [8]")
-    parser.add_argument("--runs", type=int, default=1, help="median and range of so many [1]")
-    parser.add_argument("--train", action="store_true", help="watch a training instead")
-    parser.add_argument("--capture", type=Path, nargs="*", default=[], help="for --train")
+    parser.add_argument(
+        "--page", choices=FLAGS, default="light", help="light, or full: viser's page [light]"
+    )
+    parser.add_argument("--mode", choices=MODES, default="color", help="mode of the page [color]")
+    parser.add_argument("--splats", type=int, default=100_000, help="of the scene [100000]")
+    parser.add_argument("--seconds", type=float, default=8, help="length of the turning [8]")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="runs, reported as median and range [1]"
+    )
+    parser.add_argument(
+        "--train", action="store_true", help="show a training in place of the scene"
+    )
+    parser.add_argument("--capture", type=Path, nargs="*", default=[], help="of --train")
     browser_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     if asked.seconds < 2 or asked.runs < 1:
-        parser.error("--seconds takes at least 2, the first of which does not count, --runs 1")
+        parser.error("--seconds must be at least 2, since the first does not count, and --runs 1")
     return asked
 
 
 def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
-    """The figures of each size; RuntimeError if they would not be what they are called."""
+    """The figures of each size; RuntimeError if the training ended too early."""
     viewer, url = served.viewer, address(served.server.urls["control"], asked.page)
     _begin(asked, viewer)
     with sync_playwright() as playwright:
@@ -98,7 +104,9 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
                 runs[size].append({**_figures(found), "first_picture_s": seconds})
                 page.close()
                 if asked.train and not viewer.jobs.training:
-                    raise RuntimeError("The training ended meanwhile: take fewer --runs")
+                    raise RuntimeError(
+                        "The training ended during the measurement: give fewer --runs"
+                    )
         browser.close()
     splats = None if asked.train else asked.splats
     about = {"page": asked.page, "mode": asked.mode, "splats": splats, "training": asked.train}
@@ -106,7 +114,7 @@ def _measured(asked: argparse.Namespace, served: Served) -> dict[str, Any]:
 
 
 def _begin(asked: argparse.Namespace, viewer: ViewerState) -> None:
-    """Has the viewer show what is to be looked at."""
+    """Starts the training, or shows the scene."""
     kind = "capture" if asked.train else "ply"
     sources = [source["id"] for source in viewer.library.as_dicts() if source["kind"] == kind]
     if asked.train:
@@ -116,12 +124,14 @@ def _begin(asked: argparse.Namespace, viewer: ViewerState) -> None:
 
 
 def _figures(found: dict[str, Any]) -> dict[str, float | None]:
-    """What is said of one turning."""
+    """The figures of one run."""
     frames = found["moving"]
     whole = [frame for frame in frames if frame["scale"] >= 0.999]
     times = sorted(frame["ms"] for frame in frames if frame["ms"] is not None)
     if len(times) < len(frames):
-        raise RuntimeError(f"{len(frames) - len(times)} frames are of views that nobody turned to")
+        raise RuntimeError(
+            f"{len(frames) - len(times)} frames belong to no turn: adapt this benchmark to the page"
+        )
     return {
         "fps": len(frames) / found["seconds"],
         "fps_at_scale_1": len(whole) / found["seconds"],
@@ -133,7 +143,7 @@ def _figures(found: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _over(runs: list[dict[str, Any]]) -> dict[str, Summary | None]:
-    """Median and range of each figure over the runs that have it."""
+    """Median and range of each figure, over the runs in which it is known."""
     columns = {name: [run[name] for run in runs if run[name] is not None] for name in FIGURES}
     return {name: summary(values) if values else None for name, values in columns.items()}
 
@@ -146,7 +156,7 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def cell(figure: Summary | None) -> str:
-    """The median of a figure, and its range if there was more than one run."""
+    """The median of a figure, with its range if there is more than one run."""
     if figure is None:
         return "-"
     middle = number(figure["median"])

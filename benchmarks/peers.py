@@ -1,8 +1,8 @@
-"""Other programs at the same work, each measured if it is installed.
+"""Adapters of other programs for `splats.py`, which times them if they are installed.
 
-An adapter is a function that returns a `Peer`: something to time, or a note that says why not.
-Open3D runs in a process of its own, which this file is the program of: without a working Vulkan it
-ends its process instead of raising an error.
+An adapter is a function that returns a `Peer`: a subject to time, or a note with the reason why
+there is none. Open3D runs in a process of its own with this file as its program, because without a
+working Vulkan it ends its process in place of raising an error.
 """
 
 import importlib
@@ -30,10 +30,10 @@ TIMEOUT = 120
 """Seconds that a peer's process may take; the slowest known needs about 60."""
 
 FRAMES = 5
-"""Renderings in one process of Open3D, after one that is not counted."""
+"""Timed renderings in one process of Open3D; one rendering before them is not timed."""
 
 FEW, MANY = 10, 60
-"""Iterations of OpenSplat: the difference of two runs is without loading and saving."""
+"""Iterations of two runs of OpenSplat. Loading and saving cancel in their difference."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Peer:
     """Another program.
 
     Attributes:
-        name: The program, its version, and what it does.
-        subject: What to time, or None.
-        note: Why it is not timed, or what to know of its figure.
+        name: The program, its version and its work.
+        subject: The work to time, or None.
+        note: The reason why it is not timed, or a remark on its figure.
     """
 
     name: str
@@ -60,7 +60,7 @@ def installed(distribution: str) -> str | None:
 
 
 def opensplat(capture: Path | None, downscale: int) -> Peer:
-    """A training iteration of OpenSplat on the capture, as its own command line does it."""
+    """A training iteration of OpenSplat on the capture, by its command line."""
     name = "OpenSplat: training step"
     program = shutil.which("opensplat")
     if program is None:
@@ -90,7 +90,7 @@ def gsplat(scene: Splats, camera: Camera) -> Peer:
     if known is None:
         return Peer(name, None, "not installed")
     if not torch.cuda.is_available():
-        return Peer(name, None, "needs CUDA, which is not there")
+        return Peer(name, None, "needs CUDA, which was not found")
     rasterization = importlib.import_module("gsplat").rasterization
     (fx, fy), (cx, cy) = camera.focal, camera.center
     there = scene.to("cuda")
@@ -113,19 +113,19 @@ def gsplat(scene: Splats, camera: Camera) -> Peer:
 
 
 def open3d(scene: Splats, camera: Camera, folder: Path) -> Peer:
-    """A rendering by Open3D's Gaussian splats, through Vulkan: on a processor by Mesa's lavapipe.
+    """A rendering by Open3D's Gaussian splats through Vulkan; on a processor, Mesa's lavapipe.
 
     Args:
-        scene: To render.
-        camera: To look from.
-        folder: Where the scene can be written for it.
+        scene: The scene to render.
+        camera: The camera.
+        folder: A folder for the scene's file.
     """
     known = installed("open3d")
     name = f"Open3D {known or ''}".strip() + f": forward {camera.width}x{camera.height}"
     if known is None:
         return Peer(name, None, "not installed")
     if tuple(map(int, known.split(".")[:2])) < (0, 20):
-        return Peer(name, None, "0.20 is the first that renders splats")
+        return Peer(name, None, "needs Open3D 0.20 or newer, which renders splats")
     path = folder / "scene.ply"
     if not path.exists():
         save_ply(scene, path)
@@ -139,7 +139,7 @@ def open3d(scene: Splats, camera: Camera, folder: Path) -> Peer:
 
 
 def tried(peers: list[Peer]) -> list[Peer]:
-    """Every peer run once; those that fail become notes."""
+    """Runs every peer once; a peer that fails gets a note in place of its subject."""
     return [_tried(peer) for peer in peers]
 
 
@@ -154,7 +154,7 @@ def _tried(peer: Peer) -> Peer:
 
 
 def _output(command: list[str], cwd: str) -> str:
-    """What a program prints; RuntimeError with its last line if it fails or takes too long."""
+    """The output of a program; RuntimeError with its last line if it fails or takes too long."""
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     try:
         done = subprocess.run(
@@ -164,13 +164,13 @@ def _output(command: list[str], cwd: str) -> str:
         raise RuntimeError(f"it took more than {TIMEOUT} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        last = lines[-1].strip()[:120] if lines else "it said nothing"
+        last = lines[-1].strip()[:120] if lines else "no message"
         raise RuntimeError(f"exit code {done.returncode}, {last}")
     return done.stdout
 
 
 def open3d_times(task: dict[str, Any]) -> list[float]:
-    """Milliseconds of each of some renderings by Open3D, in this process."""
+    """Milliseconds of each rendering by Open3D, in this process."""
     import numpy as np
     import open3d
 
@@ -188,7 +188,7 @@ def open3d_times(task: dict[str, Any]) -> list[float]:
     times = []
     for _ in range(task["frames"] + 1):
         started = time.perf_counter()
-        # Reading the picture back waits until it is drawn.
+        # Reading the picture waits until it is drawn.
         np.asarray(renderer.render_to_image())
         times.append((time.perf_counter() - started) * 1e3)
     return times[1:]

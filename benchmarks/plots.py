@@ -1,4 +1,4 @@
-"""The plots of `scaling.py`: SVG files that read well on a light and on a dark page."""
+"""Draws the plots of `scaling.py` as SVG files, legible on light and dark pages."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from lumigraph.app.run.plots import Axis, Line, Plot, sheet
 from lumigraph.datasets.files import atomic
 
 SIZE = (330, 300)
-"""Pixels of a panel."""
+"""Width and height of a panel in pixels."""
 
 Point = dict[str, Any]
 
 
 def draw(result: dict[str, Any], work: Sequence[str], folder: Path) -> list[Path]:
-    """Time over splats, time over pixels, and peak memory over splats; returns the files."""
+    """Draws time over splats, time over pixels and memory over splats; returns the files."""
     points = result["points"]
     threads = max(point["threads"] for point in points)
     counts = sorted({point["splats"] for point in points})
@@ -39,7 +39,7 @@ def draw(result: dict[str, Any], work: Sequence[str], folder: Path) -> list[Path
 
 
 Values = Callable[[Point, str], tuple[float, tuple[float, float]]]
-"""A point's value of one work, and the ends of its bar."""
+"""A function from a point and a kind of work to the value and the ends of its bar."""
 
 
 def _time(point: Point, work: str) -> tuple[float, tuple[float, float]]:

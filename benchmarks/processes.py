@@ -1,6 +1,7 @@
 """The processes that `watching.py` measures: one that trains, and one that serves a page.
 
-Each has its end of a pipe, through which it says how far its training is, and ends with it.
+Each process has one end of a pipe. It sends the progress of its training, and ends when the pipe
+closes.
 """
 
 import io
@@ -25,13 +26,13 @@ from lumigraph.app.viewer.state import ViewerState
 from lumigraph.datasets.demo import DemoSize
 
 Mark = dict[str, float]
-"""Where a training was: step, splats, and seconds of the trainer, of the server and by the clock.
-Without a server its seconds are 0."""
+"""A point in a training: step, splats, processor seconds of the trainer and of the server, and the
+time by the clock. Without a server, its seconds are 0."""
 
 
 @contextmanager
 def process(work: Callable[..., None], *given: Any) -> Iterator[tuple[int, Connection]]:
-    """A new process that does that work, by its number, and a pipe to it; it ends with the pipe."""
+    """Starts a process with that work; yields its number and a pipe, with which it ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     running = context.Process(target=work, args=(theirs, *given))
@@ -46,7 +47,7 @@ def process(work: Callable[..., None], *given: Any) -> Iterator[tuple[int, Conne
 
 
 def train(pipe: Connection, scene: DemoSize, order: TrainOptions, steps: list[int]) -> None:
-    """What `train` does but for drawing, with marks at these steps; it stops after the last."""
+    """Trains as the command `train` does, without drawing; sends marks, stops after the last."""
     with tempfile.TemporaryDirectory() as name, redirect_stderr(io.StringIO()):
         session = start(demo_capture(scene), of_demo(order, scene), Path(name) / "run")
         session.channel.attach(_Marks(session, steps, pipe))
@@ -60,20 +61,20 @@ class _Marks:
         self.session, self.steps, self.pipe = session, steps, pipe
 
     def put(self, event: Event) -> None:
-        """Hears an event, in the thread that trains."""
+        """Receives an event, in the thread that trains."""
         if isinstance(event, StepDone) and event.step in self.steps:
             self.pipe.send(_mark(event.step, event.splats, os.getpid(), None))
             if event.step == self.steps[-1]:
                 self.session.control.stop()
 
     def close(self) -> None:
-        """Hears that no event will follow."""
+        """Receives the end of the events."""
 
 
 def serve(pipe: Connection, scene: DemoSize, order: TrainOptions) -> None:
-    """Serves a page, says its address, and does what comes until the pipe closes.
+    """Serves a page, sends its address, and obeys the pipe until it closes.
 
-    "start" begins the training; a number is answered by a mark when it has come to that step.
+    "start" begins the training. A number is answered with a mark when the training is at that step.
     """
     with tempfile.TemporaryDirectory() as name, suppress(EOFError, BrokenPipeError):
         runs = Path(name)
@@ -91,11 +92,11 @@ def serve(pipe: Connection, scene: DemoSize, order: TrainOptions) -> None:
 
 
 def _arrival(viewer: ViewerState, step: int) -> Mark:
-    """The mark when the training has come to that step; RuntimeError if it ended before."""
+    """Waits for a step of the training and returns its mark; RuntimeError if it ends before."""
     version = -1
     while True:
         version = viewer.wait(version)
-        # Looked at without `state`, which makes curves of it each time: this is to cost nothing.
+        # `viewer.state` is not used: it computes curves, which would cost time of the server.
         job, pid = viewer.jobs.job, viewer.jobs.pid
         if job is None or job.state in ("waiting", "loading"):
             continue
@@ -117,13 +118,13 @@ def _mark(step: int, splats: int, trainer: int, server: int | None) -> Mark:
 
 
 def _seconds(pid: int) -> float:
-    """Processor time that all threads of a process have had."""
+    """Processor time of all threads of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def holdings(pid: int) -> dict[str, float]:
-    """What a process holds: megabytes of memory, and of that its own; threads; open files."""
+    """Memory of a process, and its private part, in megabytes; its threads and open files."""
     process = Path("/proc") / str(pid)
     lines = (process / "status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines if ":" in line)

@@ -1,12 +1,13 @@
-"""How time and memory grow with splats, pixels and threads; as JSON and as plots.
+"""Measures how time and memory grow with splats, pixels and threads, as JSON and as plots.
 
     .venv/bin/python benchmarks/scaling.py --trained runs/demo -o build/scaling.json
     .venv/bin/python benchmarks/scaling.py --plot build/scaling.json
 
-Each point is a process of its own, whose memory is nobody else's: it loads the scene, renders it,
-takes training steps, with and without their loss. The scene comes in all sizes, by splitting its
-splats or by choosing some; by default it is the one that `lumigraph bench` generates. The plots in
-docs/images are of the built-in scene: --trained is the folder that `lumigraph demo` wrote.
+Each point is measured in a process of its own, so that memory can be told apart. The process loads
+the scene, renders it, and takes training steps with and without their loss. Larger scenes are made
+by splitting splats, smaller ones by choosing some at random. The default scene is that of
+`lumigraph bench`. The plots in docs/images show the built-in scene: --trained is then the run
+folder of `lumigraph demo`.
 """
 
 import argparse
@@ -43,14 +44,14 @@ COUNTS = (10_000, 100_000, 1_000_000, 2_000_000)
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (1280, 720), (1920, 1080))
 THREADS = (1, 2)
 
-WORK = ("forward", "step but for its loss", "training step")
-"""What each process does, in the order of the memory it takes: peaks only grow."""
+WORK = ("forward", "step without loss", "training step")
+"""The work of each process, in the order of its memory, because the peak only grows."""
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def main() -> None:
-    """Measures or plots, as the command line asks."""
+    """Measures, or plots an earlier measurement."""
     if len(sys.argv) == 3 and sys.argv[1] == "--point":
         print(json.dumps(_point(json.loads(sys.argv[2]))))
         return
@@ -68,15 +69,17 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     measuring.scene_options(parser)
-    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="of splats")
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="numbers of splats")
     parser.add_argument(
-        "--sizes", type=measuring.sizes, default=SIZES, help="of pictures: 320x180,640x360"
+        "--sizes", type=measuring.sizes, default=SIZES, help="sizes of pictures: 320x180,640x360"
     )
-    parser.add_argument("--threads", type=_numbers, default=THREADS, help="[1,2]")
-    parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
-    parser.add_argument("-o", "--output", type=Path, help="JSON file [standard output]")
-    parser.add_argument("--plot", type=Path, metavar="JSON", help="draw what was measured before")
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of plots")
+    parser.add_argument(
+        "--threads", type=_numbers, default=THREADS, help="numbers of threads [1,2]"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; a median needs 5 [5]")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file to write [standard output]")
+    parser.add_argument("--plot", type=Path, metavar="JSON", help="draw the results of this file")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the plots")
     asked = parser.parse_args()
     if asked.rounds < 1 or min((*asked.counts, *asked.threads)) < 1:
         parser.error("--rounds, --counts and --threads should be at least 1")
@@ -88,7 +91,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _measure(asked: argparse.Namespace) -> None:
-    """Every number of splats at every size and number of threads, each in its own process."""
+    """Measures every number of splats, size and number of threads, each in a process."""
     view = measuring.views(asked)[-1]
     grid = list(product(asked.counts, asked.sizes, asked.threads))
     told = measuring.telling("points")
@@ -120,7 +123,7 @@ def _measure(asked: argparse.Namespace) -> None:
 
 
 def _files(scene: Splats, counts: tuple[int, ...], folder: Path) -> dict[int, Path]:
-    """The scene with each number of splats, as files: a process that reads one needs no more."""
+    """Writes the scene with each number of splats to a file that a process can read."""
     files = {}
     for count in counts:
         files[count] = folder / f"{count}.ply"
@@ -129,19 +132,21 @@ def _files(scene: Splats, counts: tuple[int, ...], folder: Path) -> dict[int, Pa
 
 
 def _spawn(task: dict[str, Any]) -> dict[str, Any]:
-    """What a process of its own measured; RuntimeError with its last words if it failed."""
+    """Measures a point in a new process; RuntimeError with its last lines if it fails."""
     threads = str(task["threads"])
     environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
     command = [sys.executable, __file__, "--point", json.dumps(task)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-5:])
-        raise RuntimeError(f"a point failed with exit code {done.returncode}: {last}")
+        raise RuntimeError(
+            f"The process of a point failed with exit code {done.returncode}: {last}"
+        )
     return json.loads(done.stdout)
 
 
 def _point(task: dict[str, Any]) -> dict[str, Any]:
-    """Times of all work in this process, and the most memory it held after each."""
+    """Times of all kinds of work in this process, and its peak memory after each."""
     torch.set_num_threads(task["threads"])
     scene = load_ply(Path(task["scene"]))
     told = task["camera"]
@@ -155,12 +160,12 @@ def _point(task: dict[str, Any]) -> dict[str, Any]:
     )
     makers = {
         "forward": lambda: rendering("forward", scene, camera),
-        "step but for its loss": lambda: measuring.without_loss("both", scene, camera),
+        "step without loss": lambda: measuring.without_loss("both", scene, camera),
         "training step": lambda: training("training", training_steps(scene, camera)),
     }
     found = {}
     for work in WORK:
-        # Made here and gone afterwards: the next may use its memory.
+        # Each subject is deleted before the next is made, which may then use its memory.
         subject: Subject = makers[work]()
         times = interleaved([subject], rounds=task["rounds"], runs=2)
         found[work] = {**measuring.summary(times[subject.name]), "peak_bytes": peak_bytes()}
@@ -169,9 +174,10 @@ def _point(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held.
+    """The peak memory of this process in bytes.
 
-    Linux tells it of the program that runs; `getrusage` also counts what started it.
+    On Linux it is read from /proc, because `getrusage` also counts the program that started this
+    one.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -183,10 +189,10 @@ def peak_bytes() -> int:
 
 
 def per_unit(points: list[dict[str, Any]], work: str) -> dict[str, float]:
-    """Bytes that another splat and another pixel take, by the largest differences there are.
+    """Bytes per splat and per pixel, with the most threads.
 
-    The first compares the most with the fewest splats in the smallest picture, the second the
-    largest with the smallest picture for the fewest splats; both with the most threads.
+    Per splat: the difference between the most and the fewest splats, in the smallest picture. Per
+    pixel: the difference between the largest and the smallest picture, with the fewest splats.
     """
     threads = max(point["threads"] for point in points)
     peaks = {
@@ -205,7 +211,7 @@ def per_unit(points: list[dict[str, Any]], work: str) -> dict[str, float]:
 
 
 def _page(result: dict[str, Any]) -> str:
-    """The points as a table, and memory per splat and pixel."""
+    """A table of the points, and one of memory per splat and per pixel."""
     rows = [
         (
             f"{point['splats']:,}",
@@ -232,7 +238,7 @@ UNITS = ("splat", "pixel")
 
 
 def _plot(result: dict[str, Any], folder: Path) -> None:
-    """The plots of a result, as SVG files in the folder."""
+    """Writes the plots of a result to the folder, as SVG files."""
     from plots import draw
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
-"""How soon a preset is as good as the classic schedule of 30,000 steps ever is.
+"""Measures the time in which a preset reaches the best PSNR of the classic 30,000 steps.
 
     .venv/bin/python benchmarks/schedule.py --capture fox --downscale 4 -o build/schedule
     .venv/bin/python benchmarks/schedule.py --demo full --preset standard -o build/schedule
 
-Both are fitted from the same start, and their PSNR on held-out views is taken at many times. It is
-reported when the classic schedule first reaches its best, and when the preset reaches the same.
-Interrupted, or stopped by --limit, it goes on where it was when it is started again.
+Two fits begin with the same splats: the preset's and the classic schedule's. Both are scored on
+held-out views at many times. The benchmark reports the time at which the classic schedule reaches
+its best PSNR, and the time at which the preset reaches the same. After an interruption or --limit,
+a second start resumes the fits.
 """
 
 import argparse
@@ -41,17 +42,17 @@ CLASSIC = Plan(
     prune_scale=0.1,
     opacity_reset_interval=3000,
 )
-"""3DGS (arXiv 2308.04079) as its authors' program sets it, whatever our presets become, with the
-absolute gradients of AbsGS (arXiv 2404.10484) and the threshold that belongs to them. Splats are
-not removed for their size on the image, which theirs does after the first reset."""
+"""The schedule of 3DGS (arXiv 2308.04079) with its authors' numbers, independent of our presets. It
+has the absolute gradients of AbsGS (arXiv 2404.10484) and their threshold. Unlike the authors'
+program after the first opacity reset, it does not remove splats for their size on the image."""
 
 SLACK = 0.05
-"""Decibels: reported too is when each comes so near to the best, which by itself is a chance of one
-evaluation among many."""
+"""Decibels. The time to the best PSNR less this is reported too, because the best of many
+evaluations depends on chance."""
 
 
 def main() -> None:
-    """Makes the two fits, or goes on with them, and prints what they say."""
+    """Makes or resumes the two fits, and prints and draws the results."""
     asked = _arguments()
     demos = [asked.demo] if asked.demo else []
     captures = [asked.capture] if asked.capture else []
@@ -61,10 +62,12 @@ def main() -> None:
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))
     if not all(record["finished"] for record in records.values()):
-        print("Not finished: start it again to go on.", file=sys.stderr)
+        print(
+            "The fits are not finished: start the benchmark again to resume them.", file=sys.stderr
+        )
     curves = {name: [record["points"]] for name, record in records.items() if record["points"]}
     if len(curves) < 2:
-        sys.exit("There is no evaluation of both yet: start it again with a longer --limit")
+        sys.exit("One of the fits has no evaluation yet: start again with a longer --limit")
     result = _result(asked, subject, records)
     print(json.dumps(result, indent=1) if asked.json else _text(result))
     draw_curves(curves, list(curves), subject.name, asked.output / f"{subject.name}.svg")
@@ -76,15 +79,15 @@ def _arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--capture", type=Path, help="folder of a capture")
     what.add_argument("--demo", metavar="SIZE", help="the built-in scene: tiny, small or full")
-    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
-    parser.add_argument("--preset", choices=PRESETS, default="standard", help="[standard]")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="[1, timed in CPU seconds]")
-    parser.add_argument("--views", type=int, default=40, help="held-out views to look at [40]")
-    parser.add_argument("--shorten", type=float, default=1, help="both schedules so many times")
-    parser.add_argument("--limit", type=float, help="stop each fit after so many seconds")
+    parser.add_argument("--downscale", type=int, default=1, help="divide the photos' sides [1]")
+    parser.add_argument("--preset", choices=PRESETS, default="standard", help="preset [standard]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choices [0]")
+    parser.add_argument("--threads", type=int, default=1, help="1 is timed in CPU seconds [1]")
+    parser.add_argument("--views", type=int, default=40, help="most held-out views to score [40]")
+    parser.add_argument("--shorten", type=float, default=1, help="divide the steps by this [1]")
+    parser.add_argument("--limit", type=float, help="stop each fit after these seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
     return parser.parse_args()
 
 
@@ -94,7 +97,7 @@ def _plan(asked: argparse.Namespace, name: str) -> Plan:
 
 
 def _fitted(asked: argparse.Namespace, subject: Subject, name: str) -> dict[str, Any]:
-    """The record of one of the fits, as far as it has come."""
+    """The record of one of the fits, finished or not."""
     path = asked.output / f"{subject.name}-{name}-{asked.seed}.json"
     return run_fit(
         subject,
@@ -110,7 +113,7 @@ def _fitted(asked: argparse.Namespace, subject: Subject, name: str) -> dict[str,
 def _result(
     asked: argparse.Namespace, subject: Subject, records: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the curves say."""
+    """The times at which the two curves reach the best PSNR, and their ratios."""
     best = max(point["psnr"] for point in records["classic"]["points"])
     rows = {}
     for name, record in records.items():
@@ -135,7 +138,7 @@ def _text(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     best = result["best_psnr"]
     head = ("", "at the end, dB", f"s to {best:.2f} dB", f"s to {best - SLACK:.2f} dB")
-    lines = [f"## {result['subject']}", "", f"| {' | '.join((*head, 's in all', 'splats'))} |"]
+    lines = [f"## {result['subject']}", "", f"| {' | '.join((*head, 's in total', 'splats'))} |"]
     lines.append("|---" * (len(head) + 2) + "|")
     for name, row in result["fits"].items():
         last = row["last"]
@@ -147,7 +150,7 @@ def _text(result: dict[str, Any]) -> str:
     lines += ["", f"Time of {result['preset']} over that of classic: {ratios[0]}; {ratios[1]}."]
     programs = {program for row in result["fits"].values() for program in row["programs"]}
     if len(programs) > 1:
-        lines.append(f"Seconds cannot be compared: made by {len(programs)} builds of the kernels.")
+        lines.append(f"By {len(programs)} builds of the kernels: do not compare the seconds.")
     return "\n".join(lines)
 
 

@@ -1,13 +1,13 @@
-"""Who finishes a fit sooner: Adam, Levenberg-Marquardt of our own, or as published (3DGS-LM).
+"""Compares Adam, our Levenberg-Marquardt and 3DGS-LM in the second part of a fit.
 
     .venv/bin/python benchmarks/second_order.py --capture fox --downscale 4
     .venv/bin/python benchmarks/second_order.py --demo full --steps 2600 --seeds 3 --json
 
-All begin at the same scene: that of a fit by Adam at the step at which density control ends. From
-there Adam takes the steps that are left, or half of them with its schedule in half the time; "lm"
-the part of them that it takes in a plan, or half; and 3DGS-LM its five iterations. With fewer steps
-the rate of the centres is what a plan of so many steps has there. Seconds are those of the training
-alone; the loss is that of Adam, over all training photos. The methods take turns with each seed.
+All methods begin with the same scene: that of a fit by Adam at the end of density control. Adam
+then takes the remaining steps, or half of them with a schedule of half the length. "lm" takes its
+usual share of them, or half of them. 3DGS-LM takes five iterations. With fewer steps, the learning
+rate of the centres is that of a plan with fewer steps. Seconds are those of the training alone. The
+loss is that of Adam, as a mean over all training photos. The methods take turns with each seed.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from lumigraph.recon.splats.plan import LM_ITERATIONS, LM_PART
 from lumigraph.render import psnr
 
 POINTS = 20
-"""Of a curve, about, if it is not one of few iterations."""
+"""Number of points of a curve, about; 3DGS-LM has one for each iteration."""
 
 
 def main() -> None:
-    """Measures, and prints what came of it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     place = demo_folder(asked.demo) if asked.demo else asked.capture
     capture, _ = open_capture(place, Selection(asked.downscale, None, 8, 0))
@@ -72,14 +72,20 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--capture", help="folder of a capture")
-    what.add_argument("--demo", nargs="?", const="full", metavar="SIZE", help="[full]")
-    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
-    parser.add_argument("--preset", default="quick", help="[quick]")
-    parser.add_argument("--steps", type=int, help="[as the preset has it]")
-    parser.add_argument("--seeds", type=int, default=1, help="so many starts [1]")
-    parser.add_argument("--most", type=int, default=40, help="held-out views to score [40]")
-    parser.add_argument("--without", nargs="*", default=[], choices=METHODS, help="leave these out")
-    parser.add_argument("--plot", type=Path, help="draw PSNR over seconds there, as SVG")
+    what.add_argument(
+        "--demo", nargs="?", const="full", metavar="SIZE", help="the built-in scene [full]"
+    )
+    parser.add_argument(
+        "--downscale", type=int, default=1, help="divide the photos' sides by this [1]"
+    )
+    parser.add_argument("--preset", default="quick", help="preset of the fit [quick]")
+    parser.add_argument("--steps", type=int, help="training steps [those of the preset]")
+    parser.add_argument("--seeds", type=int, default=1, help="number of fits to begin with [1]")
+    parser.add_argument("--most", type=int, default=40, help="most held-out views to score [40]")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=METHODS, help="methods to leave out"
+    )
+    parser.add_argument("--plot", type=Path, help="SVG file for curves of PSNR over seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -114,7 +120,7 @@ METHODS: dict[str, Callable[[SplatFit], Any]] = {
 
 
 def _densified(capture: Capture, asked: argparse.Namespace, seed: int) -> tuple[SplatFit, float]:
-    """A fit at the step at which density control has ended, and the seconds that took."""
+    """A fit at the end of density control, and its seconds of training."""
     plan = plan_from(asked.preset, steps=asked.steps)
     fit = start_fit(capture, plan, seed=seed)
     began = time.perf_counter()
@@ -125,7 +131,7 @@ def _densified(capture: Capture, asked: argparse.Namespace, seed: int) -> tuple[
 
 
 def _finished(capture: Capture, fit: SplatFit, most: int) -> Iterator[dict[str, Any]]:
-    """Seconds, loss and PSNR now and then, until the fit is at its end."""
+    """Trains to the end, and yields seconds, loss and PSNR at about `POINTS` steps."""
     train = moved_frames(capture.train, fit.similarity)
     spread = max(1, len(capture.test) // most)
     test = moved_frames(capture.test[::spread], fit.similarity)
@@ -156,7 +162,7 @@ def _scores(
 
 
 def _page(name: str, runs: list[dict[str, Any]]) -> str:
-    """A table for people: medians over the seeds."""
+    """The results as a table in Markdown: medians over the seeds."""
     adam = {run["seed"]: run["points"][-1] for run in runs if run["method"] == "Adam"}
     rows = []
     for method in METHODS:
@@ -183,16 +189,16 @@ def _page(name: str, runs: list[dict[str, Any]]) -> str:
                 *("-" if (s := middle(each)) is None else number(s) for each in reached),
             ]
         )
-    head = ["from the end of density control on", "s", "loss at first", "at the end"]
-    head += ["PSNR at first", "at the end", "s to Adam's last loss", "s to its last PSNR"]
+    head = ["method", "s", "loss at the start", "loss at the end", "PSNR at the start"]
+    head += ["PSNR at the end", "s to Adam's last loss", "s to Adam's last PSNR"]
     first = [run for run in runs if run["method"] == runs[0]["method"]]
     splats = ", ".join(f"{run['splats']:,}" for run in first)
     before = number(median(run["before"] for run in first))
-    return f"{name}, {splats} splats, after {before} s\n\n{markdown(head, rows)}"
+    return f"{name}, {splats} splats, after {before} s of Adam\n\n{markdown(head, rows)}"
 
 
 def _reached(points: list[dict[str, float]], key: str, mark: float) -> float | None:
-    """The seconds at which a curve first is where Adam's ends, if it ever is."""
+    """The seconds at which a curve first reaches Adam's last value; None if it never does."""
     better = (p["seconds"] for p in points if (p[key] - mark) * (1 if key == "psnr" else -1) >= 0)
     return next(better, None)
 

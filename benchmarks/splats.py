@@ -1,12 +1,12 @@
-"""How fast splats are rendered and trained here, how near to the machine's limit, beside whom.
+"""Measures rendering and training of splats, beside the machine's limits and other programs.
 
     .venv/bin/python benchmarks/splats.py
     .venv/bin/python benchmarks/splats.py --scene garden_100k.ply --cameras garden_cameras.json
     .venv/bin/python benchmarks/splats.py --trained runs/demo --capture fox --downscale 4
     .venv/bin/python benchmarks/splats.py --calibrate PROGRAM
 
-Every round visits everything that is measured, so that whatever else the machine does hits all
-alike; figures are medians over all rounds, with least and most. docs/performance.md explains them.
+All subjects take turns in every round, so that other load on the machine affects all of them alike.
+Figures are medians over all rounds, with least and most. docs/performance.md explains them.
 """
 
 import argparse
@@ -39,16 +39,16 @@ from lumigraph.datasets import load_capture
 from lumigraph.recon import Plan, fit_splats, start_fit
 
 FEWEST_ROUNDS = 5
-"""A median of fewer says little."""
+"""Fewest rounds of which a median is reported without a remark."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A time that the table shows.
+    """A row of the table of times.
 
     Attributes:
-        subject: What is timed.
-        size: Of its picture, where the calibration has a reference renderer of that size.
+        subject: The work to time.
+        size: The picture's size, at which the calibration may have a reference renderer.
     """
 
     subject: Subject
@@ -56,7 +56,7 @@ class Figure:
 
 
 def main() -> None:
-    """Measures what the command line asks for and prints it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     try:
         views = measuring.views(asked)
@@ -71,13 +71,15 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     measuring.scene_options(parser)
-    parser.add_argument("--capture", type=Path, help="to time a training step on")
-    parser.add_argument("--downscale", type=int, default=1, help="of the capture's photos [1]")
-    parser.add_argument("--sizes", type=measuring.sizes, default=SIZES, help="[1280x720,640x360]")
-    parser.add_argument("--larger", type=int, default=10, help="times as many splats, too [10]")
-    parser.add_argument("--rounds", type=int, default=5, help="at least 5 for a median [5]")
-    parser.add_argument("--calibrate", metavar="COMMAND", help="run before and after")
-    parser.add_argument("--no-peers", action="store_true", help="do not look for other programs")
+    parser.add_argument("--capture", type=Path, help="capture on which to time a training step")
+    parser.add_argument("--downscale", type=int, default=1, help="divide the photos' sides [1]")
+    sizes = "sizes of pictures [1280x720,640x360]"
+    parser.add_argument("--sizes", type=measuring.sizes, default=SIZES, help=sizes)
+    larger = "render this multiple of the splats, too [10]"
+    parser.add_argument("--larger", type=int, default=10, help=larger)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; a median needs 5 [5]")
+    parser.add_argument("--calibrate", metavar="COMMAND", help="program to run before and after")
+    parser.add_argument("--no-peers", action="store_true", help="do not measure other programs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     if asked.rounds < 1 or asked.splats < 1 or asked.larger < 1:
@@ -86,7 +88,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dict[str, Any]:
-    """Everything that is measured, as plain data."""
+    """All results, as plain data."""
     before = _calibrated(asked)
     first = views[0]
     camera = measuring.at_size(first.camera, asked.sizes[0])
@@ -126,12 +128,12 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
 
 
 def _calibrated(asked: argparse.Namespace) -> str:
-    """What the calibration prints now; nothing if there is none."""
+    """The output of the calibration program; empty without --calibrate."""
     return "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
 
 
 def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
-    """Rendering at every size; at the first also of more splats, and a step with its parts."""
+    """Rendering at every size; at the first size also of more splats, and a training step."""
     figures = []
     for size in sizes:
         name = f"{view.name}, forward {size[0]}x{size[1]}"
@@ -144,7 +146,7 @@ def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
         name = f"{view.name} x {larger}, forward {shape}"
         many = resampled(view.scene, larger * len(view.scene))
         figures.append(Figure(rendering(name, many, camera), first))
-    name = f"{view.name}, training step but for its loss {shape}"
+    name = f"{view.name}, training step without loss {shape}"
     figures.append(Figure(measuring.without_loss(name, view.scene, camera), first))
     steps = training_steps(copied(view.scene), camera)
     figures.append(Figure(training(f"{view.name}, training step {shape}", steps), first))
@@ -152,7 +154,7 @@ def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:
 
 
 def _capture_figures(asked: argparse.Namespace) -> list[Figure]:
-    """A step of the classic fit of the capture, from its start, photos decoded beforehand."""
+    """A step of the classic fit of the capture from its start; photos are decoded before."""
     if asked.capture is None:
         return []
     capture = load_capture(asked.capture, downscale=asked.downscale)
@@ -166,7 +168,7 @@ def _capture_figures(asked: argparse.Namespace) -> list[Figure]:
 
 
 def _peers(asked: argparse.Namespace, view: View, folder: Path) -> list[peers.Peer]:
-    """All peers, at the work of the first scene; those that cannot run are notes."""
+    """All peers with the first scene; a peer that cannot run has a note."""
     cameras = [measuring.at_size(view.camera, size) for size in asked.sizes]
     found = [peers.open3d(view.scene, camera, folder) for camera in cameras]
     found += [peers.gsplat(view.scene, camera) for camera in cameras]
@@ -184,7 +186,7 @@ def _facts(view: View, sizes: tuple[Size, ...]) -> dict[str, Any]:
 def _with_ratio(
     figure: Figure, times: dict[str, list[float]], limits: dict[str, float]
 ) -> dict[str, Any]:
-    """A summary, and the median over that of the reference renderer at the same size."""
+    """A summary, with the ratio to the reference renderer at the same size."""
     found = measuring.summary(times[figure.subject.name])
     name = f"refrender {figure.size[0]}x{figure.size[1]}" if figure.size else ""
     ratio = found["median"] / limits[name] if name in limits else None
@@ -222,11 +224,12 @@ def _page(result: dict[str, Any]) -> str:
         f"memory {here['memory_bytes_per_second'] / 1e9:.1f} GB/s."
     )
     if result["rounds"] < FEWEST_ROUNDS:
-        parts.append(f"Only {result['rounds']} rounds: a trial, not a measurement.")
+        rounds = f"{result['rounds']} of the {FEWEST_ROUNDS} rounds"
+        parts.append(f"This is a trial: it has {rounds} that a measurement needs.")
     calibration = result["calibration"]
     if calibration["before"]:
         parts.append(
-            f"Calibration before and after; they differ by up to {calibration['drift']:.0%}:"
+            f"Calibration before and after; the figures differ by up to {calibration['drift']:.0%}:"
         )
         parts += [f"```\n{calibration[when].rstrip()}\n```" for when in ("before", "after")]
     return "\n\n".join(parts)
@@ -242,7 +245,7 @@ def _figures_table(result: dict[str, Any]) -> str:
 
 
 def _stages_table(result: dict[str, Any]) -> str:
-    """Rates are amounts over times; the share is that of the machine's own rate."""
+    """The stages: a rate is an amount over a time, a share is a rate over the machine's limit."""
     limits = {
         **result["calibration"]["figures"],
         "memory": result["machine"]["memory_bytes_per_second"],
@@ -261,7 +264,7 @@ def _stages_table(result: dict[str, Any]) -> str:
 
 
 def _blend_table(result: dict[str, Any]) -> str:
-    """The blend stage by instruction set and threads, and how much faster than the slowest."""
+    """The blend stage by instruction set and threads, with the speed-up over the slowest."""
     slowest = max(found["median"] for found in result["blend"].values())
     rows = [
         (

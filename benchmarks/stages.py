@@ -1,6 +1,6 @@
-"""The stages of rendering and training, each by itself, beside what the machine could do.
+"""The stages of rendering and training, each with its amount of work and the limit that bounds it.
 
-To add a stage, or to follow one that moved into another, change the list in `stages`.
+To add a stage, or to follow a change of the kernels, change the list in `stages`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,15 @@ from lumigraph.render import Camera, Splats
 
 
 class Stage(NamedTuple):
-    """One stage, and how much it has to do.
+    """One stage of a training step, and its amount of work.
 
     Attributes:
-        name: Of the stage.
-        run: Does a whole step, and tells how many milliseconds of it were this stage's.
-        amount: How many of `unit` it takes.
-        unit: Bytes that must be read and written at least; pairs of a pixel and a splat that is
-            blended in it; pairs of a tile and a splat that touches it.
-        limit: The machine's figure that bounds it, by name, or None if none is measured.
+        name: The name of the stage.
+        run: Takes a whole step, and returns the milliseconds of this stage.
+        amount: The amount of work, in `unit`.
+        unit: The least bytes to read and write; pairs of a pixel and a splat that is blended in it;
+            or pairs of a tile and a splat that touches it.
+        limit: The name of the machine's figure that bounds the stage, or None if none is measured.
     """
 
     name: str
@@ -39,21 +39,22 @@ class Stage(NamedTuple):
 
 
 RECORD, CELL, SLOT = 64, 8, 48
-"""Bytes that a step keeps of a splat in view, and of a tile it touches on the way out and back."""
+"""Bytes of a step: for each splat in view a record; for each tile that the splat touches a cell
+forward and a slot backward."""
 
 LOSS = 3
-"""Which of a step's stages is the loss."""
+"""Index of the loss among the stages of a step."""
 
 
 def stages(scene: Splats, camera: Camera) -> list[Stage]:
-    """What happens in a training step of the scene in one view, in order, as the step runs it."""
+    """The stages of a training step of the scene in one view, in order."""
     lists = splats_cpu.project(_parameters(scene), **_look(scene, camera)).native
     in_view, pixels = lists.rows, camera.width * camera.height
     blended = load_of(scene, camera)["blended_per_pixel"] * pixels
     shape = _row(scene.means, scene.quaternions, scene.log_scales, scene.opacity_logits)
     parameters = _row(*scene.tensors.values())
     prepared = len(scene) * shape + in_view * (parameters - shape + RECORD) + lists.entries * CELL
-    # Slots come in; parameters and both moments come in and go out.
+    # Slots are read; parameters and both moments are read and written.
     moved = lists.entries * SLOT + in_view * 6 * parameters
     step = whole_step(scene, camera)
     amounts: list[
@@ -62,7 +63,7 @@ def stages(scene: Splats, camera: Camera) -> list[Stage]:
         ("project, shade, list tiles", prepared, "bytes", "memory"),
         ("sort into tiles", lists.entries, "tile pairs", None),
         ("blend", blended, "blended pairs", "blend"),
-        # Picture and 8-bit photo come in, the gradient of the picture goes out.
+        # The picture and the 8-bit photo are read, the gradient by the picture is written.
         ("loss and its gradient", pixels * (12 + 3 + 12), "bytes", "memory"),
         ("blend backward", blended, "blended pairs", "blend backward"),
         ("project backward, Adam", moved, "bytes", "memory"),
@@ -78,7 +79,7 @@ def _part_of(step: Callable[[], list[float]], index: int) -> Callable[[], float]
 
 
 def _row(*tensors: Tensor) -> int:
-    """Bytes that one splat takes in all of these."""
+    """Bytes of one splat in all these tensors."""
     return sum(tensor[:1].numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -91,9 +92,10 @@ def _look(scene: Splats, camera: Camera) -> dict[str, Any]:
 
 
 def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
-    """A step of a copy of the scene that moves it by nothing, and the milliseconds of its stages.
+    """A training step with rates of nearly zero; it returns the milliseconds of its stages.
 
-    What density control wants to know is gathered, as in most steps of a fit.
+    It works on a copy of the scene. As in most steps of a fit, it also sums the gradients for
+    density control.
     """
     splats = Parameters(*(value.clone() for value in scene.tensors.values()))
     first, second = (Parameters(*map(torch.zeros_like, splats)) for _ in range(2))
@@ -122,7 +124,7 @@ def whole_step(scene: Splats, camera: Camera) -> Callable[[], list[float]]:
 
 
 def blends(scene: Splats, camera: Camera, threads: list[int]) -> list[Subject]:
-    """The blend stage on every instruction set and number of threads: "avx2, 1 thread"."""
+    """Subjects named "avx2, 1 thread": the blend stage by instruction set and threads."""
     image = torch.empty(camera.height, camera.width, 3)
     transmittance = torch.empty(camera.height, camera.width)
     subjects, before = [], torch.get_num_threads()
@@ -148,7 +150,7 @@ def _selecting(level: str) -> Callable[[], None]:
 
 @contextmanager
 def same_level() -> Iterator[None]:
-    """Whatever instruction set is selected within, the one before is in use again afterwards."""
+    """Restores the selected instruction set at the end of the block."""
     before = _native.active_level()
     try:
         yield

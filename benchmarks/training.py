@@ -1,11 +1,11 @@
-"""How well and how fast a capture, or the built-in scene, is fitted: the median of several runs.
+"""Measures quality, time and memory of the commands `train` and `demo`, as medians of several runs.
 
-    .venv/bin/python -P benchmarks/first_light.py --capture fox --downscale 4 --steps 2000
-    .venv/bin/python -P benchmarks/first_light.py --demo
+    .venv/bin/python benchmarks/training.py --capture fox --downscale 4 --steps 2000
+    .venv/bin/python benchmarks/training.py --demo
 
-Each run is a process of its own, with a seed and a run folder of its own and an empty cache: its
-wall time is what somebody waits who gives the command for the first time, the making of the
-built-in scene included, and its training time includes undistorting and shrinking the photos.
+Each run is a process of its own, with its own seed, its own run folder and an empty cache. So the
+time of the command includes making the built-in scene, and the time of training includes
+undistorting and shrinking the photos, as for a user's first run.
 """
 
 import argparse
@@ -29,14 +29,14 @@ MEASURES = {
     "wall_seconds": ("from the command to its end, s", ".1f"),
     "peak_memory_mb": ("peak memory, MB", ",.0f"),
 }
-"""The keys of a run that are reported, what a reader calls them, and how they are written."""
+"""The keys of a run that are reported, each with its label and its number format."""
 
 MACHINE = ("processor", "cores", "threads", "instruction_set", "wait_policy", "torch", "lumigraph")
-"""What `lumigraph doctor --json` says that bears on speed."""
+"""The facts of `lumigraph doctor --json` that affect speed."""
 
 
 def main() -> None:
-    """Measures what the command line asks for and prints it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     command = _command(asked)
     calibration = None if asked.calibrate is None else _run(shlex.split(asked.calibrate))
@@ -60,23 +60,27 @@ def _arguments() -> argparse.Namespace:
     what.add_argument(
         "--demo", nargs="?", const="full", metavar="SIZE", help="the built-in scene [full]"
     )
-    parser.add_argument("--downscale", type=int, help="of the photos of --capture")
-    parser.add_argument("--preset", help="of the fit of --capture")
-    parser.add_argument("--steps", type=int, help="[default: as the command chooses]")
-    parser.add_argument("--runs", type=int, default=3, help="with seeds 0, 1, ... [3]")
-    parser.add_argument("--calibrate", metavar="PROGRAM", help="run it before; keep what it prints")
+    parser.add_argument("--downscale", type=int, help="divide the photos' sides by this")
+    parser.add_argument("--preset", help="preset for --capture")
+    parser.add_argument("--steps", type=int, help="training steps [those of the command]")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="number of runs, with seeds 0, 1, ... [3]"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="PROGRAM", help="program to run before; its output is kept"
+    )
     parser.add_argument("--keep-cache", action="store_true", help="use the user's cache")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     if asked.demo and (asked.downscale or asked.preset):
         parser.error("--demo has its own photos and preset: leave out --downscale and --preset")
     if asked.runs < 1:
-        parser.error(f"--runs is {asked.runs}, and should be at least 1")
+        parser.error(f"--runs is {asked.runs}, but must be at least 1")
     return asked
 
 
 def _command(asked: argparse.Namespace) -> list[str]:
-    """The arguments of `lumigraph`, but for the seed and the folder of a run."""
+    """The arguments of `lumigraph`, without the seed and the folder of a run."""
     given = ["demo", "--size", asked.demo] if asked.demo else ["train", str(asked.capture)]
     for name in ("downscale", "preset", "steps"):
         if (value := getattr(asked, name)) is not None:
@@ -85,7 +89,7 @@ def _command(asked: argparse.Namespace) -> list[str]:
 
 
 def _measured(command: list[str], seed: int, *, kept: bool) -> dict[str, Any]:
-    """What one run says of itself, with its seed and the seconds it took as a whole."""
+    """The reported facts of one run, with its seed and the seconds of the whole command."""
     print(f"Run with seed {seed} ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="lumigraph-bench-") as folder:
         own = ("--seed", str(seed), "-o", f"{folder}/run", "--json")
@@ -97,8 +101,8 @@ def _measured(command: list[str], seed: int, *, kept: bool) -> dict[str, Any]:
 
 
 def _run(command: list[str], **variables: str) -> str:
-    """What a program printed; leaves with its last words if it failed."""
-    # The waiting of threads as the command sets it, whatever this shell says.
+    """The output of a program; exits with its last lines if it fails."""
+    # As in the command, idle threads sleep, whatever this shell sets.
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"} | variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -108,12 +112,12 @@ def _run(command: list[str], **variables: str) -> str:
 
 
 def _program() -> str:
-    """The `lumigraph` of the environment that runs this."""
+    """The path of the `lumigraph` command in this environment."""
     return str(Path(sys.executable).with_name("lumigraph"))
 
 
 def _summary(values: list[float | None]) -> dict[str, float] | None:
-    """Median, least and most; None if a run does not know the value."""
+    """Median, least and most; None if a run lacks the value."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None

@@ -1,15 +1,15 @@
-"""How well uncertainty tells where a scene is wrong, with few training views and with many.
+"""Compares uncertainty with the errors of a scene, for few and for many training views.
 
     .venv/bin/python benchmarks/uncertainty.py --capture fox --downscale 4 --views 8 16 0 -o results
     .venv/bin/python benchmarks/uncertainty.py --demo full --views 8 16 0 --seeds 3 -o results
 
-Some of the training views, evenly spread, are learned from (0: all of them), and the drop rate is
-searched for on them. On the test views the standard deviations of exact PH-Dropout and of sampled
-masks are compared with the errors: those of the picture that people see, and, as published, those
-of the mean over masks, which is darker where much is left out. AUSE is also divided by what chance
-scores on the same errors. On the built-in scene depth is compared, too. Last, random halves of all
-views that were not learned from calibrate intervals for the other halves.
-Each fit leaves a JSON file; started again, the benchmark makes only the files that are missing.
+The scene is fitted to some training views, evenly spread (0: to all of them), and the drop rate is
+searched for on the same views. On the test views the benchmark compares the standard deviations of
+exact PH-Dropout and of sampled masks with two errors: those of the usual picture, and those of the
+mean over masks, as published. That mean is darker where many splats are left out. AUSE is also
+divided by the AUSE of chance on the same errors. On the built-in scene depth is compared, too.
+Last, random halves of all views outside the fit calibrate intervals for the other halves. Each fit
+leaves a JSON file; a second start makes only the missing files.
 """
 
 import argparse
@@ -56,20 +56,20 @@ PUBLISHED_VIEWS = {
     8: (2, 16, 26, 55, 73, 75, 86, 93),
     16: (2, 7, 13, 16, 26, 30, 53, 54, 55, 73, 75, 78, 86, 92, 93, 95),
 }
-"""Training views of the synthetic Blender scenes that PH-Dropout (arXiv 2410.05468) learns from,
-counted from 0 among the 100, for 8 and for 16 of them."""
+"""Indices of the training views that PH-Dropout (arXiv 2410.05468) uses of the 100 of the synthetic
+Blender scenes, by their number."""
 
 TRIALS = (10, 100)
 """Numbers of sampled masks."""
 
 SPLITS = 20
-"""Random halves of the other views that calibrate for the rest."""
+"""Number of times that the views outside the fit are split in random halves."""
 
 LEVEL = 0.9
-"""The share of views to cover, and of the values in each."""
+"""The share of the views that intervals must cover, and of the values in each view."""
 
 COVERED = 0.5
-"""Depth is compared where at least this share of a pixel is covered and the truth has a surface."""
+"""Depth is compared where a pixel has at least this opacity and the true scene has a surface."""
 
 NUMBERS = {
     "ause_mae_ratio": "AUSE (MAE) / chance",
@@ -98,7 +98,7 @@ DEPTH_NUMBERS = {
 
 
 def main() -> None:
-    """Makes the fits that are missing, and prints the tables."""
+    """Makes the missing fits, and prints the tables."""
     asked = _arguments()
     asked.output.mkdir(parents=True, exist_ok=True)
     capture = None
@@ -120,18 +120,23 @@ def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--capture", type=Path)
-    what.add_argument("--demo", nargs="?", const="full", metavar="SIZE", help="[full]")
-    parser.add_argument("--downscale", type=int, default=1, help="of the photos of --capture")
-    parser.add_argument("--views", type=int, nargs="+", default=[8, 16, 0], help="[8 16 0]")
-    parser.add_argument(
-        "--published", action="store_true", help="the 8 or 16 views of the paper, of 100"
+    what.add_argument("--capture", type=Path, help="folder of a capture")
+    what.add_argument(
+        "--demo", nargs="?", const="full", metavar="SIZE", help="the built-in scene [full]"
     )
-    parser.add_argument("--preset", default="quick", help="of the fit [quick]")
-    parser.add_argument("--steps", type=int, help="[as the preset has it]")
-    parser.add_argument("--seeds", type=int, default=1, help="number of fits of each [1]")
-    parser.add_argument("--most", type=int, default=40, help="most test views to compare with [40]")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the records")
+    parser.add_argument(
+        "--downscale", type=int, default=1, help="divide the photos' sides by this [1]"
+    )
+    views = "numbers of training views; 0 stands for all [8 16 0]"
+    parser.add_argument("--views", type=int, nargs="+", default=[8, 16, 0], help=views)
+    parser.add_argument(
+        "--published", action="store_true", help="take the 8 or 16 views of the paper, of 100"
+    )
+    parser.add_argument("--preset", default="quick", help="preset of the fit [quick]")
+    parser.add_argument("--steps", type=int, help="training steps [those of the preset]")
+    parser.add_argument("--seeds", type=int, default=1, help="fits for each number of views [1]")
+    parser.add_argument("--most", type=int, default=40, help="most test views to compare [40]")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -149,7 +154,7 @@ def _capture(asked: argparse.Namespace) -> Capture:
 
 
 def _assessed(capture: Capture, count: int, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
-    """Fits some of the views, and compares the uncertainty with the errors."""
+    """Fits a scene to `count` views, and compares its uncertainty with its errors."""
     train = _chosen(capture.train, count, published=asked.published)
     changes = {} if asked.steps is None else {"steps": asked.steps}
     fit = start_fit(replace(capture, train=train), plan_from(asked.preset, **changes), seed=seed)
@@ -181,7 +186,7 @@ def _assessed(capture: Capture, count: int, seed: int, asked: argparse.Namespace
 def _searches(
     scene: Splats, frames: Sequence[Frame], seed: int, background: tuple[float, float, float]
 ) -> dict[str, dict[str, float]]:
-    """The drop rate by our searches and by the published one, and the seconds they took."""
+    """The drop rates of our searches and of the published one, with their seconds."""
     generator = torch.Generator().manual_seed(seed)
     ways: dict[str, Callable[[], RateSearch]] = {
         "masks": lambda: find_rate(scene, frames, background=background, seed=seed),
@@ -200,7 +205,7 @@ def _searches(
 
 
 def _chosen(frames: Sequence[Frame], count: int, *, published: bool = False) -> tuple[Frame, ...]:
-    """This number of frames, evenly spread; all of them for 0, or if there are no more."""
+    """`count` frames, evenly spread; all frames if it is 0 or not below their number."""
     if published and count in PUBLISHED_VIEWS:
         return tuple(frames[index] for index in PUBLISHED_VIEWS[count])
     if not 0 < count < len(frames):
@@ -220,7 +225,7 @@ def _scored(
     seed: int,
     background: tuple[float, float, float],
 ) -> dict[str, float]:
-    """Means over the views, and the seconds that a map took; 0 trials stand for all masks."""
+    """Means over the views, and the seconds of a map; with 0 trials the map is exact."""
     generator = torch.Generator().manual_seed(seed)
     pictures, means, seconds = [], [], []
     for frame in frames:
@@ -248,7 +253,7 @@ def _scored(
 def _depths(
     capture: Capture, similarity: Similarity, scene: Splats, rate: float, most: int
 ) -> dict[str, float]:
-    """How the standard deviation of depth fits its error against the true depth."""
+    """Compares the standard deviation of depth with its error against the true depth."""
     rows = []
     for frame in _chosen(capture.test, most):
         truth = demo_depth(frame.camera) * similarity.scale
@@ -274,7 +279,7 @@ def _coverage(
     seed: int,
     background: tuple[float, float, float],
 ) -> dict[str, Any] | None:
-    """The share of views covered, over random halves; None if there are too few views."""
+    """The share of covered views over random halves; None if there are too few views."""
     if len(frames) // 2 < views_needed(1 - LEVEL):
         return None
     scores = []
@@ -314,7 +319,7 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
             cover.append([about[0], *_coverage_cells([run["coverage"] for run in runs])])
     seeds = len(next(iter(records.values())))
     head = ["training views", "drop rate", "maps", *NUMBERS.values(), "ms a map"]
-    lines = [f"{name}, medians of {seeds}", "", markdown(head, rows)]
+    lines = [f"{name}, medians of {seeds} seeds", "", markdown(head, rows)]
     if depth:
         lines += ["", markdown(["training views", *DEPTH_NUMBERS.values()], depth)]
     head = ["training views", "search by", "drop rate", "passes", "s"]
@@ -325,7 +330,7 @@ def _page(name: str, records: dict[int, list[dict[str, Any]]]) -> str:
 
 
 def _coverage_cells(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The number of views, and the share of them that was covered: mean, least and most."""
+    """The number of views, and the share of covered views: mean, least and most."""
     shares = [median(each[key] for each in found) for key in ("mean", "least", "most")]
     return [str(found[0]["views"]), *(f"{100 * share:.1f} %" for share in shares)]
 

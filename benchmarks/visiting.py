@@ -1,4 +1,4 @@
-"""The page in Chromium as benchmarks visit it: the browser, the window, the turning of a view."""
+"""Opens the page in Chromium and turns its view, for the benchmarks of the page."""
 
 import argparse
 import time
@@ -12,19 +12,19 @@ FLAGS: dict[Kind, list[str]] = {
     "light": ["--disable-gpu"],
     "full": ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
 }
-"""Of Chromium: without WebGL, and with it in software."""
+"""Flags of Chromium: without WebGL, and with WebGL in software."""
 
 PANEL = 320
-"""Pixels beside the canvas that the controls take, about: the window is fitted to the canvas."""
+"""Width of the controls beside the canvas in pixels, about; the window is then fitted exactly."""
 
 SETTLED = 2000
-"""Milliseconds after which a page has its panel, and its final picture."""
+"""Milliseconds after which a page has its controls and its final picture."""
 
 DRAWN = "() => window.lumigraph?.screen.drawn > 0"
 SIZE = "() => [window.lumigraph.screen.canvas.width, window.lumigraph.screen.canvas.height]"
 
-# On viser's page a turn reaches the camera with viser's next frame, and ours asks for it then:
-# which turn a view is of is told by its angle.
+# On viser's page a turn reaches the camera with viser's next frame, and our script asks for a
+# picture then. The angle of a view tells which turn it belongs to.
 TURN = """async ([kind, seconds]) => {
   const viewing = window.lumigraph, { eye } = viewing;
   const way = {
@@ -47,9 +47,9 @@ TURN = """async ([kind, seconds]) => {
   const turns = [], asked = new Map(), frames = [];
   const turnedAt = (angle) =>
     turns.slice(-300).findLast((turn) => Math.abs(Math.sin((turn.angle - angle) / 2)) < 0.002)?.at;
-  const look = viewing.stream.look.bind(viewing.stream);
-  viewing.stream.look = (view) => {
-    const before = viewing.stream.cameraId, number = look(view);
+  const askView = viewing.stream.askView.bind(viewing.stream);
+  viewing.stream.askView = (view) => {
+    const before = viewing.stream.cameraId, number = askView(view);
     if (number !== before) asked.set(number, turnedAt(way.seen()));
     return number;
   };
@@ -80,33 +80,35 @@ TURN = """async ([kind, seconds]) => {
   while (!frames.some(isLast) && performance.now() < stopped + 5000)
     await new Promise((next) => setTimeout(next, 10));
   const last = frames.find(isLast);
-  viewing.stream.look = look;
+  viewing.stream.askView = askView;
   viewing.screen.take = take;
   return { moving, seconds: seconds - 1, still: last ? last.at - stopped : null };
 }"""
 
 
 def browser_option(parser: argparse.ArgumentParser) -> None:
-    """The option that says where Chromium is."""
-    parser.add_argument("--browser", default="/usr/bin/chromium", help="path [%(default)s]")
+    """Adds the option with the path of Chromium."""
+    parser.add_argument(
+        "--browser", default="/usr/bin/chromium", help="path of Chromium [%(default)s]"
+    )
 
 
 def launched(playwright: Playwright, path: str, kind: Kind = "light") -> Browser:
-    """Chromium as a page of that kind needs it; it is to be closed."""
+    """Starts Chromium with the flags for a kind of page; the caller closes it."""
     flags = ["--no-sandbox", *FLAGS[kind]]
     return playwright.chromium.launch(executable_path=path, args=flags)
 
 
 def address(url: str, kind: Kind = "light") -> str:
-    """Where a page is that lies behind the address with the token."""
+    """The address of a kind of page, from the address with the token."""
     base, _, query = url.partition("?")
     return f"{base}{kind}?{query}"
 
 
 def opened(browser: Browser, url: str, window: ViewportSize) -> tuple[Page, float]:
-    """A page with its first picture, and the seconds from the address to that.
+    """Opens a page; returns it with its first picture, and the seconds until that picture.
 
-    The browser has nothing of the page yet: each visit is one of somebody new.
+    Each page has a new browser context, so nothing of it is cached.
     """
     page = browser.new_page(viewport=window)
     started = time.perf_counter()
@@ -116,7 +118,7 @@ def opened(browser: Browser, url: str, window: ViewportSize) -> tuple[Page, floa
 
 
 def window_for(browser: Browser, url: str, size: tuple[int, int]) -> ViewportSize:
-    """The window in which the canvas has that size, found by a visit that warms the server too."""
+    """The window in which the canvas has that size, found by a visit that also warms the server."""
     width, height = size
     page, _ = opened(browser, url, {"width": width + PANEL, "height": height})
     page.wait_for_timeout(SETTLED)
@@ -126,19 +128,20 @@ def window_for(browser: Browser, url: str, size: tuple[int, int]) -> ViewportSiz
 
 
 def turned(page: Page, kind: Kind, size: tuple[int, int], seconds: float) -> dict[str, Any]:
-    """What came of turning a page's view for some seconds, the first of which does not count.
+    """Turns a page's view for some seconds, and returns the drawn frames after the first second.
 
     Returns:
-        moving: Of each frame that was drawn meanwhile: when, milliseconds since its view was
-            turned to, or None if nobody did, the view's number, scale, and whether it is final.
-        seconds: In which these came.
-        still: Milliseconds from the last turn to the final frame of its view; None if it took
-            longer than five seconds.
+        moving: The frames. Each has its time; `ms`, the milliseconds from the turn to its view, or
+            None if no turn has that view; the view's number; the scale; and whether it is final.
+        seconds: The time in which the frames came.
+        still: Milliseconds from the last turn to the final frame of its view; None if that is
+            more than five seconds.
 
-    Raises RuntimeError if the canvas is not of that size.
+    Raises:
+        RuntimeError: The canvas has another size.
     """
     page.wait_for_timeout(SETTLED)
     width, height = page.evaluate(SIZE)
     if (width, height) != size:
-        raise RuntimeError(f"The canvas is {width}x{height} and should be {size[0]}x{size[1]}")
+        raise RuntimeError(f"The canvas should be {size[0]}x{size[1]}, but is {width}x{height}")
     return page.evaluate(TURN, [kind, seconds])

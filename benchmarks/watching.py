@@ -1,16 +1,16 @@
-"""What a page costs the training that it shows, and what visitors leave behind in its server.
+"""Measures the time that a page takes from a training, and the memory that its server keeps.
 
     .venv/bin/python benchmarks/watching.py --runs 5
     .venv/bin/python benchmarks/watching.py --only memory --reloads 300 --json
 
-Costs: processor time of the process that trains, for a step of the same training of the built-in
-scene: by `train` without what it draws on the terminal, with a page that nobody looks at, and with
-one client who looks and does not move. They take turns, each time in new processes. Beside it that
-of the page's server.
+Costs: the processor time of the training process for a step, in the same training of the built-in
+scene, in three ways: `train` without its progress on the terminal, a page without a client, and a
+page with one client that does not move. The three take turns, each time in new processes. The
+processor time of the page's server is measured beside them.
 
-Memory: what the server holds before and after the light page is loaded again and again, while a
-training is shown whose splats are as many all the time. One client is there at each reading. The
-browser is driven from another process, so that nothing of it counts.
+Memory: that of the server before and after many reloads of the light page. The page shows a
+training with a constant number of splats, and has one client at each reading. The browser runs in
+another process, so its memory does not count.
 """
 
 import argparse
@@ -35,24 +35,24 @@ from lumigraph.recon import PRESETS
 ORDER = TrainOptions(preset="quick", seed=0)
 
 LONG = TrainOptions(preset="quick", seed=0, changes={"steps": 10_000_000})
-"""So stretched, the scene grows from step 500,000 on: at a thousand steps a second, the most there
-are, that is after all readings."""
+"""With these steps the scene first grows at step 500,000. At the highest speed, a thousand steps a
+second, that is after all readings."""
 
-WAYS = {"train": "train", "nobody": "page, nobody there", "client": "page, one client"}
+WAYS = {"train": "train", "page": "page without a client", "client": "page with one client"}
 
 FIGURES = ("trainer_ms_per_step", "server_ms_per_step", "wall_ms_per_step", "to_train")
 
 WINDOW: ViewportSize = {"width": 960, "height": 360}
-"""Of a canvas of 640x360."""
+"""The window in which the canvas has 640x360 pixels."""
 
 SETTLED = 2.0
-"""Seconds after which what closes has closed."""
+"""Seconds after which the connections of a closed page are closed."""
 
 LISTENS = "() => window.lumigraph?.stream.socket.readyState === WebSocket.OPEN"
 
 
 def main() -> None:
-    """Measures, and prints what came of it."""
+    """Measures, and prints the results."""
     asked = _arguments()
     result: dict[str, Any] = {"scene": asked.scene}
     try:
@@ -64,27 +64,32 @@ def main() -> None:
     except RuntimeError as error:
         sys.exit(str(error))
     except EOFError:
-        sys.exit("The process that was measured ended too early: it says why above")
+        sys.exit("The measured process ended too early: its error is printed above")
     print(json.dumps(result) if asked.json else _text(result))
 
 
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("costs", "memory"), help="[both]")
-    parser.add_argument("--scene", choices=SIZES, default="small", help="[small]")
-    parser.add_argument("--steps", type=int, nargs=2, default=[400, 1400], help="[400 1400]")
+    parser.add_argument("--only", choices=("costs", "memory"), help="measure one part [both]")
+    parser.add_argument("--scene", choices=SIZES, default="small", help="built-in scene [small]")
+    steps = "steps between which to measure [400 1400]"
+    parser.add_argument("--steps", type=int, nargs=2, default=[400, 1400], help=steps)
     parser.add_argument("--runs", type=int, default=3, help="rounds of the costs [3]")
-    parser.add_argument("--reloads", type=int, default=100, help="of the page [100]")
-    parser.add_argument("--warm", type=int, default=20, help="reloads before these [20]")
+    parser.add_argument(
+        "--reloads", type=int, default=100, help="measured reloads of the page [100]"
+    )
+    parser.add_argument(
+        "--warm", type=int, default=20, help="reloads before the first reading [20]"
+    )
     browser_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     (first, last), end = asked.steps, PRESETS["quick"].steps
     if not 0 < first < last < end:
-        parser.error(f"--steps takes two numbers, the first below the second, that below {end}")
+        parser.error(f"--steps must be two numbers, the first below the second, both below {end}")
     if asked.runs < 1 or asked.reloads < 2:
-        parser.error("--runs takes at least 1, --reloads at least 2")
+        parser.error("--runs must be at least 1, and --reloads at least 2")
     return asked
 
 
@@ -92,10 +97,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _costs(asked: argparse.Namespace, playwright: Playwright) -> dict[str, Any]:
-    """Median and range of each figure, by the way of training."""
+    """Median and range of each figure, for each way of training."""
     runs: dict[str, list[dict[str, float | None]]] = {way: [] for way in WAYS}
     for turn in range(asked.runs):
-        # There and back, so that a machine that grows slower does so for all.
+        # Every second round goes backward, so that a machine that grows slower affects all alike.
         for way in WAYS if turn % 2 == 0 else reversed(WAYS):
             first, last = _marks(asked, playwright, way)
             runs[way].append(_per_step(first, last, served=way != "train"))
@@ -112,10 +117,10 @@ def _over(runs: list[dict[str, float | None]], name: str) -> dict[str, float] | 
 
 
 def _per_step(first: Mark, last: Mark, *, served: bool) -> dict[str, float | None]:
-    """Milliseconds for a step between two marks; RuntimeError if these are one."""
+    """Milliseconds per step between two marks; RuntimeError if the marks are at one step."""
     steps = last["step"] - first["step"]
-    if steps < 1:  # a page hears of every step that is the last in a fifth of a second
-        raise RuntimeError("The training passed both --steps at once: take them farther apart")
+    if steps < 1:  # the server gets the training's progress five times a second
+        raise RuntimeError("The training passed both --steps at once: give steps farther apart")
     each = {
         name: 1e3 * (last[name] - first[name]) / steps for name in ("trainer", "server", "clock")
     }
@@ -127,7 +132,7 @@ def _per_step(first: Mark, last: Mark, *, served: bool) -> dict[str, float | Non
 
 
 def _marks(asked: argparse.Namespace, playwright: Playwright, way: str) -> tuple[Mark, Mark]:
-    """Where a new training was at the two steps."""
+    """The marks of a new training at the two steps."""
     if way == "train":
         with process(train, asked.scene, ORDER, asked.steps) as (_, pipe):
             return pipe.recv(), pipe.recv()
@@ -144,7 +149,9 @@ def _marks(asked: argparse.Namespace, playwright: Playwright, way: str) -> tuple
         marks = pipe.recv(), pipe.recv()
         if page is not None:
             if page.evaluate("() => window.lumigraph.screen.drawn") < 2:
-                raise RuntimeError("The client saw no scene change: take --steps farther apart")
+                raise RuntimeError(
+                    "The client saw no change of the scene: give --steps farther apart"
+                )
             assert page.context.browser
             page.context.browser.close()
         return marks
@@ -154,7 +161,7 @@ def _marks(asked: argparse.Namespace, playwright: Playwright, way: str) -> tuple
 
 
 def _memory(asked: argparse.Namespace, playwright: Playwright) -> list[dict[str, float]]:
-    """What the server holds when it is warm, after half of the reloads, and after all."""
+    """Readings of the server when it is warm, after half of the reloads, and after all."""
     with process(serve, asked.scene, LONG) as (pid, pipe):
         url = pipe.recv()
         pipe.send("start")
@@ -167,7 +174,7 @@ def _memory(asked: argparse.Namespace, playwright: Playwright) -> list[dict[str,
                 page.reload()
                 page.wait_for_function(DRAWN, timeout=120_000)
             time.sleep(SETTLED)
-            pipe.send(1)  # which it passed long ago: it says where it is
+            pipe.send(1)  # the training is past step 1, so the mark comes at once
             mark = pipe.recv()
             place = {"reloads": done, "step": mark["step"], "splats": mark["splats"]}
             readings.append(place | holdings(pid))
