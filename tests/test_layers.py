@@ -31,6 +31,10 @@ ONLY_IN = {
     "triton": r"kernels/splats/triton/",
 }
 DISTRIBUTION = {"PIL": "pillow", "imageio_ffmpeg": "imageio-ffmpeg"}
+LEVELS_IN_APP = 8
+"""The longest chain of imports within `app`: a reader can still hold it in mind."""
+FILES_IN_A_FOLDER = 20
+NATIVE = "lumigraph.kernels._native"  # C++, which imports nothing
 FILES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 
 
@@ -52,6 +56,42 @@ def imported(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def module_of(path: Path) -> str:
+    """The dotted name of a file: `app/run/__init__.py` is `lumigraph.app.run`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("lumigraph", *(part for part in parts if part != "__init__")))
+
+
+@cache
+def graph() -> dict[str, frozenset[str]]:
+    """Which of our modules each of our modules imports, also inside functions."""
+    paths = {module_of(path): path for path in FILES}
+
+    def target(name: str) -> str:
+        return name if name in paths else name.rpartition(".")[0]
+
+    return {
+        module: frozenset(map(target, imported(path) - {NATIVE})) & paths.keys() - {module}
+        for module, path in paths.items()
+    }
+
+
+def levels(edges: dict[str, frozenset[str]]) -> dict[str, int]:
+    """How long the longest chain of imports is that starts at each module; a circle is an error."""
+    found: dict[str, int] = {}
+
+    def visit(module: str, chain: tuple[str, ...]) -> int:
+        assert module not in chain, " imports ".join((*chain[chain.index(module) :], module))
+        if module not in found:
+            below = [visit(other, (*chain, module)) for other in sorted(edges[module])]
+            found[module] = 1 + max(below, default=0)
+        return found[module]
+
+    for module in edges:
+        visit(module, ())
+    return found
+
+
 def libraries(path: Path) -> set[str]:
     """The top-level names a file imports that are neither ours nor Python's."""
     return {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"lumigraph"}
@@ -71,6 +111,24 @@ def test_a_room_imports_only_rooms_before_it(path: Path):
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("lumigraph.")}
     assert "lumigraph" not in imported(path), "there is no package `lumigraph`, only its rooms"
     assert rooms <= MAY_IMPORT[room] | {room}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert levels(graph())
+    with pytest.raises(AssertionError, match="a imports b imports a"):
+        levels({"a": frozenset("b"), "b": frozenset("a")})
+
+
+def test_chains_of_imports_in_app_are_short():
+    app = {module for module in graph() if module.startswith("lumigraph.app")}
+    found = levels({module: graph()[module] & app for module in app})
+    deepest = max(found.values())
+    assert deepest <= LEVELS_IN_APP, [name for name, level in found.items() if level == deepest]
+
+
+def test_a_folder_holds_few_files():
+    for folder in {path.parent for path in FILES}:
+        assert len(list(folder.glob("*.py"))) <= FILES_IN_A_FOLDER + 1, name_of(folder)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
