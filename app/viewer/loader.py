@@ -262,7 +262,7 @@ def _last(entries: list[dict[str, Any]], name: str) -> float | None:
     return next((e[name] for e in reversed(entries) if is_number(e.get(name))), None)
 
 
-class Photos:
+class PhotoReader:
     """The photos of one run at a time, read when they are asked for."""
 
     def __init__(self, find: Callable[[Run, ImageCache], Capture | None]) -> None:

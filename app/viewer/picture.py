@@ -1,6 +1,7 @@
 """Pictures of a scene for a page, as 8-bit pixels: its colours, or another quantity as colours."""
 
 import functools
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lumigraph.app.run.pictures import colored
-from lumigraph.app.viewer.protocol import Color, ColorMap, DisplayOptions
+from lumigraph.app.viewer.protocol import ColorMap, DisplayColor, DisplayOptions
 from lumigraph.kernels import ALPHA_MIN, Look, Parameters, Seen, Stopped, splats_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
@@ -161,6 +162,13 @@ def color_table(color_map: ColorMap) -> np.ndarray:
     return functional.pad(colors, (0, 0, 1, 0)).numpy()
 
 
+def jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:
+    """The image as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
 def _bytes(image: Tensor) -> Tensor:
     """The same as `render.to_bytes` in a third of the time; the image is overwritten.
 
@@ -170,7 +178,7 @@ def _bytes(image: Tensor) -> Tensor:
 
 
 def _blended(
-    scene: Splats, camera: Camera, base: Tensor, background: Color, stop: Tensor | None
+    scene: Splats, camera: Camera, base: Tensor, background: DisplayColor, stop: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """An image of splats with colours that are the same from all sides, and its opacity.
 

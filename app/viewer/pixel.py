@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.app.viewer.picture import HAZE, Picture, SceneUncertainty, color_table
-from lumigraph.app.viewer.protocol import Color, DisplayOptions, Mode
+from lumigraph.app.viewer.protocol import DisplayColor, DisplayOptions, Mode
 from lumigraph.kernels import Window, splats_for
 from lumigraph.render import Camera, Splats
 from lumigraph.render.render import project_splats
@@ -49,7 +49,7 @@ class PixelMoments:
 
 @torch.no_grad()
 def read_pixel(
-    scene: Splats, camera: Camera, column: int, row: int, *, rate: float, background: Color
+    scene: Splats, camera: Camera, column: int, row: int, *, rate: float, background: DisplayColor
 ) -> PixelMoments:
     """One pixel of `uncertainty.exact`, without computing the others.
 

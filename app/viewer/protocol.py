@@ -34,7 +34,7 @@ Pixels = Annotated[int, Meta(ge=1, le=SIDE)]
 Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 """The number of a view, a frame or a camera: it is sent back in 32 bits."""
 
-Color = tuple[Share, Share, Share]
+DisplayColor = tuple[Share, Share, Share]
 Mode = Literal[
     "color", "depth", "opacity", "normals", "centers", "ellipses", "uncertainty", "confidence"
 ]
@@ -126,12 +126,12 @@ class DisplayOptions(Struct, frozen=True, tag="display", tag_field="t"):
     color_map: ColorMap = msgspec.field(default="turbo", name="map")
     low: Coordinate | None = None
     high: Coordinate | None = None
-    background: Color | None = None
+    background: DisplayColor | None = None
     over: Share = 0.0
     threshold: Annotated[float, Meta(ge=0, le=FAR)] = 0.0
 
     @property
-    def behind(self) -> Color:
+    def behind(self) -> DisplayColor:
         """The background; black if none is chosen."""
         return self.background or (0.0, 0.0, 0.0)
 
@@ -212,7 +212,7 @@ Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Word = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
-Side = Annotated[float, Meta(ge=1, le=SIDE)]
+ViserSide = Annotated[float, Meta(ge=1, le=SIDE)]
 Point = tuple[Real, Real, Real]
 Item = bool | Whole | Real | Text | None
 Items = Annotated[list[Item], Meta(max_length=16)]
@@ -226,8 +226,8 @@ class ViserCamera(Struct, tag="ViewerCameraMessage", tag_field="type", forbid_un
     fov: Annotated[float, Meta(gt=0, lt=3.1416)]
     near: Annotated[float, Meta(ge=0, le=1e15)]
     far: Annotated[float, Meta(ge=0, le=1e15)]
-    image_height: Side
-    image_width: Side
+    image_height: ViserSide
+    image_width: ViserSide
     look_at: Point
     up_direction: Point
 

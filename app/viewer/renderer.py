@@ -5,13 +5,12 @@ sent to it, lie in its `Client`: neither its coroutine nor the thread ever waits
 Photos are read in another thread, one after the other: the first one of a capture may take long.
 """
 
-import io
 import json
 import math
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +21,11 @@ from PIL import Image
 
 from lumigraph.app.console import sentence_of
 from lumigraph.app.viewer.client import Client, StreamCallbacks
-from lumigraph.app.viewer.picture import picture
+from lumigraph.app.viewer.picture import jpeg, picture
 from lumigraph.app.viewer.pixel import PROBED, UNKNOWN, legend_of, pixel_message, read_pixel
 from lumigraph.app.viewer.protocol import ClientCamera, DisplayOptions
 from lumigraph.app.viewer.scene import CurrentScene
-from lumigraph.app.viewer.scheduling import FrameRequest
+from lumigraph.app.viewer.scheduling import ClientSchedule, FrameRequest
 from lumigraph.app.viewer.turns import Turns
 from lumigraph.kernels import Stopped
 
@@ -185,17 +184,15 @@ class Renderer:
 
     def _turn(self, scene: CurrentScene, now: float) -> _Task | None:
         """The task of the client that has its turn; under the lock."""
-        schedules = [client.schedule for client in self.clients if client.camera is not None]
-        if turn := self._turns.next(schedules, scene.version, now):
+        if turn := self._turns.next(self._schedules, scene.version, now):
             client = next(each for each in self.clients if each.schedule is turn[0])
-            task = self._task_for(client, turn[1], scene)
             client.stop.zero_()
             client.final = turn[1] if turn[1].final else None
-            return task
+            return self._task_for(client, turn[1], scene)
         # Numbers under a cursor are read when no picture is to be made.
         for client in self.clients:
             request = client.schedule.settled(scene.version)
-            if request is not None and now >= self._cursor_due(client, schedules, now):
+            if request is not None and now >= self._cursor_due(client, now):
                 client.cursor_read = self._cursor_of(client)
                 return self._task_for(client, request, scene, client.cursor)
         return None
@@ -211,13 +208,15 @@ class Renderer:
         display = client.display or DisplayOptions()
         display = replace(display, background=display.background or scene.context.background)
         limited = client.schedule.guest and self._steering()
-        return _Task(
-            client, client.camera, client.camera_id, display, request, scene, limited, cursor
-        )
+        camera, number = client.camera, client.camera_id
+        return _Task(client, camera, number, display, request, scene, limited, cursor)
+
+    @property
+    def _schedules(self) -> list[ClientSchedule]:
+        return [client.schedule for client in self.clients]
 
     def _steering(self) -> bool:
-        schedules = [client.schedule for client in self.clients]
-        return self._turns.steering(schedules, self._clock())
+        return self._turns.steering(self._schedules, self._clock())
 
     def _cursor_of(self, client: Client) -> object:
         """The pixel that a client wants to be read, and its picture; None if it wants none."""
@@ -227,17 +226,17 @@ class Renderer:
             return None
         return client.cursor, display, version
 
-    def _cursor_due(self, client: Client, schedules: Sequence[Any], now: float) -> float:
+    def _cursor_due(self, client: Client, now: float) -> float:
         """When that pixel is to be read; infinity if it was read, or none is wanted."""
         wanted = self._cursor_of(client)
         if wanted is None or wanted == client.cursor_read:
             return math.inf
-        free = self._turns.free_at(schedules, now) if client.schedule.guest else now
+        free = self._turns.free_at(self._schedules, now) if client.schedule.guest else now
         return max(client.cursor_time + CURSOR_SECONDS, free)
 
     def _start_photos(self, now: float) -> None:
         """Has photos read that are wanted; those of guests when guests may; under the lock."""
-        free = self._turns.free_at([client.schedule for client in self.clients], now) <= now
+        free = self._turns.free_at(self._schedules, now) <= now
         for client in self.clients:
             number, may = client.photo, free or not client.schedule.guest
             if number is not None and may and not client.photo_pending and not self._closed:
@@ -246,8 +245,7 @@ class Renderer:
 
     def _wants(self, now: float) -> float:
         """When a newer scene is to be asked for; under the lock."""
-        looking = [c.schedule for c in self.clients if c.schedule.looking(now)]
-        refresh = [schedule.refresh for schedule in looking]
+        refresh = [each.refresh for each in self._schedules if each.looking(now)]
         return self._wanted + min(refresh) if refresh else math.inf
 
     def _rest(self) -> None:
@@ -256,11 +254,10 @@ class Renderer:
             now = self._clock()
             still = self._moving and now >= self._moved + MOVING_SECONDS
             if not still and not self._stirred and not self._closed:
-                schedules = [client.schedule for client in self.clients]
-                moments = [self._turns.due(schedules, self._version, now), self._wants(now)]
-                moments += [self._cursor_due(client, schedules, now) for client in self.clients]
+                moments = [self._turns.due(self._schedules, self._version, now), self._wants(now)]
+                moments += [self._cursor_due(client, now) for client in self.clients]
                 if any(c.photo is not None and not c.photo_pending for c in self.clients):
-                    moments.append(self._turns.free_at(schedules, now))
+                    moments.append(self._turns.free_at(self._schedules, now))
                 moments += [self._moved + MOVING_SECONDS] if self._moving else []
                 until = min(moments)
                 self.resting = True
@@ -328,7 +325,7 @@ class Renderer:
         numbers = (client.frames + 1, task.camera_id, request.width, request.height, scene.step)
         header = HEADER.pack(MAGIC, FRAME, flags, *numbers, request.scale)
         legend = client.changed("legend", legend_of(display, made, scene.uncertainty))
-        return [*legend, header + _jpeg(image, **request.jpeg)]
+        return [*legend, header + jpeg(image, **request.jpeg)]
 
     def _read(self, task: _Task) -> bool:
         """Reads a pixel of the picture that a client has, and hands it the numbers."""
@@ -392,7 +389,7 @@ class Renderer:
         image.thumbnail(size, Image.Resampling.BOX)
         scale = image.width / photo.shape[1]
         header = HEADER.pack(MAGIC, PHOTO, 3, number, 0, image.width, image.height, 0, scale)
-        return header + _jpeg(image, quality=88, subsampling=0)
+        return header + jpeg(image, quality=88, subsampling=0)
 
     def _trouble(self, client: Client, error: Exception) -> None:
         """Sends a client an error, once."""
@@ -403,9 +400,3 @@ class Renderer:
         if text not in client.sent_errors and len(client.sent_errors) < TROUBLES:
             client.sent_errors.add(text)
             self.note(client, kind, text)
-
-
-def _jpeg(image: Image.Image, *, quality: int, subsampling: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return buffer.getvalue()

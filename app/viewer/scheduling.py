@@ -34,12 +34,10 @@ BUDGETS = ((0.2304, 1 / 30), (0.9216, 1 / 12))
 """Megapixels of a client's view, and the seconds that a frame of it may take: 30 a second look
 smooth at 640x360, and at 1280x720 and above 12 sharp ones are liked better than 30 blurred."""
 
-SLACK = 1.25
-"""A smaller scale is chosen when a frame takes this multiple of the budget: frames come when a
-screen is drawn anew, 60 times a second, and this lies between two such times and three ..."""
-
-MARGIN = 0.8
-"""... and a larger scale below this part of it, so that the scale does not change to and fro."""
+SLACK, MARGIN = 1.25, 0.8
+"""A smaller scale is chosen when a frame takes `SLACK` times the budget (frames come when a screen
+is drawn anew, 60 times a second, and this lies between two such times and three), a larger one when
+it takes less than `MARGIN` of the budget, so that the scale does not change to and fro."""
 
 HOLD = 0.5
 """Seconds from a change of scale to the next larger one."""
@@ -75,19 +73,11 @@ GUEST_SECONDS = 0.05
 """The seconds that a guest's picture may take while somebody steers, who has to wait for it, and
 the most that guests may save up of their share. At the smallest scale it may take longer."""
 
-AWAY = 2.0
-"""The longest time of a frame that counts in an estimate; after a longer one the client was
-away."""
-
-WINDOW = 5
-"""Frames of which the median counts: one or two outliers do not."""
-
-SMOOTHING = 0.4
-"""Weight of the newest frame in an estimate: the estimate follows in a few frames."""
-
-FORGETTING = 0.99
-"""The part of a slope that is kept after each frame: what was learned of the price of pixels is
-tried anew within ten seconds, also if the view is never still."""
+AWAY, WINDOW, SMOOTHING, FORGETTING = 2.0, 5, 0.4, 0.99
+"""Of the estimate of a frame's time. A longer time than `AWAY` counts as that: the client was away.
+The median of `WINDOW` frames counts, so that one or two outliers do not. `SMOOTHING` is the weight
+of the newest one. `FORGETTING` is the part of a slope that is kept after each frame: what was
+learned of the price of pixels is tried anew within ten seconds, also if the view is never still."""
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,9 @@ def train_viewed(
         source = viewer.library.add(capture).id
         page.actions.choose(source)
         if resume is None:
-            job = viewer.job(viewer.start(source, order))
+            job = viewer.jobs.find(viewer.start(source, order))
         else:
-            job = viewer.job(viewer.resume_run(viewer.library.add(resume).id, source))
+            job = viewer.jobs.find(viewer.resume_run(viewer.library.add(resume).id, source))
         end = _stay(page, wakes, options, job)
     run = _run_of(job)
     if job.state != "failed":

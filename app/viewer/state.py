@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from lumigraph.app.viewer.library import (
 )
 from lumigraph.app.viewer.loader import (
     Opened,
-    Photos,
+    PhotoReader,
     SceneLoader,
     context_of,
     open_allowed_run,
@@ -71,7 +72,7 @@ class ViewerState:
         self._follows, self._stale = True, False
         self.library = Library(folders, runs, self._tell)
         self._captures = CaptureFinder(self.library.sources)
-        self._photos = Photos(self._captures.capture)
+        self._photos = PhotoReader(self._captures.capture)
         self._closed = False
         self.stopped: Callable[[str], None] = lambda source: None
         self._loader = SceneLoader(self._lock, self.library.allowed, self.note, self._opened)
@@ -171,14 +172,6 @@ class ViewerState:
                 "give its folder to lumigraph as well"
             )
         return self._queue("resume", source, captures, order={}, resume=str(source.path))
-
-    def job(self, job_id: str) -> Job:
-        """The job of that id, which is kept up to date; ValueError if there is none."""
-        with self._lock:
-            job = next((job for job in self.jobs.jobs if job.id == job_id), None)
-        if job is None:
-            raise ValueError(f"There is no job {printable(job_id)[:40]} any more")
-        return job
 
     # The current scene.
 
@@ -325,7 +318,8 @@ class ViewerState:
             run = open_allowed_run(folder, self.library.allowed)
             context = context_of(run, source.id, source.name)
             # Of the scenes to come only the rate can be known.
-            uncertainty = read_uncertainty(run, None, self.library.allowed, self._warn)
+            warn = partial(self.note, "info")
+            uncertainty = read_uncertainty(run, None, self.library.allowed, warn)
         except Exception as error:  # somebody changed the folder: it trains, but is not shown
             self.note("error", sentence_of(error))
             return
@@ -366,14 +360,8 @@ class ViewerState:
     def _present(self, opened: Opened, step: int) -> None:
         """Shows a scene; under the lock."""
         self._scenes += 1
-        self._scene = CurrentScene(
-            opened.scene,
-            self._scenes,
-            step,
-            opened.context,
-            opened.uncertainty,
-            opened.numbers,
-        )
+        scene, context, numbers = opened.scene, opened.context, opened.numbers
+        self._scene = CurrentScene(scene, self._scenes, step, context, opened.uncertainty, numbers)
         self._stale = False
         self._changed()
 
@@ -383,16 +371,12 @@ class ViewerState:
         scene = self.scene()
         if scene is None or scene.context.run is None or scene.context is self._context:
             return
-        uncertainty = read_uncertainty(
-            scene.context.run, scene.scene, self.library.allowed, self._warn
-        )
+        run, warn = scene.context.run, partial(self.note, "info")
+        uncertainty = read_uncertainty(run, scene.scene, self.library.allowed, warn)
         with self._lock:
             if self._scene is scene:
                 opened = Opened(scene.scene, scene.context, uncertainty, scene.numbers)
                 self._present(opened, scene.step)
-
-    def _warn(self, text: str) -> None:
-        self.note("info", text)
 
     def _opened(self, opened: Opened) -> None:
         """A run or a PLY file is open; under the lock."""

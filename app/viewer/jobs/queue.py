@@ -12,6 +12,7 @@ from lumigraph.app.machine import cores
 from lumigraph.app.viewer.jobs.job import OVER, Job
 from lumigraph.app.viewer.jobs.process import TrainingProcess
 from lumigraph.app.viewer.jobs.shared_memory import SceneBuffers
+from lumigraph.datasets.files import printable
 from lumigraph.recon import checked_changes
 from lumigraph.render import Splats
 
@@ -99,6 +100,14 @@ class JobQueue:
             self.jobs.append(job)
             self._changed()
             return job
+
+    def find(self, job_id: str) -> Job:
+        """The job of that id, which is kept up to date; ValueError if there is none."""
+        with self._lock:
+            job = next((job for job in self.jobs if job.id == job_id), None)
+        if job is None:
+            raise ValueError(f"There is no job {printable(job_id)[:40]} any more")
+        return job
 
     def cancel(self, job_id: str) -> None:
         """Takes a waiting job out of the queue; ValueError if there is none of that id."""

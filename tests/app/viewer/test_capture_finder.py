@@ -15,7 +15,7 @@ from lumigraph.app.training.session import run_session
 from lumigraph.app.training.start import start
 from lumigraph.app.viewer.jobs.process import TrainingProcess
 from lumigraph.app.viewer.library import CaptureFinder, find_sources
-from lumigraph.app.viewer.loader import Photos, context_of, open_allowed_run
+from lumigraph.app.viewer.loader import PhotoReader, context_of, open_allowed_run
 from lumigraph.app.viewer.scene import SceneContext
 from lumigraph.app.viewer.state import ViewerState
 from lumigraph.datasets import load_capture
@@ -54,10 +54,10 @@ def sources(gardens: Path, *names: str) -> CaptureFinder:
 def test_the_photos_shown_are_those_the_run_was_made_of(gardens, context):
     right, wrong = (load_capture(gardens / name / "garden").train[0].image() for name in "ba")
     assert not torch.equal(right, wrong)
-    seen = Photos(sources(gardens, "a", "b").capture).photo(context, 0)
+    seen = PhotoReader(sources(gardens, "a", "b").capture).photo(context, 0)
     assert seen is not None
     assert torch.equal(seen, right)
-    assert Photos(sources(gardens, "a").capture).photo(context, 0) is None
+    assert PhotoReader(sources(gardens, "a").capture).photo(context, 0) is None
 
 
 def test_what_is_known_is_not_guessed(gardens, context):
@@ -74,7 +74,7 @@ def test_why_there_are_no_photos_is_said_for_every_photo(gardens, context, tmp_p
     shutil.copytree(gardens / "b", tmp_path / "b")
     (tmp_path / "b" / "garden" / "test_list.txt").unlink()
     shutil.rmtree(tmp_path / "b" / "garden" / "images")
-    photos = Photos(sources(tmp_path, "b").capture)
+    photos = PhotoReader(sources(tmp_path, "b").capture)
     for index in (0, 1):
         with pytest.raises(OSError, match="images"):
             photos.photo(context, index)
@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_the_capture_that_is_named(gardens, tmp_path):
             ValueError, match="was not found: give the folder of garden to lumigraph"
         ):
             viewer.photo(0)
-        job = viewer.job(viewer.resume_run(run, viewer.library.add(tmp_path / "moved").id))
+        job = viewer.jobs.find(viewer.resume_run(run, viewer.library.add(tmp_path / "moved").id))
         assert job.order["capture"] == str(tmp_path / "moved")
     finally:
         viewer.close()

@@ -19,7 +19,7 @@ from lumigraph.app.training.session import checkpoints, run_session
 from lumigraph.app.training.start import start
 from lumigraph.app.viewer.jobs.job import POINTS, Curve, Job
 from lumigraph.app.viewer.library import CaptureFinder, find_sources, source_at
-from lumigraph.app.viewer.loader import Photos, context_of, open_allowed_run
+from lumigraph.app.viewer.loader import PhotoReader, context_of, open_allowed_run
 from lumigraph.app.viewer.picture import DROP_RATE, SceneUncertainty
 from lumigraph.app.viewer.scene import frusta_of
 from lumigraph.app.viewer.state import NOTES, ViewerState
@@ -475,7 +475,7 @@ def test_cameras_set_aside_to_calibrate_are_shown_with_their_photos(folder, tmp_
     # Its capture is found, though views of it were set aside; their photos need it not.
     finder = CaptureFinder(lambda: [source_at(capture, [folder])])
     for find in (finder.capture, lambda run, cache: None):
-        photos = Photos(find)
+        photos = PhotoReader(find)
         for index, shot in enumerate(context.cameras):
             photo = photos.photo(context, index)
             frame = next(frame for frame in whole.frames if frame.name == shot.name)

@@ -924,6 +924,38 @@ def test_a_final_picture_is_given_up_when_its_client_leaves(drawing):
     visit(scenario)
 
 
+def test_a_picture_of_a_guest_gives_way_to_who_begins_to_steer(drawing):
+    begun, given_up = threading.Event(), threading.Event()
+
+    def wait(stop: Tensor | None) -> None:
+        if begun.is_set():
+            return
+        begun.set()
+        assert stop is not None
+        pause = threading.Event()
+        while not stop.any():
+            pause.wait(0.001)
+        given_up.set()
+        raise Stopped
+
+    async def scenario(there: Visit) -> None:
+        guest, other, control = (there.open(Page(role)) for role in ("view", "view", "control"))
+        await control.photographed()
+        drawing["before"] = wait
+        view = guest.look()
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        other.look()
+        while sum(client.camera is not None for client in there.streams._renderer.clients) < 2:
+            await asyncio.sleep(0)
+        assert not given_up.is_set(), "a guest does not give way to a guest"
+        await control.final(control.look())
+        assert given_up.is_set()
+        await guest.final(view)
+        await other.final(1)
+
+    visit(scenario)
+
+
 def test_a_passing_picture_is_finished_whatever_comes(drawing):
     stops: list[Tensor | None] = []
 
