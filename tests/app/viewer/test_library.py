@@ -124,7 +124,7 @@ def test_a_run_of_which_nothing_was_saved_cannot_be_opened(folder, tmp_path):
         assert (now["name"], now["kind"], now["stopped"]) == ("chair/001", "run", True)
     finally:
         viewer.close()
-    with pytest.raises(FileNotFoundError, match=r"off before .* go on with `lumigraph train"):
+    with pytest.raises(FileNotFoundError, match=r"off before .* resume it with `lumigraph train"):
         Run(run, {}).scene()
     (run / "checkpoints" / "00000300.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"train again; this folder can be removed$"):
