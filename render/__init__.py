@@ -1,4 +1,4 @@
-"""What can be seen: cameras, scenes, their renderings, camera paths and image metrics."""
+"""Cameras, scenes, renderings of them, camera paths and image metrics."""
 
 from lumigraph.render.camera import Camera, Similarity
 from lumigraph.render.images import quantize, to_bytes

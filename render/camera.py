@@ -11,15 +11,15 @@ from lumigraph.kernels import View
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: OpenCV axes (x right, y down, z forward), pixel centres at +0.5.
+    """A pinhole camera with OpenCV axes (x right, y down, z forward) and pixel centres at +0.5.
 
     Attributes:
-        world_to_camera: Rigid transform, float64 on the CPU whatever the scene's device. [4, 4]
+        world_to_camera: Rigid transform, float64, always on the CPU. [4, 4]
         focal: Focal lengths in pixels, (x, y).
         center: Principal point in pixels, (x, y).
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        near: Splats nearer than this along the axis are not drawn, in the units of the scene.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        near: Depth of the near plane, in the units of the scene; nearer splats are not drawn.
     """
 
     world_to_camera: Tensor
@@ -36,18 +36,18 @@ class Camera:
 
     @cached_property
     def view(self) -> View:
-        """This camera as the kernels take it."""
+        """This camera as an argument of the kernels."""
         rows = tuple(self.world_to_camera[:3].flatten().tolist())
         return View(rows, self.focal, self.center, self.width, self.height, self.near)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points of the scene appear, and how far along the axis they are.
+        """Projects points of the scene to pixels and depths along the camera's axis.
 
         Args:
-            points: In the scene's frame. [..., 3]
+            points: Points in the scene's frame. [..., 3]
 
         Returns:
-            Pixel coordinates, meaningless where the depth is not positive. [..., 2]
+            Pixel coordinates (column, row), valid where the depth is positive. [..., 2]
             Depths. [...]
         """
         matrix = self.world_to_camera.to(points)
@@ -57,7 +57,7 @@ class Camera:
         return torch.stack([column, row], dim=-1), depth
 
     def unproject(self, pixels: Tensor, depth: Tensor) -> Tensor:
-        """The points of the scene that appear at `pixels` at a depth; undoes `project`.
+        """The points of the scene at given pixels and depths: the inverse of `project`.
 
         Args:
             pixels: Pixel coordinates (column, row). [..., 2]
@@ -72,7 +72,7 @@ class Camera:
         return (torch.stack([x, y, depth], dim=-1) - matrix[:3, 3]) @ matrix[:3, :3]
 
     def resized(self, width: int, height: int) -> "Camera":
-        """The same view of the world on an image of another size."""
+        """The camera with another image size; the image shows the same part of the scene."""
         x, y = width / self.width, height / self.height
         return replace(
             self,
@@ -85,12 +85,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Moves and scales space without turning it: x -> (x - origin) * scale.
+    """A translation and a scaling of space: x -> (x - origin) * scale.
 
-    There is no rotation in it, so splats keep their orientation and their harmonics exactly.
+    It has no rotation, so splats keep their orientation and their harmonics exactly.
 
     Attributes:
-        origin: The point that becomes zero, float64. [3]
+        origin: The point that moves to zero, float64. [3]
         scale: New units per old unit.
     """
 
@@ -107,12 +107,12 @@ class Similarity:
         return Similarity(-self.origin * self.scale, 1 / self.scale)
 
     def points(self, points: Tensor) -> Tensor:
-        """Points moved along, computed in float64, returned in their own type. [..., 3]"""
+        """The transformed points, computed in float64 and returned in their own type. [..., 3]"""
         moved = (points.double() - self.origin.to(points.device)) * self.scale
         return moved.to(points.dtype)
 
     def camera(self, camera: Camera) -> Camera:
-        """The camera moved along, so that it sees the moved scene as it saw the old one."""
+        """The transformed camera, which sees the transformed scene as `camera` sees the scene."""
         matrix = camera.world_to_camera.clone()
         rotation, translation = matrix[:3, :3], matrix[:3, 3].clone()
         matrix[:3, 3] = (rotation @ self.origin + translation) * self.scale

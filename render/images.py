@@ -1,17 +1,17 @@
-"""Images as eight bits hold them."""
+"""Conversion of images to 8 bits."""
 
 import torch
 from torch import Tensor
 
 
 def to_bytes(image: Tensor) -> Tensor:
-    """The image as a file or a screen shows it: clamped, rounded to 256 levels. uint8 [...]"""
+    """The image with 8 bits for each value, as in a file: clamped and rounded. uint8 [...]"""
     return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def quantize(image: Tensor) -> Tensor:
-    """The image as it would be read back from an 8-bit file; evaluations compare this. [...]
+    """The image after writing it to an 8-bit file and reading it back. [...]
 
-    Published numbers of 3DGS and its kin are measured on such images.
+    Evaluations compare such images, as the published numbers of 3DGS and its successors do.
     """
     return to_bytes(image).to(image.dtype) / 255

@@ -1,4 +1,4 @@
-"""How alike two images are."""
+"""Metrics that compare two images: PSNR and SSIM."""
 
 import math
 
@@ -7,22 +7,22 @@ from torch import Tensor
 from lumigraph.kernels import images_for
 
 PSNR_MAX = 120.0
-"""What equal images score, in dB, where the formula says infinity.
+"""The PSNR of equal images in dB, where the formula gives infinity.
 
-Means over views stay finite and so does JSON, and images of up to five million pixels that differ
-by one step of eight bits in a single value still score less.
+It keeps means over views finite, and numbers valid in JSON. Images of up to five million pixels
+that differ by one step of eight bits in a single value still have a lower PSNR.
 """
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
     """Peak signal-to-noise ratio in dB, for a peak of 1; at most `PSNR_MAX`.
 
-    The sum is taken in float64 on one thread, so the result does not depend on their number.
+    One thread sums in float64, so the result does not depend on the number of threads.
 
     Args:
-        image: Values in [0, 1]; `quantize` it first to compare with published numbers.
+        image: Values in [0, 1]. To compare with published numbers, call `quantize` first.
             [height, width, channels]
-        target: The same. [height, width, channels]
+        target: The image to compare with. [height, width, channels]
 
     Raises:
         ValueError: The images differ in shape or are empty.
@@ -36,13 +36,13 @@ def psnr(image: Tensor, target: Tensor) -> float:
 def ssim(image: Tensor, target: Tensor) -> float:
     """Mean structural similarity over pixels and channels (Wang 2004), as 3DGS reports it.
 
-    An 11x11 Gaussian window of sigma 1.5 with zeros beyond the border and a data range of 1. Other
-    tools reflect the border (torchmetrics) or leave it out (pytorch-msssim), which moves the third
-    decimal and more on small images.
+    The window is an 11x11 Gaussian of sigma 1.5, the image is zero beyond its border, and the data
+    range is 1. Other tools reflect the image at the border (torchmetrics) or leave the border out
+    (pytorch-msssim). This changes the third decimal, and more on small images.
 
     Args:
         image: Values in [0, 1]. [height, width, channels]
-        target: The same. [height, width, channels]
+        target: The image to compare with. [height, width, channels]
 
     Raises:
         ValueError: The images differ in shape or are empty.
@@ -54,11 +54,11 @@ def ssim(image: Tensor, target: Tensor) -> float:
 def _check(image: Tensor, target: Tensor) -> None:
     if image.shape != target.shape or image.ndim != 3 or image.numel() == 0:
         raise ValueError(
-            f"Two images of one shape [height, width, channels] can be compared, but these have "
+            f"The images must have one shape [height, width, channels], but have the shapes "
             f"{list(image.shape)} and {list(target.shape)}: resize one to the size of the other"
         )
     if not (image.is_floating_point() and target.is_floating_point()):
         raise ValueError(
-            f"Images are compared as floats in [0, 1], but these are {image.dtype} and "
+            f"The images must have floats in [0, 1], but have {image.dtype} and "
             f"{target.dtype}: divide 8-bit values by 255"
         )

@@ -1,4 +1,4 @@
-"""Camera paths: a loop around what was photographed, and smooth ways between given cameras."""
+"""Camera paths: a loop around the photographed scene, and smooth paths through given cameras."""
 
 import math
 from collections.abc import Sequence
@@ -12,23 +12,27 @@ from lumigraph.render.camera import Camera
 from lumigraph.render.rotations import quaternions_from_matrices
 
 SURROUND_GAP = math.radians(120)
-"""Cameras that leave a wider sector than this unseen do not surround what they look at."""
+"""Cameras surround their focus if they leave no gap wider than this between them."""
 
 PARALLEL = 1e-3
-"""Mean square sine of the angles between the axes below which they meet nowhere: 2 degrees."""
+"""Below this mean square sine of the angles between the axes, the axes count as parallel: they then
+differ by less than 2 degrees."""
 
 SWING_MIN = math.radians(4)
-"""A path moves at least so far to each side: less parallax than this looks like a still."""
+"""The least swing of a path to each side: with less parallax, the film looks like a still."""
 
 ELEVATION_MAX = math.radians(80)
-"""Nearer to the pole a camera that keeps its horizon level spins about its own axis."""
+"""The highest elevation of a path: nearer to the pole, a camera with a level horizon spins about
+its own axis."""
 
 
 def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """World to camera, at `position` looking at `target` with a level horizon. float64 [4, 4]
+    """World to camera for a camera at `position` that looks at `target`. float64 [4, 4]
+
+    The horizon is level.
 
     Raises:
-        ValueError: The target lies at the position, or straight along `up`.
+        ValueError: The target is at the position, or in the direction of `up` from it.
     """
     position, target, up = position.double(), target.double(), up.double()
     forward = target - position
@@ -47,17 +51,18 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
 
 def focus_of(cameras: Sequence[Camera]) -> Tensor:
-    """The point nearest to all optical axes, or a guess before the cameras if they are parallel.
+    """The point nearest to all optical axes, or a point before the cameras. float64 [3]
 
-    The sum of distances is minimised, not of squares, by reweighting (Weiszfeld 1937), so that a
-    camera that looks elsewhere does not pull it away. float64 [3]
+    It minimises the sum of the distances to the axes, in place of the sum of squares, by
+    reweighting (Weiszfeld 1937), so that a camera that looks elsewhere hardly moves it. If the axes
+    are parallel, it is a guess before the cameras.
     """
     positions, forward = _positions(cameras), _rotations(cameras)[:, 2]
     across = torch.eye(3, dtype=torch.float64) - forward[:, :, None] * forward[:, None, :]
     center = positions.mean(0)
     spread = float((positions - center).norm(dim=1).median())
     if float(torch.linalg.eigvalsh(across.mean(0))[0]) < PARALLEL:
-        # Photos side by side: their scene is usually some baselines away.
+        # The photos were taken side by side: their scene is usually some baselines away.
         return center + forward.mean(0) * 3 * (spread or 1.0)
     weights = torch.ones(len(cameras), dtype=torch.float64)
     focus = center
@@ -68,15 +73,15 @@ def focus_of(cameras: Sequence[Camera]) -> Tensor:
         away = (across @ (focus - positions)[:, :, None])[..., 0].norm(dim=1)
         weights = 1 / away.clamp_min(1e-6 * spread + 1e-12)
     before = ((focus - positions) * forward).sum(1) > 0
-    # Axes that meet behind most cameras are those of someone who turned around on one spot.
+    # Axes that meet behind most cameras come from a photographer who turned around on one spot.
     return focus if float(before.double().mean()) > 0.5 else center
 
 
 def up_of(cameras: Sequence[Camera]) -> Tensor:
-    """The direction away from the ground, as the cameras were held. float64 unit vector [3]
+    """The direction away from the ground, a unit vector. float64 [3]
 
-    The mean of the cameras' own up, less what of it lies along their horizons: people tilt a
-    camera up and down but hold its horizon level.
+    It is the mean of the cameras' own up directions, without the part along their horizons: people
+    tilt a camera up and down, but hold its horizon level.
     """
     rotations = _rotations(cameras)
     right, up = rotations[:, 0], -rotations[:, 1].mean(0)
@@ -94,17 +99,17 @@ def orbit(
     focus: Tensor | None = None,
     up: Tensor | None = None,
 ) -> list[Camera]:
-    """A smooth closed loop around what the cameras look at, seen from where they were.
+    """A smooth closed loop around the focus of the cameras, near the cameras' places.
 
-    Cameras all around give a circle at their median height and distance; cameras on one side give
-    an oval that swings over most of the sector they cover, because nobody saw the other side.
-    The loop closes: the view after the last is the first. Lens and size are the first camera's.
+    If the cameras surround the focus, the loop is a circle at their median height and distance. If
+    they stand on one side, it is an oval over most of their sector, because no photo shows the
+    other side. The view after the last is the first. Lens and size are those of the first camera.
 
     Args:
-        cameras: At least one.
-        count: How many views; at least one.
-        focus: What to look at; found by `focus_of` if not given. [3]
-        up: Direction away from the ground; found by `up_of` if not given. [3]
+        cameras: One camera or more.
+        count: Number of views, at least one.
+        focus: The point to look at; by default that of `focus_of`. [3]
+        up: Direction away from the ground; by default that of `up_of`. [3]
 
     Raises:
         ValueError: There are no cameras, or `count` is less than one.
@@ -130,7 +135,7 @@ def orbit(
     elevation = elevation.clamp(-ELEVATION_MAX, ELEVATION_MAX)
     flat = elevation.cos()
     local = torch.stack([flat * azimuth.cos(), flat * azimuth.sin(), elevation.sin()], dim=1)
-    # A camera that stands in the focus has no side: a distance of zero would be no loop at all.
+    # A camera in the focus has no distance: a radius of zero would not give a loop.
     radius = distance.median() if distance.median() > 0 else torch.tensor(1.0).double()
     places = focus + (radius * local) @ axes
     return [replace(cameras[0], world_to_camera=look_at(p, focus, up)) for p in places]
@@ -139,9 +144,10 @@ def orbit(
 def interpolate(cameras: Sequence[Camera], count: int) -> list[Camera]:
     """A smooth path through the cameras in order, from the first to the last.
 
-    A Catmull-Rom spline (1974) through positions, lenses and quaternions, which are normalised
-    afterwards. Each stretch between two cameras takes the same time, so the path stands at given
-    camera k in view k * (count - 1) / (len(cameras) - 1). Size and near plane are the first's.
+    It is a Catmull-Rom spline (1974) through positions, lenses and quaternions, which are
+    normalised afterwards. Each stretch between two cameras takes the same time, so the path is at
+    camera k in view k * (count - 1) / (len(cameras) - 1). Size and near plane are those of the
+    first camera.
 
     Raises:
         ValueError: There are fewer than two cameras, or `count` is less than two.
@@ -149,7 +155,7 @@ def interpolate(cameras: Sequence[Camera], count: int) -> list[Camera]:
     _check(cameras, count, needed=2)
     first = cameras[0]
     keys = torch.stack([_state(c.resized(first.width, first.height)) for c in cameras])
-    for i in range(1, len(keys)):  # q and -q are one rotation: take the one that is nearer
+    for i in range(1, len(keys)):  # q and -q are the same rotation: take the nearer one
         keys[i, :4] *= 1.0 if keys[i, :4] @ keys[i - 1, :4] >= 0 else -1.0
     time = torch.linspace(0, len(keys) - 1, count, dtype=torch.float64)
     return [_camera(first, state) for state in _spline(keys, time)]
@@ -166,7 +172,7 @@ def _spline(keys: Tensor, time: Tensor) -> Tensor:
 
 
 def _state(camera: Camera) -> Tensor:
-    """A camera as numbers that can be blended: rotation, position, lens. [11]"""
+    """A camera as numbers to interpolate: quaternion, position, lens. [11]"""
     quaternion = quaternions_from_matrices(camera.world_to_camera[:3, :3].double())
     lens = torch.tensor([*camera.focal, *camera.center], dtype=torch.float64)
     return torch.cat([quaternion, camera.position.double(), lens])
@@ -182,7 +188,7 @@ def _camera(like: Camera, state: Tensor) -> Camera:
 
 
 def _sector(azimuths: Tensor) -> tuple[float, float]:
-    """Middle and half width of the sector the azimuths cover; half a turn if all around."""
+    """Middle and half width of the sector of the azimuths; half a turn if they surround."""
     ordered = azimuths.sort().values
     gaps = torch.cat([ordered[1:], ordered[:1] + 2 * math.pi]) - ordered
     widest = int(gaps.argmax())
@@ -194,7 +200,7 @@ def _sector(azimuths: Tensor) -> tuple[float, float]:
 
 
 def _frame(offsets: Tensor, up: Tensor) -> Tensor:
-    """Rows x, y, z of a right-handed frame: z is up, x as near to the mean offset as can be."""
+    """Rows x, y, z of a right-handed frame: z is up, x is the level part of the mean offset."""
     ahead = offsets.mean(0)
     ahead = ahead - (ahead @ up) * up
     if ahead.norm() <= 1e-6 * offsets.norm(dim=1).max() or ahead.norm() == 0:

@@ -1,4 +1,4 @@
-"""Scenes seen by cameras."""
+"""Renders scenes as cameras see them."""
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from lumigraph.render.splats import Splats
 def render(
     scene: Splats, camera: Camera, *, background: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Rendering:
-    """What `camera` sees of `scene`, differentiable to every parameter but through median depth."""
+    """The scene as the camera sees it.
+
+    All but the median depth is differentiable to every parameter of the scene.
+    """
     look = Look(camera.view, scene.degree, scene.filter)
     kernels = splats_for(scene.means.device)
     features, light, median = draw(kernels, Parameters(**scene.tensors), look, background)
     opacity = 1 - light
-    # Where almost nothing is seen the quotient would be noise: it becomes 0 there instead.
+    # Where the opacity is nearly zero, the quotient would be noise, so the depth is 0 there.
     depth = torch.where(opacity > 1e-3, features[..., 3] / opacity.clamp_min(1e-3), 0)
     return Rendering(features[..., :3], opacity, depth, median)
 
@@ -31,13 +34,13 @@ def render_color(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     stop: Tensor | None = None,
 ) -> Tensor:
-    """The colours of `render` alone, without gradients: the fastest way to a picture.
+    """The colours of `render` without gradients: the fastest way to a picture.
 
-    Another thread may set `stop`, a uint8 tensor of one element on the CPU, to 1 to have the
-    picture given up: then this raises `kernels.Stopped`, unless the picture is finished anyway.
+    `stop` is a uint8 tensor of one element on the CPU. Another thread may set it to 1 to stop the
+    rendering, which then raises `kernels.Stopped` unless the picture is already finished.
 
     Returns:
-        Colours in [0, 1], or above where splats are brighter. [height, width, 3]
+        Colours in [0, 1], or above 1 where splats are brighter. [height, width, 3]
     """
     kernels = splats_for(scene.means.device)
     records = project_splats(scene, camera, stop=stop)
@@ -46,7 +49,7 @@ def render_color(
 
 @torch.no_grad()
 def project_splats(scene: Splats, camera: Camera, *, stop: Tensor | None = None) -> Records:
-    """The splats that the camera sees, prepared for blending; `stop` as for `render_color`."""
+    """The splats in view, prepared for blending; `stop` is that of `render_color`."""
     return splats_for(scene.means.device).project(
         Parameters(**scene.tensors),
         view=camera.view,

@@ -1,4 +1,4 @@
-"""What a camera sees of a scene."""
+"""The rendering of a scene."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image of a scene, and how far away what it shows is.
+    """The colours, opacities and depths of a scene from one camera.
 
     Attributes:
-        color: In [0, 1] for a scene of valid colours; not clamped. [height, width, 3]
-        opacity: How much of the background is hidden. [height, width]
-        depth: Expected distance along the camera's axis of what is seen, in the scene's units;
-            0 where nothing is. [height, width]
-        median_depth: Distance at which half of the light is stopped; 0 where it never is.
-            [height, width]
+        color: Colours in [0, 1] for a scene of valid colours; not clamped. [height, width, 3]
+        opacity: The hidden part of the background, from 0 to 1. [height, width]
+        depth: Expected distance along the camera's axis, in the scene's units; 0 where the opacity
+            is almost 0. [height, width]
+        median_depth: Distance along the axis at which half of the light is stopped; 0 where less
+            than half is. [height, width]
     """
 
     color: Tensor

@@ -8,7 +8,7 @@ def quaternions_from_matrices(matrices: Tensor) -> Tensor:
     """Unit quaternions with w >= 0 of rotation matrices. [..., 3, 3] -> [..., 4]
 
     The quaternion is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix
-    (Bar-Itzhack 2000, eq. 8), which is exact at every angle and forgives rounding.
+    (Bar-Itzhack 2000, eq. 8). It is exact at every angle, and robust to rounding in the matrix.
     """
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrices.unbind(-2))
     rows = [

@@ -1,4 +1,4 @@
-"""The Gaussian splat scene."""
+"""Scenes of Gaussian splats."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -23,7 +23,7 @@ class Splats:
         opacity_logits: Opacity before the sigmoid. [splats]
         base: Spherical harmonics of degree 0 (f_dc). [splats, 3]
         rest: Spherical harmonics of the higher degrees (f_rest). [splats, (degree+1)^2-1, 3]
-        filter: How splats smaller than a pixel are to be drawn.
+        filter: The filter that draws splats smaller than a pixel.
     """
 
     means: Tensor
@@ -39,7 +39,7 @@ class Splats:
 
     @property
     def degree(self) -> int:
-        """Of the spherical harmonics: 0 to 3."""
+        """The degree of the spherical harmonics, 0 to 3."""
         return math.isqrt(self.rest.shape[1] + 1) - 1
 
     @property
@@ -56,7 +56,7 @@ class Splats:
         return replace(self, **{name: value.to(device) for name, value in self.tensors.items()})
 
     def moved(self, similarity: Similarity) -> "Splats":
-        """The splats in another frame; seen from a camera moved along they look the same."""
+        """The splats in another frame; from a camera moved in the same way they look the same."""
         return replace(
             self,
             means=similarity.points(self.means),
