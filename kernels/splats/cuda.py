@@ -8,7 +8,7 @@ Unverified: no line of this has run on a GPU yet. Tests marked `cuda` hold it to
 | rasterize | gsplat | Triton | PyTorch, if small |
 | moments, jvp, blocks | Triton, else PyTorch by parts | Triton | PyTorch by parts |
 
-Triton draws float32 only. What gsplat draws differs a little: see `cuda_gsplat.py`.
+Triton draws float32 only. What gsplat draws differs a little: see `gsplat.py`.
 """
 
 import functools
@@ -63,7 +63,7 @@ def project(
     view: View,
     filter: Filter = "classic",
 ) -> Footprints:
-    """See `Backend.project`."""
+    """See `reference.project`."""
     falls = len(means) == 0 or _falls_back("project", len(means), view.width * view.height)
     kernels = reference if falls else cuda_gsplat
     return kernels.project(means, quaternions, log_scales, opacity_logits, view=view, filter=filter)
@@ -78,7 +78,7 @@ def harmonics(
     degree: int,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """See `Backend.harmonics`."""
+    """See `reference.harmonics`."""
     falls = len(means) == 0 or _falls_back("harmonics", len(means), view.width * view.height)
     kernels = reference if falls else cuda_gsplat
     return kernels.harmonics(means, base, rest, view=view, degree=degree, visible=visible)
@@ -125,7 +125,7 @@ def rasterize_moments(
     origin: Tensor | None = None,
     shares: Tensor | None = None,
 ) -> RasterMoments:
-    """See `Backend.rasterize_moments`: by Triton, or by the reference on the splats of each patch.
+    """See `reference.rasterize_moments`: by Triton, or by the reference for each patch.
 
     Either way alpha stops at `ALPHA_MAX`, not where gsplat has it.
     """

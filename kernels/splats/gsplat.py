@@ -1,9 +1,9 @@
-"""The part of the CUDA backend that adapts gsplat (Apache-2.0).
+"""The adapter of gsplat (Apache-2.0) for the CUDA backend.
 
-Unverified: no line of this has run on a GPU yet. The functions are those of `Backend`, for at least
-one splat. gsplat differs from the reference in what it fixes in its source: alpha stops at 0.999,
-not at `ALPHA_MAX`; the splat that would finish a pixel is left out, not blended (less than
-`TRANSMITTANCE_MIN` of the light); extents are whole pixels. Its sums use atomics, so the last bits
+Unverified: no line of this has run on a GPU yet. The functions are those of `reference.py`, for at
+least one splat. gsplat differs from the reference in three points that its source fixes. Alpha is
+held at 0.999, not at `ALPHA_MAX`. The splat that finishes a pixel is not blended; it has less than
+`TRANSMITTANCE_MIN` of the light. Extents are whole pixels. Its sums use atomics, so the last bits
 of gradients change from run to run.
 """
 
@@ -19,34 +19,34 @@ from lumigraph.kernels.splats.types import ALPHA_MIN, BLUR, Filter, Footprints, 
 __all__ = ["harmonics", "probe", "project", "rasterize"]
 
 _TILE = 16
-"""Side of a tile in pixels: gsplat gives each a block of 256 threads."""
+"""Side of a tile in pixels: gsplat uses a block of 256 threads for each tile."""
 
 _STEP = 8
-"""Splats tried at once for a pixel's median: about 400 MB for a million pixels."""
+"""Splats evaluated together for a pixel's median: about 400 MB for a million pixels."""
 
 
 def _gsplat() -> ModuleType:
-    """Imported late: it compiles itself on the way in, and prints where it cannot."""
+    """Imports gsplat at its first use: on import it compiles itself, and prints if that fails."""
     return import_module("gsplat")
 
 
 @functools.cache
 def probe() -> str | None:
-    """Why gsplat does not work here, in a few words, or None if it drew and derived one splat."""
+    """The reason why gsplat does not work here; None if it drew and differentiated one splat."""
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU"
     try:
         return None if _draws_one_splat("cuda") else "gsplat draws one splat wrongly"
-    # A gsplat without its CUDA part imports, and fails when called: None has no such attribute.
+    # Without its CUDA part, gsplat can be imported but fails when called, with an AttributeError.
     except (ImportError, RuntimeError, OSError, AttributeError, TypeError, AssertionError) as error:
         return f"gsplat fails with {type(error).__name__}: {error}"
 
 
-# Whoever is first to ask may be painting, without gradients.
+# The first call may come from code that runs without gradients, so they are switched on here.
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _draws_one_splat(device: str) -> bool:
-    """Whether a splat of opacity one half is seen in the middle of an image, and derived."""
+    """Whether a splat of opacity one half is drawn in the middle, with finite gradients."""
     at = torch.tensor([[0.0, 0.0, 1.0]], device=device, requires_grad=True)
     view = View((1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0), (8, 8), (4, 4), 8, 8, 0.1)
     zero, turn = at.new_zeros(1), at.new_ones(1, 4)
@@ -65,7 +65,7 @@ def project(
     view: View,
     filter: Filter = "classic",
 ) -> Footprints:
-    """See `Backend.project`."""
+    """See `reference.project`."""
     matrix = means.new_tensor([*view.world_to_camera, 0, 0, 0, 1]).view(1, 4, 4)
     (fx, fy), (cx, cy) = view.focal, view.center
     intrinsics = means.new_tensor([fx, 0, cx, 0, fy, cy, 0, 0, 1]).view(1, 3, 3)
@@ -87,7 +87,7 @@ def project(
     radii, centers, depths, conics = radii[0], centers[0], depths[0], conics[0]
     if compensations is not None:
         opacities = opacities * compensations[0]
-    # gsplat leaves what it does not see uninitialised, and lets what is not finite through.
+    # gsplat leaves rows of splats out of view uninitialised, and keeps splats that are not finite.
     finite = torch.cat([centers, conics, opacities[:, None]], 1).isfinite().all(1)
     seen = (radii > 0).all(1) & finite
     return Footprints(
@@ -108,7 +108,7 @@ def harmonics(
     degree: int,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """See `Backend.harmonics`."""
+    """See `reference.harmonics`."""
     matrix = means.new_tensor(view.world_to_camera).view(3, 4)
     position = -matrix[:, :3].T @ matrix[:, 3]
     coefficients = torch.cat([base[:, None], rest[:, : (degree + 1) ** 2 - 1]], 1)
@@ -127,7 +127,7 @@ def rasterize(
     absolute_gradients: Tensor | None = None,
     median: bool = True,
 ) -> Raster:
-    """See `Backend.rasterize`; up to 512 channels."""
+    """See `reference.rasterize`; up to 512 channels."""
     image, transmittance, tiles = _draw(
         footprints, features, width, height, background, absolute_gradients
     )
@@ -144,7 +144,7 @@ def _draw(
     background: tuple[float, ...] | None,
     absolute_gradients: Tensor | None,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """The image, what comes through it, and the tile lists as their starts and their order."""
+    """The image, its transmittance, and the tile lists as their starts and their order."""
     gsplat = _gsplat()
     means = footprints.means[None].contiguous()
     radii = footprints.extents.detach().ceil().int()[None]
@@ -177,17 +177,17 @@ def _draw(
 
 @torch.no_grad()
 def _median(footprints: Footprints, transmittance: Tensor, starts: Tensor, order: Tensor) -> Tensor:
-    """`Raster.median`, which gsplat does not give: each pixel walks its tile's list of splats.
+    """`Raster.median`, which gsplat does not compute: each pixel walks its tile's list of splats.
 
     Args:
-        footprints: What was blended.
-        transmittance: The result. [height, width]
-        starts: Where each tile's list begins. [tile rows, tile columns]
+        footprints: The blended splats.
+        transmittance: The transmittance of the image. [height, width]
+        starts: Index at which each tile's list begins. [tile rows, tile columns]
         order: The lists, one after the other, each sorted by depth. [intersections]
     """
     width = transmittance.shape[1]
     median = torch.full_like(transmittance, -1, dtype=torch.int32).flatten()
-    # Only where half of the light is stopped is there anything to find.
+    # Only pixels at which half of the light is stopped have a median splat.
     pixel = torch.nonzero(transmittance.flatten() <= 0.5)[:, 0]
     tile = pixel // width // _TILE * starts.shape[1] + pixel % width // _TILE
     slot, end = (t.long()[tile] for t in (starts.flatten(), starts.flatten().roll(-1)))

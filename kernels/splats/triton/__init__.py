@@ -1,1 +1,1 @@
-"""Kernels for splats in Triton, which need no CUDA toolkit."""
+"""Kernels for splats in Triton: they need an NVIDIA GPU, but no CUDA toolkit."""

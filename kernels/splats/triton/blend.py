@@ -1,14 +1,15 @@
 """Rasterisation in Triton for NVIDIA GPUs, which needs no nvcc.
 
-Unverified: no line of this has run on a GPU yet. The tests hold it to the reference in Triton's
-interpreter, which runs the kernels on the CPU one program after the other.
+Unverified: no line of this has run on a GPU yet. The tests compare it with the reference in
+Triton's interpreter, which runs the kernels on the CPU one program after the other.
 
-One program draws one tile and walks the tile's list from the nearest splat on. A splat is a record
-of its mean 2, conic 3, opacity 1 and up to four channels, and so is its gradient or its direction.
-Images have their channels outermost here, so that threads and memory run along the pixels alike.
+One program draws one tile, and walks the tile's list from the nearest splat on. A splat is a record
+of mean (2 numbers), conic (3), opacity (1) and up to four channels. A gradient and a direction by
+the records have the same shape. Images have their channels outermost here, so that neighbouring
+threads read neighbouring pixels.
 """
 
-# The annotation `constexpr` stands for plain numbers, and calls from kernel to kernel have no type.
+# `constexpr` parameters get plain numbers, and calls from kernel to kernel have no type.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
 
 import functools
@@ -44,7 +45,7 @@ from lumigraph.kernels.splats.types import ALPHA_MAX, TRANSMITTANCE_MIN, Footpri
 __all__ = ["probe", "rasterize"]
 
 _BATCH = 4
-"""Splats whose gradients are summed over a tile at once, to share the barriers that takes."""
+"""Splats with gradients summed over a tile together, so that they share the barriers."""
 
 _TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
 _SHAPE = tl.constexpr(SHAPE)
@@ -68,12 +69,13 @@ def _blend(
     ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Draws one tile. Past the end of its list comes splat 0 with an opacity of zero."""
+    """Draws one tile. Past the end of its list, splat 0 is blended with an opacity of zero."""
     x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
     channel = tl.arange(0, PADDED)
     left = tl.where(inside, 1.0, 0.0)
     sums = tl.zeros([PADDED, TILE * TILE], tl.float32)
     half = tl.full([TILE * TILE], -1, tl.int32)
+    # Blend the list front to back, until all pixels are finished.
     n = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
     while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
@@ -91,6 +93,8 @@ def _blend(
                 half = tl.where((left > 0.5) & (after <= 0.5), splat, half)
             left = after
         n += STEP
+
+    # Add the background, and write the pixels of the image.
     behind = tl.load(background + channel, mask=channel < CHANNELS, other=0.0)
     kept = (channel < CHANNELS)[:, None] & inside[None, :]
     sums += behind[:, None] * left[None, :]
@@ -122,13 +126,13 @@ def _blend_backward(
     ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Walks one tile's list once more, and writes each entry's gradient to its row of the table."""
+    """Walks one tile's list again, and writes each entry's gradient to its row of the table."""
     x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
     channel = tl.arange(0, PADDED)
     kept = (channel < CHANNELS)[:, None] & inside[None, :]
     at = places_of(pixel, width, height, PADDED)
     pull = tl.load(image_gradient + at, mask=kept, other=0.0)
-    # What this and later splats add to the loss: one number for all channels of a pixel.
+    # The contribution of this and all later splats to the loss: one number for each pixel.
     behind = tl.sum(pull * tl.load(image + at, mask=kept, other=0.0), 0)
     through = tl.load(transmittance + pixel, mask=inside, other=0.0)
     behind += through * tl.load(transmittance_gradient + pixel, mask=inside, other=0.0)
@@ -136,8 +140,8 @@ def _blend_backward(
     n = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
     while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
-        # A batch of splats, [batch, pixels]: each thread has all of them for its pixels, so that
-        # scans along the batch stay within it.
+        # Evaluate a batch of splats, [batch, pixels]. Each thread has the whole batch for its
+        # pixels, so scans along the batch need no other thread.
         i = n + tl.arange(0, BATCH)
         listed = i < end
         splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
@@ -157,9 +161,11 @@ def _blend_backward(
         product = tl.sum(feature[:, :, None] * pull[None, :, :], 1)
         passed = weight * product
         later = behind[None, :] - tl.cumsum(passed, 0)
-        # The derivative by alpha. A bounded alpha does not move with its splat.
+        # The derivative by alpha. An alpha held at its bound does not change with the splat.
         moves = (alpha > 0) & (raw <= ALPHA_MAX)
         slope = tl.where(moves, before * product - later / (1 - alpha), 0.0)
+
+        # Sum the gradients over the tile's pixels: by shape, by feature, and in absolute value.
         q = slope * raw
         row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
         store_by_shape(row, listed, q, slope * gaussian, dx, dy, xx, xy, yy)
@@ -170,7 +176,7 @@ def _blend_backward(
             tl.store(row + _SHAPE + CHANNELS, tl.sum(by_x, 1), mask=listed)
             tl.store(row + _SHAPE + CHANNELS + 1, tl.sum(by_y, 1), mask=listed)
         behind -= tl.sum(passed, 0)
-        # Transmittance only falls, so the least of what counts is what is left.
+        # Transmittance only falls, so the least of the counted ones is the one after the batch.
         left = tl.min(tl.where(counts, after, left[None, :]), 0)
         n += BATCH
 
@@ -192,11 +198,11 @@ def _blend_forward_mode(
     ALPHA_MAX: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """The derivative of what `_blend` draws, along a direction of the records."""
+    """The derivative of the image of `_blend`, along a direction of the records."""
     x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
     channel = tl.arange(0, PADDED)
     left = tl.where(inside, 1.0, 0.0)
-    # How fast transmittance falls, relative to itself.
+    # The derivative of -log(transmittance).
     fall = tl.zeros([TILE * TILE], tl.float32)
     sums = tl.zeros([PADDED, TILE * TILE], tl.float32)
     n = tl.load(begins + tl.program_id(0))
@@ -211,7 +217,7 @@ def _blend_forward_mode(
             gaussian = gaussian_at(dx, dy, xx, xy, yy)
             raw = tl.load(record + 5, mask=listed, other=0.0) * gaussian
             alpha = tl.where(left > _TRANSMITTANCE_MIN, bounded(raw, ALPHA_MAX), 0.0)
-            # The derivative of log(gaussian), along the direction.
+            # The derivative of log(gaussian) along the direction.
             rate = (xx * dx + xy * dy) * tl.load(move)
             rate += (xy * dx + yy * dy) * tl.load(move + 1)
             rate -= 0.5 * (tl.load(move + 2) * dx * dx + tl.load(move + 4) * dy * dy)
@@ -277,7 +283,7 @@ class _Blend(torch.autograd.Function):
         records, image, transmittance = ctx.saved_tensors
         channels, lists = records.shape[1] - SHAPE, ctx.lists
         numbers = records.shape[1] + (0 if ctx.absolute is None else 2)
-        # Entries behind finished pixels are never written.
+        # Entries behind finished pixels are not written, so the table starts with zeros.
         table = records.new_zeros(len(lists.splats), numbers)
         with device_of(records):
             _blend_backward[tiles_of(ctx.size)](
@@ -341,10 +347,10 @@ def rasterize(
     median: bool = True,
     alpha_max: float = ALPHA_MAX,
 ) -> Raster:
-    """See `Backend.rasterize`; differentiable in forward mode too.
+    """See `reference.rasterize`; also differentiable in forward mode.
 
     Raises:
-        ValueError: A tensor is not float32, or `absolute_gradients` are asked of more than 4
+        ValueError: A tensor is not float32, or `absolute_gradients` is given with more than 4
             channels.
     """
     check_float(footprints, features)
@@ -367,28 +373,28 @@ def rasterize(
 
 
 def _check_absolute(absolute: Tensor, means: Tensor, features: Tensor) -> None:
-    """Backward adds to it: a copy of the right kind would be lost."""
+    """Raises ValueError unless backward can add to `absolute` in place, without a copy."""
     if absolute.shape != means.shape or absolute.dtype != means.dtype:
         raise ValueError(
-            f"absolute_gradients must be float32 {list(means.shape)} but is {absolute.dtype} "
-            f"{list(absolute.shape)}"
+            f"absolute_gradients must be float32 {list(means.shape)} but is "
+            f"{absolute.dtype} {list(absolute.shape)}: pass torch.zeros_like(means)"
         )
     if features.shape[1] > CHANNELS:
         raise ValueError(
             f"absolute_gradients needs features of at most 4 channels, not {features.shape[1]}: "
-            "rasterize the others by themselves"
+            "rasterize the others in another call"
         )
 
 
 @functools.cache
 def probe() -> str | None:
-    """Why Triton does not work here, in a few words, or None if it drew and derived one splat."""
+    """The reason why Triton does not work here; None if it drew and differentiated one splat."""
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU"
     try:
         return None if _draws_one_splat("cuda") else "Triton draws one splat wrongly"
-    # Triton builds a part of itself with the system's C compiler when first used, and fails with
-    # what that fails with.
+    # On first use Triton compiles a part of itself with the system's C compiler, and raises any
+    # error of that compiler.
     except Exception as error:
         return f"Triton fails with {type(error).__name__}: {error}"
 
@@ -396,13 +402,13 @@ def probe() -> str | None:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _draws_one_splat(device: str) -> bool:
-    """Whether a splat of opacity one half is seen in the middle of an image, and derived."""
+    """Whether a splat of opacity one half has the right pixel value and gradient."""
     mean = torch.full((1, 2), 4.25, device=device, requires_grad=True)
     one = torch.ones(1, device=device)
     conic = torch.tensor([[1.0, 0.0, 1.0]], device=device)
     footprints = Footprints(mean, conic, one / 2, one, torch.full_like(mean, 3.2).detach())
     image = rasterize(footprints, one[:, None], width=8, height=8).features
     (gradient,) = torch.autograd.grad(image[4, 4].sum(), mean)
-    # By the closed form: half a Gaussian at a quarter of a pixel along both axes.
+    # The closed form: half a Gaussian at a quarter of a pixel along both axes.
     value = 0.5 * torch.exp(-0.0625 * one)
     return torch.allclose(image[4, 4], value) and torch.allclose(gradient, 0.25 * value)

@@ -1,18 +1,20 @@
 """Sums for the blocks of G^T diag(w) G of each splat, in Triton for NVIDIA GPUs.
 
-Unverified: no line of this has run on a GPU yet. The tests hold it to
+Unverified: no line of this has run on a GPU yet. The tests compare it with
 `derivative.screen_products` in Triton's interpreter.
 
-One program walks the list of one tile forth, to find where each pixel is finished, and then back,
-by which the colour behind a splat is a sum. A pixel's colour changes with log(alpha) by a number of
-each channel, and log(alpha) with mean, conic and opacity by polynomials in the pixel's offset from
-the splat's centre: so a splat needs but sums of monomials over the pixels.
+One program walks the list of one tile forward, to find the last entry of each pixel, and then
+backward, so that the colour behind a splat is a sum. The derivative of a pixel's colour by
+log(alpha) is a number for each channel. The derivatives of log(alpha) by mean, conic and opacity
+are polynomials in the pixel's offset from the splat's centre. So sums of monomials over the pixels
+are all that a splat's block needs.
 
-The monomials are of X = dx + xy / xx dy and Y = dy, in which the quadratic form is without mixed
-term: in dx and dy the sums of a long splat are large, and its block is a small difference of them.
+The monomials are those of X = dx + xy / xx dy and Y = dy, in which the quadratic form has no mixed
+term. In dx and dy the sums of a long splat would be large, and its block a small difference of
+them.
 """
 
-# The annotation `constexpr` stands for plain numbers, and calls from kernel to kernel have no type.
+# `constexpr` parameters get plain numbers, and calls from kernel to kernel have no type.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
 
 import torch
@@ -41,16 +43,17 @@ from lumigraph.kernels.splats.types import ALPHA_MIN, Footprints
 __all__ = ["screen_products"]
 
 _BATCH = 2
-"""Splats whose sums are found at once, to share barriers: of four, a thread has 168 registers."""
+"""Splats with sums found together, so that they share barriers; four would take 168 registers of a
+thread."""
 
 _QUADRATIC = [(i, j) for j in range(3) for i in range(3 - j)]
 """Exponents of X and Y in the monomials up to degree 2: 1, X, X^2, Y, XY, Y^2."""
 
 _QUARTIC = [(i, j) for j in range(5) for i in range(5 - j)]
-"""The same up to degree 4: those of their products."""
+"""Exponents of X and Y in the monomials up to degree 4, the products of those of degree 2."""
 
 _NUMBERS = len(_QUARTIC) + 3 * len(_QUADRATIC) + 3
-"""Sums of an entry: of the quartic monomials, of the quadratic ones by channel, of the light."""
+"""Sums of an entry: quartic monomials, quadratic monomials by channel, squared light by channel."""
 
 _SHAPE = tl.constexpr(SHAPE)
 
@@ -74,7 +77,7 @@ def _curve(
 ):
     """Walks one tile's list, and writes each entry's sums over the tile to its row of the table."""
     x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
-    channel = tl.arange(0, 4)  # of which there are 3
+    channel = tl.arange(0, 4)  # three channels, padded to a power of two
     kept = (channel < 3)[:, None] & inside[None, :]
     at = places_of(pixel, width, height, 4)
     weight = tl.load(weights + at, mask=kept, other=0.0)[None, :, :]
@@ -83,11 +86,12 @@ def _curve(
     n, last, left, _ = walk(
         begin, end, splats, records, x, y, inside, 1.0, 0.0, 3, False, ALPHA_MAX
     )
-    # What is seen of all that is behind.
+    # The light that comes from behind the current splat: at first that of the background.
     ground = tl.load(background + channel, mask=channel < 3, other=0.0)
     behind = ground[:, None] * left[None, :]
     while n > begin:
-        # A batch of splats, [batch, pixels], the last one first, as in `_blend_backward`.
+        # Evaluate a batch of splats, [batch, pixels], as in `_blend_backward`, the last splat
+        # first.
         i = n - 1 - tl.arange(0, BATCH)
         listed = i >= begin
         splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
@@ -98,8 +102,8 @@ def _curve(
         alpha = tl.where(counts, bounded(raw, ALPHA_MAX), 0.0)
         before = left[None, :] / tl.cumprod(1 - alpha, 0)
         light = alpha * before
-        # Derivatives of the colour by log(alpha), [batch, channels, pixels]. A bounded alpha does
-        # not move with its splat.
+        # Derivatives of the colour by log(alpha), [batch, channels, pixels]. An alpha held at its
+        # bound does not change with the splat.
         known = listed[:, None] & (channel < 3)[None, :]
         shows = record[:, None] + _SHAPE + channel[None, :]
         part = tl.load(shows, mask=known, other=0.0)[:, :, None] * light[:, None, :]
@@ -109,6 +113,7 @@ def _curve(
         q = tl.where(moves[:, None, :], part - odds[:, None, :] * later, 0.0)
         pull = weight * q
 
+        # Sum the quartic monomials over the tile's pixels, one power of Y after the other.
         across = dx + tl.where(xx > 0, xy / xx, 0.0) * dy
         row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * NUMBERS
         by_y = tl.sum(pull * q, 1)
@@ -119,6 +124,7 @@ def _curve(
                 by_x *= across
             row += 5 - j
             by_y *= dy
+        # Sum the quadratic monomials for each channel, and the squared light.
         columns_of = row[:, None] + channel[None, :]
         mixed_y = pull * light[:, None, :]
         for j in tl.static_range(3):
@@ -130,7 +136,8 @@ def _curve(
             mixed_y *= dy[:, None, :]
         tl.store(columns_of, tl.sum(weight * (light * light)[:, None, :], 2), mask=known)
         behind += tl.sum(part, 0)
-        # Transmittance only rises towards the front.
+        # Transmittance only rises towards the front, so the largest one is that of the nearest
+        # splat.
         left = tl.max(before, 0)
         n -= BATCH
 
@@ -151,7 +158,7 @@ def screen_products(
     lists = tile_lists(footprints, *size)
     means, conics, opacities, *_ = footprints
     records = torch.cat([means, conics, opacities[:, None], colors], 1)
-    # Entries behind finished pixels are never written.
+    # Entries behind finished pixels are not written, so the table starts with zeros.
     table = records.new_zeros(len(lists.splats), _NUMBERS)
     with device_of(records):
         _curve[tiles_of(size)](
@@ -183,7 +190,7 @@ def _form(conics: Tensor, opacities: Tensor) -> Tensor:
     """
     xx, xy, yy = conics.unbind(1)
     lean = torch.where(xx > 0, xy / xx, 0)
-    # What is fainter than ALPHA_MIN is nowhere seen: any finite number does.
+    # A splat fainter than ALPHA_MIN is not drawn, so any finite opacity serves.
     opacity = opacities.clamp_min(ALPHA_MIN)
     none, half = torch.zeros_like(xx), torch.full_like(xx, 0.5)
     rows = [

@@ -1,11 +1,11 @@
-"""What the Triton kernels share: tiles, which splats each shows, and the arithmetic of a splat.
+"""The parts that the Triton kernels share: tiles, their lists of splats, arithmetic of a splat.
 
-The lists of tiles and sums by splat are plain PyTorch, on any device. Nothing here adds with
-atomics, so that results are the same from run to run.
+Lists and sums by splat are plain PyTorch, on any device. No sum uses atomics, so results are the
+same from run to run.
 """
 
-# The annotation `constexpr` stands for plain numbers, calls from kernel to kernel have no type, and
-# Triton may be missing.
+# `constexpr` parameters get plain numbers, calls from kernel to kernel have no type, and Triton may
+# be missing.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
 
 from contextlib import AbstractContextManager, nullcontext
@@ -26,10 +26,10 @@ SHAPE = 6
 """Numbers of a splat's record before the channels: mean 2, conic 3, opacity 1."""
 
 CHANNELS = 4
-"""Channels of a record at most, so that those of two pixels fit into a thread's registers."""
+"""Most channels of a record: a thread's registers hold the channels of two pixels."""
 
 STEP = tl.constexpr(8)
-"""Splats between two looks at whether all pixels are finished, for each look is a barrier."""
+"""Splats between two checks whether all pixels are finished; each check is a barrier."""
 
 _SHAPE = tl.constexpr(SHAPE)
 _ALPHA_MIN = tl.constexpr(ALPHA_MIN)
@@ -39,8 +39,8 @@ _TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
 class TileLists(NamedTuple):
     """The splats that each tile meets, nearest first; tiles run row by row.
 
-    An entry is a pair of a tile and a splat. Each has a row in tables of what is summed by splat,
-    where the rows of one splat follow one another.
+    An entry is a pair of a tile and a splat. It has a row in each table that is summed by splat; in
+    such a table the rows of one splat follow one another.
     """
 
     begins: Tensor
@@ -50,16 +50,16 @@ class TileLists(NamedTuple):
     rows: Tensor
     """Row of each entry. int32 [entries]"""
     order: Tensor
-    """Indices of the splats that are seen, nearest first. int64 [seen]"""
+    """Indices of the splats in view, nearest first. int64 [seen]"""
     counts: Tensor
-    """How many entries each of them has. int64 [seen]"""
+    """Number of entries of each splat in view. int64 [seen]"""
 
     def sum_by_splat(self, table: Tensor, splats: int) -> Tensor:
-        """Sums of the rows of each splat, in their order; zeros where none is.
+        """Sums the rows of each splat in their order; zeros for splats without rows.
 
         Args:
             table: A row for each entry. [entries, numbers]
-            splats: How many there are.
+            splats: Number of splats.
 
         Returns:
             [splats, numbers]
@@ -72,14 +72,14 @@ class TileLists(NamedTuple):
 
 @torch.no_grad()
 def tile_lists(footprints: Footprints, width: int, height: int) -> TileLists:
-    """The lists of an image's tiles: each has the splats whose box, by their extents, it meets.
+    """The lists of an image's tiles: each has the splats with a box that meets the tile.
 
-    Splats of equal depth stay in the order of their index.
+    The box of a splat has its extents. Splats of equal depth stay in the order of their index.
 
     Args:
-        footprints: From `Backend.project`.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        footprints: From `reference.project`, or gsplat's.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Raises:
         ValueError: There are 2^31 entries or more.
@@ -87,7 +87,7 @@ def tile_lists(footprints: Footprints, width: int, height: int) -> TileLists:
     order = front_to_back(footprints)
     means, extents = footprints.means[order], footprints.extents[order]
     grid = torch.tensor([-(-width // TILE), -(-height // TILE)], device=means.device)
-    # Clamped as floats, for a large splat may have a box beyond all integers.
+    # Clamped as floats: the box of a large splat may exceed all integers.
     first = ((means - extents) / TILE).floor().clamp_min(0).minimum(grid).long()
     end = (((means + extents) / TILE).floor() + 1).clamp_min(0).minimum(grid).long()
     columns, rows = (end - first).clamp_min(0).unbind(1)
@@ -96,10 +96,10 @@ def tile_lists(footprints: Footprints, width: int, height: int) -> TileLists:
     entries = len(splat)
     if entries >= 2**31:
         raise ValueError(
-            f"{len(order)} splats meet {entries} tiles, and 2^31 is too many: draw the image in "
-            "parts, or at a lower resolution"
+            f"{len(order)} splats meet {entries} tiles, but fewer than 2^31 are possible: draw the "
+            "image in parts, or at a lower resolution"
         )
-    # The place of each entry among its splat's, and by that its tile.
+    # The place of each entry among the entries of its splat gives its tile.
     place = torch.arange(entries, device=means.device) - (counts.cumsum(0) - counts)[splat]
     across = columns[splat]
     x = first[splat, 0] + place % across
@@ -116,22 +116,22 @@ def tile_lists(footprints: Footprints, width: int, height: int) -> TileLists:
 
 
 def tiles_of(size: tuple[int, int]) -> tuple[int]:
-    """How many programs draw an image of this width and height."""
+    """The number of programs that draw an image of this width and height."""
     return (-(-size[0] // TILE) * -(-size[1] // TILE),)
 
 
 def arguments_of(size: tuple[int, int]) -> tuple[int, int, int]:
-    """Width, height, and tiles in a row."""
+    """Width, height, and number of tiles in a row."""
     return *size, -(-size[0] // TILE)
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on PyTorch's current device, which need not be the tensor's."""
+    """Makes the tensor's device PyTorch's current one, on which Triton launches kernels."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def check_float(footprints: Footprints, features: Tensor) -> None:
-    """Raises ValueError unless all are float32."""
+    """Raises ValueError unless all tensors are float32."""
     for name, tensor in (*footprints._asdict().items(), ("features", features)):
         if tensor.dtype != torch.float32:
             raise ValueError(
@@ -142,7 +142,7 @@ def check_float(footprints: Footprints, features: Tensor) -> None:
 
 @triton.jit
 def pixels_of_tile(width, height, columns, TILE: tl.constexpr):
-    """The centres of the tile's pixels, whether they are in the image, and where. [pixels]"""
+    """Centres of the tile's pixels, whether they are in the image, and their index. [pixels]"""
     tile = tl.program_id(0)
     lane = tl.arange(0, TILE * TILE)
     x = tile % columns * TILE + lane % TILE
@@ -152,7 +152,7 @@ def pixels_of_tile(width, height, columns, TILE: tl.constexpr):
 
 @triton.jit
 def places_of(pixel, width, height, PADDED: tl.constexpr):
-    """Where the channels of pixels are in an image [channels, height, width]."""
+    """Index of each channel of the pixels in an image [channels, height, width]."""
     channel = tl.arange(0, PADDED).to(tl.int64)
     return channel[:, None] * height * width + pixel[None, :]
 
@@ -166,21 +166,21 @@ def form_of(record, x, y):
 
 @triton.jit
 def gaussian_at(dx, dy, xx, xy, yy):
-    """A splat's alpha at offsets from its centre, before any bound, if its opacity were one."""
+    """A splat's Gaussian at offsets from its centre: 1 at the centre."""
     form = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
-    # Rounding can make the form of a long needle positive, which it is nowhere.
+    # The form is never positive, but rounding can make that of a long needle positive.
     return tl.exp(tl.minimum(form, 0.0))
 
 
 @triton.jit
 def bounded(raw, alpha_max):
-    """Alpha between its bounds, or zero."""
+    """Alpha held at `alpha_max`, or zero below `ALPHA_MIN`."""
     return tl.where(raw >= _ALPHA_MIN, tl.minimum(raw, alpha_max), 0.0)
 
 
 @triton.jit
 def alpha_of(record, x, y, listed, alpha_max):
-    """The alpha of one splat at some pixels; zero past the end of the list."""
+    """The alpha of one splat at the tile's pixels; zero past the end of the list."""
     opacity = tl.load(record + 5, mask=listed, other=0.0)
     dx, dy, xx, xy, yy = form_of(record, x, y)
     return bounded(opacity * gaussian_at(dx, dy, xx, xy, yy), alpha_max)
@@ -190,7 +190,7 @@ def alpha_of(record, x, y, listed, alpha_max):
 def store_by_shape(row, listed, by_log, by_opacity, dx, dy, xx, xy, yy):
     """Writes the gradients of entries by mean, conic and opacity to the start of their rows.
 
-    They are sums over pixels [entries, pixels] of gradients by log(alpha) and by opacity.
+    `by_log` and `by_opacity` are the gradients by log(alpha) and by opacity. [entries, pixels]
     """
     tl.store(row, tl.sum(by_log * (xx * dx + xy * dy), 1), mask=listed)
     tl.store(row + 1, tl.sum(by_log * (xy * dx + yy * dy), 1), mask=listed)
@@ -202,9 +202,9 @@ def store_by_shape(row, listed, by_log, by_opacity, dx, dy, xx, xy, yy):
 
 @triton.jit
 def spread_and_factor(alpha, keep, drop):
-    """How much of d^2 one splat adds to the variance, and how much it leaves of that behind it.
+    """The factors of d^2 and of the variance in the recursion of `SplatBackend.moments`.
 
-    The factor is 1 - 2 p alpha + p alpha^2, without a difference of what may be alike.
+    The second is 1 - 2 p alpha + p alpha^2, written without a difference of similar numbers.
     """
     kept = keep * alpha
     spread = kept * (alpha * drop)
@@ -226,10 +226,10 @@ def walk(
     FACTORS: tl.constexpr,
     ALPHA_MAX: tl.constexpr,
 ):
-    """Walks a tile's list until all its pixels are finished, where chance keeps some splats.
+    """Walks a tile's list until all its pixels are finished; chance keeps each splat or drops it.
 
-    Returns the entry it came to, and of each pixel the first entry that it does not count any more,
-    the expected transmittance, and the product of the variance's factors if that is asked for.
+    Returns the entry at which it stops, and for each pixel: the first entry that does not count,
+    the expected transmittance, and with FACTORS the product of the variance's factors.
     """
     left = tl.where(inside, 1.0, 0.0)
     front = tl.full(left.shape, 1.0, tl.float32)

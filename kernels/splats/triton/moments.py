@@ -1,14 +1,15 @@
 """Moments of blended features where chance drops splats, in Triton for NVIDIA GPUs.
 
-Unverified: no line of this has run on a GPU yet. The tests hold it to the reference in Triton's
-interpreter.
+Unverified: no line of this has run on a GPU yet. The tests compare it with the reference in
+Triton's interpreter.
 
-One program draws one tile. It walks the tile's list forth, to find where each pixel is finished,
-and then back, by the recursion of `Backend.rasterize_moments`: that adds what is never negative,
-and so loses no small variance. Gradients are found forth, by subtracting from the result.
+One program draws one tile. It walks the tile's list forward, to find the last entry of each pixel,
+and then backward, by the recursion of `SplatBackend.moments`. That recursion only adds positive
+numbers, so it is exact for a small variance too. The gradients come from a walk forward, which
+subtracts the splats from the result one after the other.
 """
 
-# The annotation `constexpr` stands for plain numbers, and calls from kernel to kernel have no type.
+# `constexpr` parameters get plain numbers, and calls from kernel to kernel have no type.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
 
 from typing import Any
@@ -45,7 +46,7 @@ from lumigraph.kernels.splats.types import ALPHA_MAX, TRANSMITTANCE_MIN, Footpri
 __all__ = ["rasterize_moments"]
 
 _BATCH = 2
-"""Splats whose gradients are summed over a tile at once, to share barriers."""
+"""Splats with gradients summed over a tile together, so that they share barriers."""
 
 _ALPHA_MAX = tl.constexpr(ALPHA_MAX)
 _TRANSMITTANCE_MIN = tl.constexpr(TRANSMITTANCE_MIN)
@@ -83,9 +84,12 @@ def _moments(
     begin = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
 
+    # Walk forward: the last entry and the transmittance of each pixel.
     n, last, left, front = walk(
         begin, end, splats, records, x, y, inside, keep, drop, CHANNELS, SHARES, _ALPHA_MAX
     )
+
+    # Walk backward from the background: mean and variance, measured from the origin.
     start = tl.zeros([PADDED, TILE * TILE], tl.float32)
     if ORIGIN:
         start += tl.load(origin + at, mask=kept, other=0.0)
@@ -103,7 +107,8 @@ def _moments(
         variance = factor[None, :] * variance + spread[None, :] * (d * d)
         mean += (keep * alpha)[None, :] * d
         if SHARES:
-            # Counted splats leave light, so that the product of their factors is far from zero.
+            # Every counted splat lets light through, so the product of the factors is not near
+            # zero.
             front /= factor
             squares = tl.sum(tl.where(kept, d * d, 0.0), 0)
             row = table + tl.load(rows + i).to(tl.int64)
@@ -139,7 +144,7 @@ def _moments_backward(
     BATCH: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Walks one tile's list once more, and writes each entry's gradient to its row of the table."""
+    """Walks one tile's list again, and writes each entry's gradient to its row of the table."""
     x, y, inside, pixel = pixels_of_tile(width, height, columns, TILE)
     channel = tl.arange(0, PADDED)
     kept = (channel < CHANNELS)[:, None] & inside[None, :]
@@ -147,10 +152,10 @@ def _moments_backward(
     start = tl.zeros([PADDED, TILE * TILE], tl.float32)
     if ORIGIN:
         start += tl.load(origin + at, mask=kept, other=0.0)
-    # What this and later splats add to the image's mean and variance.
+    # The contributions of this and all later splats to the image's mean and variance.
     mean = tl.load(mean_image + at, mask=kept, other=0.0)
     variance = tl.load(variance_image + at, mask=kept, other=0.0)
-    # Gradients by mean and variance at this splat are these, times `left` and `front`.
+    # The gradients by mean and variance at a splat are these times `left` and `front`.
     by_mean = tl.load(mean_gradient + at, mask=kept, other=0.0)
     by_variance = tl.load(variance_gradient + at, mask=kept, other=0.0)
     by_light = tl.load(transmittance_gradient + pixel, mask=inside, other=0.0)
@@ -160,7 +165,7 @@ def _moments_backward(
     n = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
     while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
-        # A batch of splats, [batch, pixels], as in `_blend_backward`.
+        # Evaluate a batch of splats, [batch, pixels], as in `_blend_backward`.
         i = n + tl.arange(0, BATCH)
         listed = i < end
         splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
@@ -177,17 +182,18 @@ def _moments_backward(
         fronts = front[None, :] * tl.cumprod(factor, 0)
         spread *= fronts / factor
 
-        # What is behind each splat, [batch, channels, pixels], and how far it is from that.
+        # The mean behind each splat, and d, the feature's difference from it,
+        # [batch, channels, pixels].
         known = listed[:, None] & (channel < CHANNELS)[None, :]
         shows = record[:, None] + _SHAPE + channel[None, :]
         feature = tl.load(shows, mask=known, other=0.0)[:, :, None] - start[None, :, :]
         part = (keep * alpha * before)[:, None, :] * feature
-        # No light comes to pixels beyond the image.
+        # Pixels beyond the image have no transmittance, so the divisor is bounded.
         through = tl.maximum(after, 1e-30)[:, None, :]
         d = feature - (mean[None, :, :] - tl.cumsum(part, 0)) / through
         squares = spread[:, None, :] * d * d
         later = variance[None, :, :] - tl.cumsum(squares, 0)
-        # The variance pulls on the mean behind each splat too.
+        # The variance also depends on the mean behind each splat, through d.
         by_d = 2 * by_variance[None, :, :] * spread[:, None, :] * d
         falls = by_d / through
         pull = before[:, None, :] * (by_mean[None, :, :] - tl.cumsum(falls, 0) + falls)
@@ -196,7 +202,7 @@ def _moments_backward(
         rise -= ((1 - alpha) / factor)[:, None, :] * later
         slope = tl.sum(pull * d + 2 * by_variance[None, :, :] * rise, 1)
         slope = keep * (slope - by_light[None, :] / (1 - keep * alpha))
-        # A bounded alpha does not move with its splat.
+        # An alpha held at its bound does not change with the splat.
         slope = tl.where((alpha > 0) & (raw <= _ALPHA_MAX), slope, 0.0)
         row = table + tl.load(rows + i, mask=listed, other=0).to(tl.int64) * (_SHAPE + CHANNELS)
         store_by_shape(row, listed, slope * raw, slope * gaussian, dx, dy, xx, xy, yy)
@@ -205,7 +211,7 @@ def _moments_backward(
         mean -= tl.sum(part, 0)
         variance -= tl.sum(squares, 0)
         by_mean -= tl.sum(falls, 0)
-        # Both only fall, so the least of what counts is what is left.
+        # Both only fall, so the least of the counted ones is the one after the batch.
         left = tl.min(tl.where(counts, after, left[None, :]), 0)
         front = tl.min(fronts, 0)
         n += BATCH
@@ -227,7 +233,7 @@ class _Moments(torch.autograd.Function):
         (width, height), channels = size, records.shape[1] - SHAPE
         mean, variance = (records.new_empty(channels, height, width) for _ in range(2))
         transmittance = records.new_empty(height, width)
-        # Entries behind finished pixels are never written.
+        # Entries behind finished pixels are not written, so the table starts with zeros.
         table = records.new_zeros(0 if shares is None else len(lists.splats))
         with device_of(records):
             _moments[tiles_of(size)](
@@ -300,10 +306,10 @@ def rasterize_moments(
     origin: Tensor | None = None,
     shares: Tensor | None = None,
 ) -> RasterMoments:
-    """See `Backend.rasterize_moments`.
+    """See `reference.rasterize_moments`.
 
     Raises:
-        ValueError: As there, or a tensor is not float32.
+        ValueError: As in the reference, or a tensor is not float32.
     """
     size, channels = (width, height), features.shape[1]
     check_moments(
