@@ -1,6 +1,6 @@
-"""What can be opened or reconstructed: captures, runs and PLY files inside the allowed folders.
+"""The sources that can be opened or trained: captures, runs and PLY files in the allowed folders.
 
-Pages name a source by its id, never by a path, so nothing can be asked for that was not found.
+Pages name a source by its id, never by a path: they can ask only for sources that were found.
 """
 
 import json
@@ -26,14 +26,15 @@ from lumigraph.datasets.transforms import transforms_files
 Kind = Literal["capture", "run", "ply", "unsaved run"]
 
 DEPTH = 4
-"""Folders below an allowed one that are looked into: runs lie two below theirs, and collections of
-captures rarely deeper."""
+"""The levels of folders that are searched below an allowed folder: runs lie two levels below
+theirs, and collections of captures rarely deeper."""
 
 MOST_SOURCES, MOST_FOLDERS = 1000, 20_000
-"""No list is longer, and no search goes on for longer than a second or so on a slow disk."""
+"""The limits of a search, which takes about a second with them on a slow disk."""
 
 RUN_LIMIT = 4 << 20
-"""Bytes of a run.json that is read for the list: that of ten thousand photos is no longer."""
+"""The most bytes of a run.json that is read for the list: ten thousand photos make no larger
+one."""
 
 UNSAVED: Kind = "unsaved run"
 
@@ -44,22 +45,22 @@ NOTHING_SAVED = (
 )
 
 STAMP = "%Y-%m-%d_%H-%M-%S"
-"""Of the folder that the uploads of a sitting go to, in a folder `uploads`."""
+"""The name of the folder in `uploads` that the files sent to one server go to."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing that can be chosen.
+    """A capture, a run or a PLY file that can be chosen.
 
     Attributes:
-        id: The same as long as it lies where it lies.
-        name: To show to people, see `named`.
-        kind: "capture" is for making a run of, the built-in scenes included. An "unsaved run" has
+        id: Stays the same as long as the source is not moved.
+        name: For people to read, see `named`.
+        kind: A "capture" can be trained; the built-in scenes are captures. An "unsaved run" has
             neither a scene nor a checkpoint: it has just begun, or was cut off too early.
-        path: None for a built-in scene.
-        state: Of a run, as its run.json says; "" for all else.
-        stopped: Whether it is a run that can go on.
-        parts: Of its path, as it was found; none for a built-in scene.
+        path: Its folder or file; None for a built-in scene.
+        state: The state of a run in its run.json; "" for other kinds.
+        stopped: Whether it is a run that can be resumed.
+        parts: The parts of its path, as it was found; none for a built-in scene.
     """
 
     id: str
@@ -71,7 +72,7 @@ class Source:
     parts: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """What a page may know of it; its path stays here."""
+        """The source as a page may know it, without its path."""
         fields = {k: value for k, value in asdict(self).items() if k not in ("path", "parts")}
         return fields | ({"name": f"{self.name} (nothing saved)"} if self.kind == UNSAVED else {})
 
@@ -82,18 +83,20 @@ def built_in() -> list[Source]:
 
 
 def find_sources(folders: Sequence[Path]) -> list[Source]:
-    """What there is in the folders, or at them if they are sources themselves; each once.
+    """The sources in the folders, or the folders if they are sources themselves; each once.
 
     Links are followed as long as they stay inside. Hidden folders are left out, and so is what
     lies inside captures and runs, and whatever cannot be read.
     """
     found: dict[str, Source] = {}
     for folder in folders:
-        with suppress(OSError):  # the folder this process works in is gone
+        with suppress(OSError):  # the working directory of this process is gone
             for path in _walk(folder, folders):
                 if len(found) >= MOST_SOURCES:
                     break
-                with suppress(OSError):  # it is gone, nobody's to read, or on a dead network disk
+                with suppress(
+                    OSError
+                ):  # it is gone, may not be read, or is on a disk without connection
                     if source := _source(path):
                         found.setdefault(source.id, source)
     order = {"capture": 0, "run": 1, UNSAVED: 1, "ply": 2}
@@ -101,7 +104,7 @@ def find_sources(folders: Sequence[Path]) -> list[Source]:
 
 
 def named(sources: Iterable[Source]) -> dict[str, Source]:
-    """The sources by their ids, with names that fit in a narrow list and tell them apart.
+    """The sources by their ids, with different names that fit into a narrow list.
 
     A name is the last part of the path, for a numbered run the last two, with when it was uploaded
     if it was; in brackets behind it comes as much of the rest as is needed.
@@ -133,7 +136,7 @@ def _name(source: Source, depth: int) -> str:
 
 
 def _uploaded(parent: str, folder: str) -> str:
-    """When what is in a folder was uploaded; "" if it was not."""
+    """The time when a folder's content was uploaded; "" if it was not uploaded."""
     with suppress(ValueError):
         if parent == "uploads":
             moment = datetime.strptime(folder, STAMP)
@@ -159,18 +162,18 @@ def source_at(path: Path, folders: Sequence[Path]) -> Source:
 
 
 def is_inside(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether it lies in one of the folders, or is one, once all links are followed."""
+    """Whether a path lies in one of the folders, or is one, after all links are followed."""
     real = os.path.realpath(path)
     return any(_is_below(real, os.path.realpath(folder)) for folder in folders)
 
 
 def _is_below(real: str, root: str) -> bool:
-    """Whether a path is the root or lies below it, both without links in them."""
+    """Whether a path is the root or lies below it; both hold no links."""
     return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _walk(top: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """The folder, or file, and what lies in it, nearest first; nothing from inside a source."""
+    """The folder or file and its content, level by level, without the content of sources."""
     level, seen = [top], set()
     roots = [os.path.realpath(folder) for folder in folders]
     for _ in range(DEPTH + 1):
@@ -190,7 +193,7 @@ def _walk(top: Path, folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _promising(entry: os.DirEntry[str]) -> bool:
-    """Whether a source may be there."""
+    """Whether an entry may be a source, or a folder with sources."""
     if entry.name.startswith("."):
         return False
     with suppress(OSError):
@@ -199,7 +202,7 @@ def _promising(entry: os.DirEntry[str]) -> bool:
 
 
 def _kind(path: Path) -> Kind | None:
-    """What lies at the path, by the names of files alone."""
+    """The kind of the source at a path, by the names of files alone; None if it is no source."""
     with suppress(OSError):
         if path.is_file():
             if path.suffix.lower() == ".ply":
@@ -233,7 +236,7 @@ def _source(path: Path) -> Source | None:
 
 
 def _state(folder: Path) -> str | None:
-    """What run.json says of the run's state; None if it is none of ours."""
+    """The state in run.json; None if it is no run of Lumigraph."""
     path = folder / "run.json"
     try:
         if path.stat().st_size > RUN_LIMIT:

@@ -1,4 +1,4 @@
-"""Opens runs and PLY files in a thread: a scene, its cameras, and what was estimated of it.
+"""Opens runs and PLY files in a thread: a scene, its cameras, and its estimates.
 
 The newest request wins: a source that waits to be opened is dropped when another one is asked for.
 """
@@ -213,7 +213,7 @@ def context_of(run: Run, source: str, name: str) -> SceneContext:
 def read_uncertainty(
     run: Run, scene: Splats | None, allowed: Sequence[Path], warn: Callable[[str], None]
 ) -> SceneUncertainty:
-    """What was estimated of a run's scene; of a scene that is not there yet only the rate.
+    """The estimates of a run's scene; if there is no scene yet, only the rate.
 
     Args:
         run: The run.

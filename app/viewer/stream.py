@@ -74,7 +74,7 @@ class Streams:
         self._lock = threading.Lock()
         self._values: dict[tuple[Client, str], Scalar] = {}  # that wait to be set
         self._changes, self._collected = 1, 0  # of the state: how many there were, and are known
-        self._news: tuple[dict[str, Any], dict[str, Any], str] = ({}, {}, "")
+        self._news: tuple[dict[str, Any], str, str] = ({}, "", "")
 
     @property
     def count(self) -> int:
@@ -321,7 +321,7 @@ class Streams:
         if changes == self._collected:
             return
         callbacks = self._callbacks
-        controls = {"items": callbacks.controls(), "keys": KEYS}
+        controls = json.dumps({"items": callbacks.controls(), "keys": KEYS, "t": "controls"})
         cameras = f'{{"t": "cameras", "items": {callbacks.frusta()}}}'
         self._news, self._collected = (callbacks.state(), controls, cameras), changes
 
@@ -331,7 +331,7 @@ class Streams:
             return
         state, controls, cameras = self._news
         yield from self._state(client, state)
-        yield from client.changed("controls", controls)
+        yield from client.changed_text("controls", controls)
         yield from client.changed_text("cameras", cameras)
 
     def _state(self, client: Client, state: dict[str, Any]) -> Iterator[str]:

@@ -175,21 +175,21 @@ class Worker:
 
     def _session(self) -> Session:
         if self.order["resume"] is not None:
-            return self._gone_on(Path(self.order["resume"]))
+            return self._resumed(Path(self.order["resume"]))
         fields, place = self.order["order"], self.order["capture"]
         order = TrainOptions(**{**fields, "test": fields.get("test") and Path(fields["test"])})
         path = folder_at(place, self._made)
         if size := size_of(place):
             order = of_demo(order, size)
         folder = self.order["folder"] and Path(self.order["folder"])
-        return start(path, order, folder, runs=Path(self.order["runs"]), heed=self._heed)
+        return start(path, order, folder, runs=Path(self.order["runs"]), heed=self._check)
 
-    def _gone_on(self, folder: Path) -> Session:
+    def _resumed(self, folder: Path) -> Session:
         """The session of a resumed run, with the first capture that fits the run."""
         problems = []
         for place in (self.order["capture"], *self.order.get("others", ())):
             try:
-                session = resume(folder_at(place, self._made), TrainOptions(), folder, self._heed)
+                session = resume(folder_at(place, self._made), TrainOptions(), folder, self._check)
             except (ValueError, FileNotFoundError) as error:
                 problems.append(error)
                 continue
@@ -202,9 +202,9 @@ class Worker:
         if done == 1:
             sentence = f"Making the built-in scene ({pictures} pictures); this is done only once"
             self.outbox.say("notice", message=sentence)
-        self._heed()
+        self._check()
 
-    def _heed(self) -> None:
+    def _check(self) -> None:
         """Raises InterruptedError if the training is to end while it is still loading."""
         if self.control.stopped:
             raise InterruptedError

@@ -127,5 +127,5 @@ def test_a_run_of_which_nothing_was_saved_cannot_be_opened(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"off before .* resume it with `lumigraph train"):
         Run(run, {}).scene()
     (run / "checkpoints" / "00000300.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train again; this folder can be removed$"):
+    with pytest.raises(FileNotFoundError, match=r"then train again and remove this folder$"):
         Run(run, {}).scene()
