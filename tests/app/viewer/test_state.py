@@ -266,7 +266,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(viewer, fol
     until(
         viewer, lambda _: "pavilion/002" in {source["name"] for source in viewer.library.as_dicts()}
     )
-    state = until(viewer, lambda s: s["shown"]["step"] == 30 and s["shown"]["version"] > 1)
+    state = until(viewer, lambda s: s["shown"]["step"] == 30 and "psnr" in s["shown"])
     assert state["shown"]["source"] == id_of(viewer, "pavilion/002")
     shown = viewer.scene()
     assert shown is not None

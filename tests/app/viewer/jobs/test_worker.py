@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -94,7 +95,8 @@ def test_a_scene_goes_through_shared_memory_to_the_bit(degree, buffers):
         assert_equal(written(buffers, writer, scene), scene)
 
 
-def test_a_scene_that_is_held_keeps_its_memory(buffers):
+def test_a_scene_that_is_held_keeps_its_memory(buffers, monkeypatch):
+    monkeypatch.setattr(snapshots, "PATIENCE", math.inf)
     writer, first, second = SceneWriter(buffers.descriptors), splats(100), splats(120)
     one, other = written(buffers, writer, first), written(buffers, writer, second)
     assert buffers.lend() is None, "both are held"
