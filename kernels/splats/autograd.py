@@ -15,7 +15,7 @@ Color = tuple[float, float, float]
 def draw(
     backend: SplatBackend, splats: Parameters, look: Look, background: Color
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a view sees of splats: colours and depths, transmittance, and median depth.
+    """The picture of splats in a view: colours and depths, transmittance, and median depth.
 
     The first two are differentiable to all parameters.
 

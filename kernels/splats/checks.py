@@ -1,4 +1,6 @@
-"""What arguments must be that some backend would not refuse by itself."""
+"""Checks of arguments, for all backends."""
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from lumigraph.kernels.splats.types import (
     View,
     Window,
 )
+
+Kind = TypeVar("Kind")
 
 
 def check_moments(
@@ -148,6 +152,16 @@ def _check_like(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor)
             f"{name} must be {like.dtype} {list(shape)} on {like.device} but is {tensor.dtype} "
             f"{list(tensor.shape)} on {tensor.device}"
         )
+
+
+def check_own(records: object, kind: type[Kind]) -> Kind:
+    """The records; raises TypeError unless they are of this backend's kind."""
+    if not isinstance(records, kind):
+        raise TypeError(
+            f"records must be {kind.__name__} but are {type(records).__name__}: pass what "
+            "`project` or `records` of the same backend gave"
+        )
+    return records
 
 
 def check_view(view: View) -> None:

@@ -1,8 +1,8 @@
 """A backend for splats made of four functions that PyTorch can differentiate.
 
-`reference.py` has the definitions of the four, and `cuda.py` faster ones. What is here is the same
-for both: records are rows of tensors, gradients by them are found by autograd, G v by forward
-differentiation, and the blocks by the formulas of `derivative.py`.
+`reference.py` has the definitions of the four, and `cuda.py` faster ones. This file makes a backend
+of either: records are rows of a tensor, autograd finds gradients by them, forward differentiation
+finds G v, and the formulas of `derivative.py` the blocks.
 """
 
 import warnings
@@ -22,6 +22,7 @@ from lumigraph.kernels.splats.checks import (
     check_gradient,
     check_has_splats,
     check_moments,
+    check_own,
     check_picture_gradient,
     check_seen,
     check_splats,
@@ -31,6 +32,7 @@ from lumigraph.kernels.splats.checks import (
     check_window,
     versions_of,
 )
+from lumigraph.kernels.splats.protocol import Records
 from lumigraph.kernels.splats.stepping import step_rows
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
@@ -273,7 +275,7 @@ class TensorBackend:
 
     def blend(
         self,
-        records: TensorRecords,
+        records: Records,
         *,
         features: Tensor | None = None,
         background: tuple[float, ...] | None = None,
@@ -284,6 +286,7 @@ class TensorBackend:
     ) -> TensorPicture:
         """See `SplatBackend.blend`; where gradients are enabled the graph is kept for `vjp`."""
         _heed(stop)
+        records = check_own(records, TensorRecords)
         window = _window(records, window)
         check_features(features, background, records.seen)
         none = records.seen.rows.new_empty(0)
@@ -323,7 +326,7 @@ class TensorBackend:
     @torch.no_grad()
     def moments(
         self,
-        records: TensorRecords,
+        records: Records,
         *,
         rate: float,
         features: Tensor | None = None,
@@ -335,6 +338,7 @@ class TensorBackend:
     ) -> TensorMoments:
         """See `SplatBackend.moments`."""
         _heed(stop)
+        records = check_own(records, TensorRecords)
         window = _window(records, window)
         leaves = _leaves(records, features, window)
         size, index = (window.width, window.height), records.seen.index.long()

@@ -17,6 +17,7 @@ from lumigraph.kernels.splats.checks import (
     check_has_splats,
     check_in_place,
     check_moments,
+    check_own,
     check_picture_gradient,
     check_seen,
     check_splats,
@@ -26,6 +27,7 @@ from lumigraph.kernels.splats.checks import (
     check_window,
     versions_of,
 )
+from lumigraph.kernels.splats.protocol import Records
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
     GEOMETRY,
@@ -57,7 +59,9 @@ __all__ = [
 ]
 
 
-def _numbers(look: Look) -> tuple[object, ...]:
+def _numbers(
+    look: Look,
+) -> tuple[tuple[float, ...], tuple[int, int], bool, tuple[float, ...], int]:
     """A look as the bindings take it: view, size, filter, place of the camera, and degree."""
     # Plain arithmetic: tensors of three numbers cost more than it does.
     view = look.view
@@ -224,7 +228,7 @@ def records(seen: Seen, look: Look) -> CpuRecords:
 
 
 def blend(
-    records: CpuRecords,
+    records: Records,
     *,
     features: Tensor | None = None,
     background: tuple[float, ...] | None = None,
@@ -234,6 +238,7 @@ def blend(
     stop: Tensor | None = None,
 ) -> CpuPicture:
     """See `SplatBackend.blend`."""
+    records = check_own(records, CpuRecords)
     native, (width, height) = _part(records, window, alpha_max)
     given = None if features is None else features.detach().contiguous()
     channels = 3 if given is None else given.shape[1]
@@ -247,7 +252,7 @@ def blend(
 
 
 def moments(
-    records: CpuRecords,
+    records: Records,
     *,
     rate: float,
     features: Tensor | None = None,
@@ -258,6 +263,7 @@ def moments(
     stop: Tensor | None = None,
 ) -> CpuMoments:
     """See `SplatBackend.moments`."""
+    records = check_own(records, CpuRecords)
     native, (width, height) = _part(records, window)
     given = None if features is None else features.detach().contiguous()
     channels = 3 if given is None else given.shape[1]

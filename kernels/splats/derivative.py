@@ -198,7 +198,7 @@ def _screen_derivative(
     q = torch.where(moves, parts - (alpha / (1 - alpha))[..., None] * behind, 0)
     (dx, dy), (xx, xy, yy) = offsets.unbind(-1), conics.unbind(-1)
     by = [xx * dx + xy * dy, xy * dx + yy * dy, -dx * dx / 2, -dx * dy, -dy * dy / 2]
-    # What is fainter than ALPHA_MIN is nowhere seen: any finite number does.
+    # A splat fainter than ALPHA_MIN is seen nowhere: any finite number does.
     by.append((1 / opacities.clamp_min(ALPHA_MIN)).expand_as(dx))
     return light, q, torch.stack(by, -1)
 
@@ -229,6 +229,6 @@ def _screen_derivatives(splats: Parameters, setting: Setting) -> tuple[Tensor, .
 
 
 def _gradients(of: Tensor, by: tuple[Tensor, ...]) -> list[Tensor]:
-    """Of a sum, whose terms have no parameter in common; zeros by what none depends on."""
+    """The gradient of a sum by parameters; zeros by those that it does not depend on."""
     found = torch.autograd.grad(of.sum(), by, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(by, found, strict=True)]

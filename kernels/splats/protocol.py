@@ -1,4 +1,4 @@
-"""What a backend for splats must do."""
+"""The operations that a backend for splats must offer."""
 
 from typing import Protocol
 

@@ -50,7 +50,16 @@ def project(
     view: View,
     filter: Filter = "classic",
 ) -> Footprints:
-    """See `Backend.project`."""
+    """The splats as Gaussians on the image plane of one view; see `SplatBackend.project`.
+
+    Args:
+        means: Centres in the scene's frame. [splats, 3]
+        quaternions: Rotations as (w, x, y, z), of any length but zero. [splats, 4]
+        log_scales: Logarithm of the standard deviation along each axis. [splats, 3]
+        opacity_logits: Opacity before the sigmoid. [splats]
+        view: The camera.
+        filter: How splats smaller than a pixel are drawn.
+    """
     check_view(view)
     matrix = _matrix(view, means)
     points = means @ matrix[:, :3].T + matrix[:, 3]
@@ -145,7 +154,19 @@ def harmonics(
     degree: int,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """See `Backend.harmonics`."""
+    """The colour that each splat shows to the camera: max(0, 0.5 + basis . coefficients).
+
+    Args:
+        means: Centres in the scene's frame. [splats, 3]
+        base: Coefficients of degree 0. [splats, 3]
+        rest: Coefficients of the higher degrees. [splats, (D + 1)^2 - 1, 3]
+        view: The camera; the direction is from its centre to the splat's.
+        degree: The highest degree to use, 0 to 3, at most D.
+        visible: Where False, the colour and all its gradients are zero. bool [splats]
+
+    Returns:
+        [splats, 3]
+    """
     matrix = _matrix(view, means)
     position = -matrix[:, :3].T @ matrix[:, 3]
     basis = harmonics_basis(functional.normalize(means - position, dim=-1), degree)
@@ -190,7 +211,25 @@ def rasterize(
     alpha_max: float = ALPHA_MAX,
     transmittance_min: float = TRANSMITTANCE_MIN,
 ) -> Raster:
-    """See `Backend.rasterize`; the thresholds can be changed here, to make it smooth."""
+    """Footprints blended front to back; see `SplatBackend.blend`.
+
+    Differentiable to the means, conics and opacities of the footprints and to the features.
+
+    Args:
+        footprints: From `project`.
+        features: What each splat shows; at least one channel. [splats, channels]
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        background: One value for each channel, or None for zeros.
+        absolute_gradients: If given, backward adds to it the sum over pixels of the absolute
+            gradient of the mean (AbsGS, arXiv 2404.10484, eq. 8), of at most 4 channels.
+            [splats, 2]
+        median: Whether to find the median splats.
+        alpha_min: Splats are not seen where alpha is lower.
+        alpha_max: Upper bound of every alpha.
+        transmittance_min: At which a pixel is finished. With all three out of the way the picture
+            is smooth.
+    """
     order = front_to_back(footprints)
     splats = [tensor[order] for tensor in (*footprints[:3], features)]
 
@@ -241,7 +280,7 @@ def pixel_centers(width: int, height: int, like: Tensor) -> Tensor:
 
 
 def block_size(numbers: int) -> int:
-    """How many pixels are worked at once if each needs so many numbers."""
+    """The number of pixels to work on at once, if each needs this many numbers."""
     return max(1, _PAIRS_PER_BLOCK // max(1, numbers))
 
 
@@ -272,7 +311,10 @@ def rasterize_moments(
     alpha_max: float = ALPHA_MAX,
     transmittance_min: float = TRANSMITTANCE_MIN,
 ) -> RasterMoments:
-    """See `Backend.rasterize_moments`; the thresholds can be changed here, to make it smooth."""
+    """Mean and variance of `rasterize` where chance drops splats; see `SplatBackend.moments`.
+
+    Differentiable as `rasterize` is, and with the same thresholds.
+    """
     check_moments(
         features.shape[1],
         rate,
@@ -319,7 +361,7 @@ def _moments(
     Args:
         alpha: Of the splats, nearest first, where none is missing. [pixels, splats]
         features: What each shows to each pixel. [pixels, splats, channels]
-        ends: What is behind them all. [pixels, channels]
+        ends: The features behind all splats. [pixels, channels]
         rate: Probability that a splat is missing.
         transmittance_min: At which a pixel is finished.
     """

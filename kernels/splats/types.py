@@ -1,4 +1,4 @@
-"""What passes between the kernels and who calls them: numbers, and tensors in tuples with names."""
+"""The arguments and results of the operations on splats: tuples of numbers and tensors."""
 
 from typing import Literal, NamedTuple
 
@@ -22,16 +22,22 @@ ALPHA_MAX = 0.99
 """No splat hides all that is behind it, so that the one behind still gets a gradient."""
 
 TRANSMITTANCE_MIN = 1e-4
-"""A pixel is finished when less light than this comes through to it."""
+"""A pixel is finished when its transmittance falls to this."""
 
 
 Lens = Literal["pinhole"]
 """How a camera maps points in its frame to the image.
 
-A lens is one function from a point to the image plane with its Jacobian, and the limits within
-which the Jacobian is used. To add one, name it here, write its function beside `pinhole` in
-`reference.py` and beside `Pinhole` in `native/splats/lens.h`, and add it to the cameras of the
-tests. Everything else (depths, footprints, gradients, gradients by the view) follows from that.
+A lens is one function from points to the image plane, with its Jacobian and the limits within which
+the Jacobian is used. To add a lens:
+
+1. name it here;
+2. write its function beside `pinhole` in `reference.py`, and add it to `LENSES`;
+3. write it as a struct like `Pinhole` in `native/splats/lens.h`: the function, its Jacobian times
+   the axes of splats, and the derivatives of both;
+4. add a camera with it to the tests of `tests/kernels`.
+
+Footprints, gradients by splats and by the view, and the blocks of curvature all go through these.
 """
 
 
@@ -226,7 +232,7 @@ class Raster(NamedTuple):
 
 
 class RasterMoments(NamedTuple):
-    """Expectation and spread of blended footprints of which each may be missing."""
+    """Mean and variance of blended footprints, where each may be missing by chance."""
 
     mean: Tensor
     """Expectation of the blended features over all masks. [height, width, channels]"""
@@ -237,7 +243,7 @@ class RasterMoments(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """One tensor for each parameter of the splats, or of what belongs to it."""
+    """One tensor for each parameter of the splats, or for its gradient or moments."""
 
     means: Tensor
     """[splats, 3]"""
@@ -257,26 +263,27 @@ GEOMETRY = 11
 """Numbers of a splat's shape: mean 3, quaternion 4, log scales 3, opacity logit 1."""
 
 BLOCK_DAMPING = 1e-3
-"""What a block that damps steps is given more of its diagonal: more than rounding takes."""
+"""The diagonal of a block is increased by this part of itself before the block is inverted. This is
+more than rounding takes from it, so that it stays positive definite."""
 
 FARTHEST_STEP = 3.0
-"""How far such a step takes a number of the geometry at most, in rates. Adam's are of one or less;
-a number without squares of its own may be coupled to others that pull it much farther."""
+"""The longest step of a number of the geometry by a block, in rates. Adam's steps are at most about
+one rate; coupled to others, a number with a small second moment could go much farther."""
 
 
 class Blocks(NamedTuple):
-    """What G^T diag(w) G couples within each splat, where G is the colour's derivative."""
+    """The part of G^T diag(w) G within each splat, where G is the derivative of the picture."""
 
     geometry: Tensor
-    """Its symmetric block over mean, quaternion, log scales and opacity logit: the rows of the
+    """The symmetric block of mean, quaternion, log scales and opacity logit, as the rows of its
     lower triangle, one after the other. [splats, 66]"""
     base: Tensor
-    """Its diagonal over the harmonics of degree 0. [splats, 3]"""
+    """The diagonal of the harmonics of degree 0. [splats, 3]"""
     rest: Tensor
-    """Its diagonal over the others. [splats, (degree + 1)^2 - 1, 3]"""
+    """The diagonal of the other harmonics. [splats, (degree + 1)^2 - 1, 3]"""
 
     def matrices(self) -> Tensor:
-        """The blocks over the geometry, written out. [splats, 11, 11]"""
+        """The full symmetric matrices of the geometry. [splats, 11, 11]"""
         low, across = torch.tril_indices(GEOMETRY, GEOMETRY, device=self.geometry.device)
         matrices = self.geometry.new_empty(len(self.geometry), GEOMETRY, GEOMETRY)
         matrices[:, low, across] = self.geometry
@@ -284,7 +291,7 @@ class Blocks(NamedTuple):
         return matrices
 
     def diagonal(self) -> "Parameters":
-        """The diagonal of G^T diag(w) G: a copy where it is of the geometry."""
+        """The diagonal of G^T diag(w) G; the part of the geometry is a copy."""
         places = torch.arange(1, GEOMETRY + 1, device=self.geometry.device)
         diagonal = self.geometry[:, places * (places + 1) // 2 - 1]
         means, quaternions, log_scales, logits = diagonal.split([3, 4, 3, 1], 1)
@@ -292,7 +299,7 @@ class Blocks(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Adam's learning rate for each parameter. Of 0 leaves it, and its moments, as they are."""
+    """Adam's learning rate for each parameter; a rate of 0 freezes it with its moments."""
 
     means: float
     quaternions: float
@@ -303,33 +310,33 @@ class Rates(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What Adam remembers of each parameter of each splat."""
+    """Adam's running means for each parameter of each splat."""
 
     first: Parameters
     """Running means of the gradients."""
     second: Parameters
     """Running means of their squares."""
     last: Tensor | None = None
-    """The step that last moved each splat. If given, a splat that is seen again makes up for the
-    steps since then, in which it had no gradient: its moments have decayed, and the first carries
-    it on about as far as it would have, in one move that is divided by the root of the second as
-    it is now. int32 [splats]"""
+    """The step that last moved each splat. If given, a splat that is in view again makes up for the
+    steps since then, in which its gradient was zero: both means decay once for each of them, and
+    one move stands for those that the first mean would have caused, divided by the root of the
+    second mean as it is now. int32 [splats]"""
 
 
 class Adam(NamedTuple):
-    """What one step of Adam is told (arXiv 1412.6980, algorithm 1)."""
+    """The settings of one step of Adam (arXiv 1412.6980, algorithm 1)."""
 
     rates: Rates
     step: int
     """1 for the first step; corrects the bias of both running means."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the two."""
+    """Decay of the first and the second mean."""
     epsilon: float = 1e-15
-    """Added to the root of the second."""
+    """Added to the root of the second mean."""
 
 
 class Target(NamedTuple):
-    """A photo, and what it says of the splats in its view."""
+    """A photo to fit splats to, with its camera and the settings of the loss."""
 
     view: View
     photo: Tensor
@@ -337,17 +344,17 @@ class Target(NamedTuple):
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour behind all splats."""
     ssim_weight: float = 0.2
-    """Part of the loss that is structural similarity."""
+    """Weight of 1 - SSIM in the loss; the mean absolute difference has the rest."""
 
 
 class Pull(NamedTuple):
-    """What density control wants to know of each splat, summed over views."""
+    """Sums over views that density control needs of each splat."""
 
     gradient: Tensor
     """Length of the absolute gradient of the centre (AbsGS, arXiv 2404.10484, eq. 8) in units of
     half the image's size. [splats]"""
     views: Tensor
-    """How many saw it. [splats]"""
+    """The number of views that the splat was in. [splats]"""
 
 
 class Stopped(Exception):

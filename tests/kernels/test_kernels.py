@@ -254,7 +254,7 @@ def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor], seed: int = 0) 
 # Projection ----------------------------------------------------------------------------------
 
 
-def parameters(scene: Scene) -> tuple[Tensor, ...]:
+def parameters(scene: Scene) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return scene.means, scene.quaternions, scene.log_scales, scene.logits
 
 
@@ -332,9 +332,9 @@ def assert_same_harmonics(
     logits = torch.where(faint, -20.0, 2.0).float()
     means, base, rest = inputs = leaves(tensors, machine.device)
     fixed = (scene.quaternions, scene.log_scales, logits)
-    shape = (tensor.to(machine.device) for tensor in fixed)
+    quaternions, log_scales, logits = (tensor.to(machine.device) for tensor in fixed)
     footprints, actual = machine.kernels.look(
-        Parameters(means, *shape, base, rest), Look(scene.view, degree)
+        Parameters(means, quaternions, log_scales, logits, base, rest), Look(scene.view, degree)
     )
     visible = (footprints.extents[:, 0] > 0).cpu()
     assert not visible[faint].any()

@@ -110,7 +110,7 @@ def test_light_is_never_amplified(kernels: Parts):
 def test_gradients_are_numbers(kernels: Parts):
     splats = Parameters(*(x.requires_grad_() for x in needles()))
     footprints, shown = kernels.look(splats, Look(VIEW, 1))
-    size = {"width": WIDTH, "height": HEIGHT}
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT}
     raster = kernels.rasterize(footprints, shown, **size)
     moments = kernels.rasterize_moments(footprints, shown, rate=0.3, **size)
     for images in (raster[:2], moments):

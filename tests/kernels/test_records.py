@@ -151,6 +151,13 @@ def test_shares_of_splats_are_projected_and_blended_as_the_whole(machine: Machin
             torch.testing.assert_close(x, y[first:end])
 
 
+def test_records_of_another_backend_are_refused():
+    records = REFERENCE.project(cloud(5), view=looking(), degree=3)
+    for operation in (cpu.blend, lambda records: cpu.moments(records, rate=0.1)):
+        with pytest.raises(TypeError, match="records must be CpuRecords but are TensorRecords"):
+            operation(records)
+
+
 # Windows ---------------------------------------------------------------------------------------
 
 
