@@ -32,10 +32,17 @@ struct Level {
 constexpr Level levels[] = {LUMIGRAPH_LEVELS};
 #undef X
 
+// Whether this processor and its operating system have what CMake compiled a level for. Features by
+// name: not every compiler knows the levels of x86-64 here.
 bool supported(std::string_view level) {
 #if defined(__x86_64__)
-    if (level == "avx2") return __builtin_cpu_supports("x86-64-v3");
-    if (level == "avx512") return __builtin_cpu_supports("x86-64-v4");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi2");
+    if (level == "avx2") return avx2;
+    if (level == "avx512")
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl");
 #endif
     return level == "baseline";
 }

@@ -2,8 +2,10 @@
 // compiler's own vector types lack. Only for *.isa.cpp files.
 #pragma once
 
-#include <cstdint>
 #include <math.h>
+
+#include <cstdint>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -262,41 +264,57 @@ inline Floats log2_fast(Floats x) {
     return exponent + s * (((ss * (SCALE / 7) + SCALE / 5) * ss + SCALE / 3) * ss + SCALE);
 }
 
-// Swaps rows and columns of LANES vectors: of blocks of one number, of two, of four and so on.
-inline void transpose(Floats *rows) {
-    const Ints lane = __builtin_convertvector(iota(), Ints);
-#pragma GCC unroll 4
-    for (int step = 1; step < LANES; step *= 2) {
-        const Ints odd = (lane & step) != 0;  // -1 where the lane belongs to the partner
-        const Ints low = (odd & (lane + (LANES - step))) | (~odd & lane);
-        const Ints high = (odd & (lane + LANES)) | (~odd & (lane + step));
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) {
-            if (i & step) continue;
-            const Floats a = rows[i], b = rows[i + step];
-            rows[i] = __builtin_shuffle(a, b, low);
-            rows[i + step] = __builtin_shuffle(a, b, high);
-        }
-    }
+// Lanes of two vectors: those of b follow those of a.
+template <int... FROM>
+inline Floats pick(Floats a, Floats b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, FROM...);
+#else
+    return __builtin_shuffle(a, b, Ints{FROM...});
+#endif
+}
+// Calls task<0, 1, ...>(), with all lanes.
+template <typename Task>
+inline auto with_lanes(const Task &task) {
+    return [&]<int... LANE>(std::integer_sequence<int, LANE...>) {
+        return task.template operator()<LANE...>();
+    }(std::make_integer_sequence<int, LANES>());
 }
 
-// Columns of as many consecutive rows as there are lanes, which lie one after the other.
-template <int COLUMNS>
-inline void load_dense_columns(const float *rows, Floats *out) {
-    const Ints lane = __builtin_convertvector(iota(), Ints);
-#pragma GCC unroll 4
-    for (int c = 0; c < COLUMNS; ++c) {
-        const Ints place = lane * COLUMNS + c;
-        Floats column = load(rows);
-#pragma GCC unroll 4
-        for (int k = 0; k < COLUMNS; ++k) {
-            // What lies in vector k comes from there, the rest stays.
-            const Ints here = (place >= k * LANES) & (place < (k + 1) * LANES);
-            const Ints from = (here & (place - (k - 1) * LANES)) | (~here & lane);
-            column = __builtin_shuffle(column, load(rows + k * LANES), from);
-        }
-        out[c] = column;
+// Swaps rows and columns of LANES vectors: of blocks of one number, of two, of four and so on.
+template <int STEP = 1>
+inline void transpose(Floats *rows) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) {
+        if (i & STEP) continue;
+        const Floats a = rows[i], b = rows[i + STEP];
+        // Lanes with the bit STEP of a and those without it of b change places.
+        rows[i] = with_lanes(
+            [&]<int... L>() { return pick<(L & STEP ? L - STEP + LANES : L)...>(a, b); });
+        rows[i + STEP] = with_lanes(
+            [&]<int... L>() { return pick<(L & STEP ? L + LANES : L + STEP)...>(a, b); });
     }
+    if constexpr (2 * STEP < LANES) transpose<2 * STEP>(rows);
+}
+
+// Column C of as many consecutive rows as there are lanes, which lie one after the other: what is
+// in the vectors from number K on, and the rest of what was found before.
+template <int COLUMNS, int C, int K = 0>
+inline Floats dense_column(const float *rows, Floats before) {
+    const Floats column = with_lanes([&]<int... L>() {
+        return pick<((L * COLUMNS + C) / LANES == K ? (L * COLUMNS + C) % LANES + LANES : L)...>(
+            before, load(rows + K * LANES));
+    });
+    if constexpr (K + 1 < COLUMNS)
+        return dense_column<COLUMNS, C, K + 1>(rows, column);
+    else
+        return column;
+}
+
+template <int COLUMNS, int C = 0>
+inline void load_dense_columns(const float *rows, Floats *out) {
+    out[C] = dense_column<COLUMNS, C>(rows, load(rows));
+    if constexpr (C + 1 < COLUMNS) load_dense_columns<COLUMNS, C + 1>(rows, out);
 }
 
 // Column c of some rows in ascending order, one row a lane; lanes without a row are zero.

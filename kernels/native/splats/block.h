@@ -41,21 +41,5 @@ inline float highest_exponent(const Tiles &t) {
     return (exponent + log2_fast(wanted / exp2_fast(exponent)))[0];
 }
 
-// The largest exponent of one splat, whose alpha is at most its opacity and the largest of all.
-// Rounding can make the quadratic form of a long needle positive, which it is nowhere; it keeps
-// its derivative there.
-inline Floats bound_of(const Record &r, float highest) {
-    return fill(r.log_opacity < highest ? r.log_opacity : highest);
-}
-
-// log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity).
-struct Rows {
-    Floats xy_dy, constant;
-};
-
-inline Rows rows_at(const Record &r, Floats dy) {
-    return {dy * r.xy, dy * r.yy * dy + r.log_opacity};
-}
-
 }  // namespace
 }  // namespace lumigraph::LUMIGRAPH_ISA

@@ -1,11 +1,11 @@
 // The blocks of G^T diag(w) G of each splat, where G is the derivative of a picture by the
 // parameters of its splats: sums over pixels of products of derivatives by what a splat is on the
 // image plane, and from there to its parameters.
-#include "splats/block.h"
 #include "common/levels.h"
 #include "splats/rows.h"
 #include "splats/slots.h"
 #include "splats/splat_math.h"
+#include "splats/walk.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -26,12 +26,40 @@ struct alignas(64) BlockPixels {
     float left[BLOCK * BLOCK];       // transmittance before the current splat
     float behind[3][BLOCK * BLOCK];  // the mean colour of what that light meets
     float weights[3][BLOCK * BLOCK];
-    float x[BLOCK * BLOCK];
+};
+
+template <bool IS_MIXED>
+struct TileCurvature {
+    static constexpr int NUMBERS = IS_MIXED ? ALL_PRODUCTS : PLAIN_PRODUCTS;
+    const Curvature &b;
+    BlockPixels blocks[BLOCKS * BLOCKS];
+
+    float *left(int block) { return blocks[block].left; }
+    void fetch(uint32_t record) {
+        if (IS_MIXED) __builtin_prefetch(b.turns + record);
+    }
+    void read(int x0, int y0) {
+        read_image(b.image, x0, y0, &BlockPixels::behind);
+        read_image(b.weights, x0, y0, &BlockPixels::weights);
+        for (int block = 0; block < BLOCKS * BLOCKS; ++block)
+            for (int i = 0; i < BLOCK * BLOCK; ++i) {
+                const int x = x0 + block % BLOCKS * BLOCK + i % BLOCK;
+                const int y = y0 + block / BLOCKS * BLOCK + i / BLOCK;
+                blocks[block].left[i] = x < b.tiles->width && y < b.tiles->height ? 1.0f : 0.0f;
+            }
+    }
+    struct Sums;
+
+  private:
+    void read_image(const float *image, int x0, int y0,
+                    float (BlockPixels::*channels)[3][BLOCK * BLOCK]);
 };
 
 // A tile of an image of three channels, block by block; a whole one by vectors.
-inline void read_tile(const Tiles &t, const float *image, int x0, int y0, BlockPixels *blocks,
-                      float (BlockPixels::*channels)[3][BLOCK * BLOCK]) {
+template <bool IS_MIXED>
+void TileCurvature<IS_MIXED>::read_image(const float *image, int x0, int y0,
+                                         float (BlockPixels::*channels)[3][BLOCK * BLOCK]) {
+    const Tiles &t = *b.tiles;
     const bool whole = x0 + TILE <= t.width && y0 + TILE <= t.height;
     for (int y = 0; y < TILE; ++y) {
         alignas(64) float row[3][TILE] = {};
@@ -46,24 +74,11 @@ inline void read_tile(const Tiles &t, const float *image, int x0, int y0, BlockP
             for (int x = 0; x < TILE && x0 + x < t.width; ++x)
                 for (int c = 0; c < 3; ++c) row[c][x] = pixels[3 * x + c];
         }
-        for (int b = 0; b < BLOCKS; ++b)
+        for (int k = 0; k < BLOCKS; ++k)
             for (int c = 0; c < 3; ++c)
-                __builtin_memcpy((blocks[y / BLOCK * BLOCKS + b].*channels)[c] + y % BLOCK * BLOCK,
-                                 row[c] + b * BLOCK, 4 * BLOCK);
+                __builtin_memcpy((blocks[y / BLOCK * BLOCKS + k].*channels)[c] + y % BLOCK * BLOCK,
+                                 row[c] + k * BLOCK, 4 * BLOCK);
     }
-}
-
-inline void read_pixels(const Curvature &b, int x0, int y0, BlockPixels *blocks) {
-    const Tiles &t = *b.tiles;
-    read_tile(t, b.image, x0, y0, blocks, &BlockPixels::behind);
-    read_tile(t, b.weights, x0, y0, blocks, &BlockPixels::weights);
-    for (int block = 0; block < BLOCKS * BLOCKS; ++block)
-        for (int i = 0; i < BLOCK * BLOCK; ++i) {
-            const int x = x0 + block % BLOCKS * BLOCK + i % BLOCK;
-            const int y = y0 + block / BLOCKS * BLOCK + i / BLOCK;
-            blocks[block].x[i] = float(t.left + x);
-            blocks[block].left[i] = x < t.width && y < t.height ? 1.0f : 0.0f;
-        }
 }
 
 // Sums over the blocks of a row. Y is the same along four lanes, a row of pixels of a block: they
@@ -107,100 +122,82 @@ inline void store_sums(const TileSums &sums, float *slot) {
     for (int k = 0; k < 2; ++k) store_four(slot + 24 + 4 * k, sums.mixed[k]);
 }
 
+// One splat's sums over the tile. A row's sums wait until all rows are walked: fewer numbers are in
+// registers meanwhile.
 template <bool IS_MIXED>
-inline void curve_one(const Record &r, const Turn *turn, uint32_t blocks, int y0, float highest,
-                      BlockPixels *pixels, float *slot) {
+struct TileCurvature<IS_MIXED>::Sums {
     static_assert(BLOCK == 4);
+    BlockPixels *blocks;
+    const Turn *turn;
+    float highest;
     TileSums sums{};
-    RowSums sums_of[BLOCKS * VECTORS];
+    RowSums rows[BLOCKS * VECTORS];
     int count = 0;
-    const Floats finished = fill(TRANSMITTANCE_MIN), bound = bound_of(r, highest);
-    const Floats tile_dy = lane_y() + (float(y0) - r.y);
-    const float lean = r.xy / (2 * r.xx);
-    for (int row = 0; blocks; ++row, blocks >>= BLOCKS) {
-        const uint32_t met = blocks & ((1u << BLOCKS) - 1);
-        if (!met) continue;
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) {
-            const Floats dy = tile_dy + float(row * BLOCK + v * ROWS);
-            const Rows rows = rows_at(r, dy);
-            const Floats shift = dy * lean;
-            Floats form[4] = {}, mixed[2][2] = {};
-            for (uint32_t bits = met; bits; bits &= bits - 1) {
-                const int column = __builtin_ctz(bits), at = v * LANES;
-                BlockPixels &p = pixels[row * BLOCKS + column];
-                const Floats dx = load(p.x + at) - r.x;
-                const Floats exponent =
-                    smaller(bound, (dx * r.xx + rows.xy_dy) * dx + rows.constant);
-                const Floats left = load(p.left + at);
-                const Mask hit =
-                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left, finished));
-                if (!any(hit)) continue;
-                const Floats alpha = keep(hit, exp2_fast(exponent));
-                const Floats light = alpha * left, square = light * light;
-                const Floats odds = alpha * reciprocal(1.0f - alpha);
-                store(p.left + at, left - light);
-                Floats squares{}, turned[2] = {};
-                for (int c = 0; c < 3; ++c) {
-                    const Floats weight = load(p.weights[c] + at), mean = load(p.behind[c] + at);
-                    const Floats apart = r.features[c] - mean, pull = weight * apart;
-                    store(p.behind[c] + at, mean - odds * apart);
-                    sums.shown[c] += weight * square;
-                    squares += pull * apart;
-                    if (!IS_MIXED) continue;
-                    for (int k = 0; k < 2; ++k) turned[k] += pull * turn->by[k][c];
-                }
-                // The derivative of a colour by ln(alpha) is `apart` times this. The largest alphas
-                // do not move with their splat.
-                const Mask moves = first_only(hit, at_least(exponent, fill(highest)));
-                const Floats slope = keep(moves, odds * left), x = dx + shift;
-                squares *= slope * slope;
-                const Floats by_x = squares * x, by_xx = by_x * x, by_xxx = by_xx * x;
-                form[0] += squares;
-                form[1] += by_x;
-                form[2] += by_xx;
-                form[3] += by_xxx;
-                sums.form4 += by_xxx * x;
-                if (!IS_MIXED) continue;
-                for (int k = 0; k < 2; ++k) {
-                    const Floats none = turned[k] * (slope * light), along = none * x;
-                    mixed[0][k] += none;
-                    mixed[1][k] += along;
-                    sums.mixed2[k] += along * x;
-                }
-            }
-            sums_of[count++] = {dy, sum_fours(form[3], form[2], form[1], form[0]),
-                                sum_fours(mixed[0][0], mixed[0][1], mixed[1][0], mixed[1][1])};
-        }
+    Floats shift{}, form[4] = {}, mixed[2][2] = {};  // of this row
+
+    Sums(TileCurvature &g, uint32_t record, float bound)
+        : blocks(g.blocks), turn(IS_MIXED ? g.b.turns + record : nullptr), highest(bound) {}
+
+    // X is dx and as much of dy as sets the ellipse upright.
+    [[gnu::always_inline]] void at_row(const Ellipse &splat) {
+        shift = splat.dy * (splat.r.xy / (2 * splat.r.xx));
+        for (Floats &sum : form) sum = Floats{};
+        for (auto &sums : mixed)
+            for (Floats &sum : sums) sum = Floats{};
     }
-    for (int n = 0; n < count; ++n) add_row<IS_MIXED>(sums_of[n], sums);
-    store_sums<IS_MIXED>(sums, slot);
-}
+    [[gnu::always_inline]] Floats take(int block, int at, const Ellipse &splat,
+                                       const Touch &touch) {
+        BlockPixels &p = blocks[block];
+        const Floats alpha = touch.alpha(), light = alpha * touch.left, square = light * light;
+        const Floats odds = alpha * reciprocal(1.0f - alpha);
+        // Each colour's part: what is behind the splat, how far its colour is from that, and the
+        // sums by the colour itself.
+        Floats squares{}, turned[2] = {};
+        for (int c = 0; c < 3; ++c) {
+            const Floats weight = load(p.weights[c] + at), mean = load(p.behind[c] + at);
+            const Floats apart = splat.r.features[c] - mean, pull = weight * apart;
+            store(p.behind[c] + at, mean - odds * apart);
+            sums.shown[c] += weight * square;
+            squares += pull * apart;
+            if (!IS_MIXED) continue;
+            for (int k = 0; k < 2; ++k) turned[k] += pull * turn->by[k][c];
+        }
+        // The derivative of a colour by ln(alpha) is `apart` times this.
+        const Floats slope = keep(touch.moves(highest), odds * touch.left);
+        const Floats x = touch.dx + shift;
+        squares *= slope * slope;
+        const Floats by_x = squares * x, by_xx = by_x * x, by_xxx = by_xx * x;
+        form[0] += squares;
+        form[1] += by_x;
+        form[2] += by_xx;
+        form[3] += by_xxx;
+        sums.form4 += by_xxx * x;
+        if (IS_MIXED)
+            for (int k = 0; k < 2; ++k) {
+                const Floats none = turned[k] * (slope * light), along = none * x;
+                mixed[0][k] += none;
+                mixed[1][k] += along;
+                sums.mixed2[k] += along * x;
+            }
+        return touch.left - light;
+    }
+    [[gnu::always_inline]] void leave_row(const Ellipse &splat) {
+        rows[count++] = {splat.dy, sum_fours(form[3], form[2], form[1], form[0]),
+                         sum_fours(mixed[0][0], mixed[0][1], mixed[1][0], mixed[1][1])};
+    }
+    [[gnu::always_inline]] void finish(float *slot) {
+        for (int n = 0; n < count; ++n) add_row<IS_MIXED>(rows[n], sums);
+        store_sums<IS_MIXED>(sums, slot);
+    }
+};
 
 template <bool IS_MIXED>
 void curve_all(const Curvature &b) {
-    constexpr int NUMBERS = IS_MIXED ? ALL_PRODUCTS : PLAIN_PRODUCTS;
     const Tiles &t = *b.tiles;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
     for (int tile = 0; tile < t.columns * t.rows; ++tile) {
-        const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
-        const Entry *entries = t.entries + t.begin[tile];
-        const uint32_t count = t.begin[tile + 1] - t.begin[tile], used = t.used[tile];
-        const float highest = highest_exponent(t);
-        BlockPixels pixels[BLOCKS * BLOCKS];
-        if (used) read_pixels(b, x, y, pixels);
-        for (uint32_t n = 0; n < used; ++n) {
-            __builtin_prefetch(t.record + entries[n + AHEAD].record);
-            if (IS_MIXED) __builtin_prefetch(b.turns + entries[n + AHEAD].record);
-            fetch_slot<NUMBERS>(b.slots, entries[n + SOON]);
-            const Entry &entry = entries[n];
-            curve_one<IS_MIXED>(t.record[entry.record], IS_MIXED ? b.turns + entry.record : nullptr,
-                                entry.blocks, t.top + y, highest, pixels,
-                                b.slots + int64_t(entry.slot) * NUMBERS);
-        }
-        // The rest lie behind finished pixels.
-        for (uint32_t n = used; n < count; ++n)
-            __builtin_memset(b.slots + int64_t(entries[n].slot) * NUMBERS, 0, 4 * NUMBERS);
+        TileCurvature<IS_MIXED> curvature{b};
+        walk_tile(t, tile, curvature, b.slots);
     }
 }
 

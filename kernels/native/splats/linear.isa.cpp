@@ -1,10 +1,10 @@
 // Products with the derivative of a picture by the parameters of its splats, and with its
 // transpose: the parts that are done splat by splat, and the blending of how splats move.
-#include "splats/block.h"
 #include "common/levels.h"
 #include "splats/rows.h"
 #include "splats/slots.h"
 #include "splats/splat_math.h"
+#include "splats/walk.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -129,80 +129,45 @@ inline void tangents_of(const Scene &scene, const float *const *direction, const
     }
 }
 
-// As in blend: some blocks side by side, all state in registers. Beside the light that is left goes
-// how it changes, beside each alpha how it does; of the colours only the change is summed.
-inline void blend_blocks(const BlendTangents &b, const Entry *entries, uint32_t count, int x, int y,
-                         int shift) {
-    const Tiles &t = *b.tiles;
-    Floats left[HELD][VECTORS], change[HELD][VECTORS], sums[3][HELD][VECTORS];
-    for (int k = 0; k < HELD; ++k)
-        for (int v = 0; v < VECTORS; ++v) {
-            left[k][v] = fill(x + k * BLOCK < t.width ? 1.0f : 0.0f);
-            change[k][v] = Floats{};
-            for (int c = 0; c < 3; ++c) sums[c][k][v] = Floats{};
-        }
-    const Floats finished = fill(TRANSMITTANCE_MIN);
-    const float highest = highest_exponent(t);
-    const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
+// Gathers how pixels change along a direction: beside the light that is left goes how it changes,
+// beside each alpha how it does; of the colours only the change is summed.
+struct Changes {
+    const Tangent *tangents;
+    float highest;
+    Floats light[HELD][VECTORS] = {}, sums[3][HELD][VECTORS] = {};
+    const Tangent *d = nullptr;
+    Floats slope{}, constant{};
 
-    for (uint32_t n = 0, seen = 0; n < count; ++n) {
-        __builtin_prefetch(t.record + entries[n + AHEAD].record);
-        __builtin_prefetch(b.tangents + entries[n + AHEAD].record);
-        const uint32_t met = entries[n].blocks >> shift & ((1u << HELD) - 1);
-        if (!met) continue;
-        const Record &r = t.record[entries[n].record];
-        const Tangent &d = b.tangents[entries[n].record];
-        const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
-        const Floats bound = bound_of(r, highest);
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) {
-            const Floats dy = first_dy + float(v * ROWS);
-            const Rows rows = rows_at(r, dy);
-            const Floats slope = dy * d.form[4] + d.form[1];
-            const Floats constant = dy * (dy * d.form[5] + d.form[3]) + d.form[0];
-#pragma GCC unroll 4
-            for (int k = 0; k < HELD; ++k) {
-                if (HELD > 1 && !(met >> k & 1)) continue;
-                const Floats dx = first_dx + float(k * BLOCK);
-                const Floats exponent =
-                    smaller(bound, (dx * r.xx + rows.xy_dy) * dx + rows.constant);
-                const Mask hit =
-                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
-                const Floats alpha = keep(hit, exp2_fast(exponent));
-                const Floats weight = alpha * left[k][v];
-                // The largest alphas do not move with their splat.
-                const Floats moved = keep(first_only(hit, at_least(exponent, fill(highest))),
-                                          (dx * d.form[2] + slope) * dx + constant);
-                const Floats by = alpha * change[k][v] + weight * moved;
-                for (int c = 0; c < 3; ++c)
-                    sums[c][k][v] += by * r.features[c] + weight * d.features[c];
-                left[k][v] -= weight;
-                change[k][v] -= by;
-            }
-        }
-        if ((++seen & 7) == 0) {
-            bool open = false;
-            for (int k = 0; k < HELD; ++k)
-                for (int v = 0; v < VECTORS; ++v) open |= any(above(left[k][v], finished));
-            if (!open) break;
-        }
+    void fetch(uint32_t record) { __builtin_prefetch(tangents + record); }
+    void meet(uint32_t record) { d = tangents + record; }
+    void at_row(const Ellipse &splat) {
+        slope = splat.dy * d->form[4] + d->form[1];
+        constant = splat.dy * (splat.dy * d->form[5] + d->form[3]) + d->form[0];
     }
+    [[gnu::always_inline]] Floats take(int k, int v, const Ellipse &splat, const Touch &at) {
+        const Floats alpha = at.alpha(), weight = alpha * at.left;
+        const Floats moved =
+            keep(at.moves(highest), (at.dx * d->form[2] + slope) * at.dx + constant);
+        const Floats by = alpha * light[k][v] + weight * moved;
+        for (int c = 0; c < 3; ++c)
+            sums[c][k][v] += by * splat.r.features[c] + weight * d->features[c];
+        light[k][v] -= by;
+        return at.left - weight;
+    }
+};
 
+inline void blend_blocks(const BlendTangents &b, const Place &place) {
+    Changes changes{b.tangents, highest_exponent(*b.tiles)};
+    Floats left[HELD][VECTORS];
+    walk_blocks(*b.tiles, place, changes, left);
     for (int k = 0; k < HELD; ++k)
         for (int v = 0; v < VECTORS; ++v) {
-            float values[3][LANES];
+            Floats color[3];
             for (int c = 0; c < 3; ++c) {
                 const float behind = b.background ? b.background[c] : 0.0f;
-                store(values[c], sums[c][k][v] + change[k][v] * behind);
+                color[c] = changes.sums[c][k][v] + changes.light[k][v] * behind;
             }
-            for (int row = 0; row < ROWS; ++row) {
-                const int at_y = y + v * ROWS + row, at_x = x + k * BLOCK;
-                const int width = t.width - at_x < BLOCK ? t.width - at_x : BLOCK;
-                if (at_y >= t.height) continue;
-                float *out = b.image + 3 * (int64_t(at_y) * t.width + at_x);
-                for (int i = 0; i < width; ++i, out += 3)
-                    for (int c = 0; c < 3; ++c) out[c] = values[c][row * BLOCK + i];
-            }
+            write<3>(*b.tiles, b.image, {3, 0}, place.x + k * BLOCK, place.y + v * ROWS, color);
         }
 }
 
@@ -217,14 +182,8 @@ void tangents(const Scene &scene, const float *const *direction, const Record *r
 void blend_tangents(const BlendTangents &b) {
     const Tiles &t = *b.tiles;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
-    for (int tile = 0; tile < t.columns * t.rows; ++tile) {
-        const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
-        for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
-            const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
-            if (at_x < t.width && at_y < t.height)
-                blend_blocks(b, t.entries + t.begin[tile], t.used[tile], at_x, at_y, block);
-        }
-    }
+    for (int tile = 0; tile < t.columns * t.rows; ++tile)
+        for_each_place(t, tile, t.used[tile], [&](const Place &place) { blend_blocks(b, place); });
 }
 
 }  // namespace lumigraph::LUMIGRAPH_ISA

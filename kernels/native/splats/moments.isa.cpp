@@ -3,8 +3,8 @@
 // A walk from the nearest splat on finds the alphas of a block and where it is finished, and notes
 // them; a sweep from the back then follows the recursion of `rasterize_moments`, which adds what is
 // never negative and so loses no small variance. What is noted of a block stays in the cache.
-#include "splats/block.h"
 #include "common/levels.h"
+#include "splats/walk.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
@@ -34,117 +34,45 @@ inline Step step_of(const Odds &odds, Floats alpha) {
     return s;
 }
 
-// A few rows of pixels of a block, as many as make a vector, the first at (x, y).
-template <typename Task>
-inline void for_each_pixel(const Tiles &t, int x, int y, const Task &task) {
-    const int width = t.width - x < BLOCK ? t.width - x : BLOCK;
-    const int height = t.height - y < ROWS ? t.height - y : ROWS;
-    for (int row = 0; row < height; ++row) {
-        const int64_t pixel = int64_t(y + row) * t.width + x;
-        for (int i = 0; i < width; ++i) task(row * BLOCK + i, pixel + i);
-    }
-}
-
-// A group's channels of an image; zeros beyond it, and where there is none.
-template <int CHANNELS>
-inline void read(const Moments &m, const float *image, int x, int y, Floats *out) {
-    float values[CHANNELS][LANES] = {};
-    if (image)
-        for_each_pixel(*m.tiles, x, y, [&](int i, int64_t pixel) {
-            const float *from = image + pixel * m.stride + m.offset;
-            for (int c = 0; c < CHANNELS; ++c) values[c][i] = from[c];
-        });
-    for (int c = 0; c < CHANNELS; ++c) out[c] = load(values[c]);
-}
-
-template <int CHANNELS>
-inline void write(const Moments &m, float *image, int x, int y, const Floats *in) {
-    float values[CHANNELS][LANES];
-    for (int c = 0; c < CHANNELS; ++c) store(values[c], in[c]);
-    for_each_pixel(*m.tiles, x, y, [&](int i, int64_t pixel) {
-        float *to = image + pixel * m.stride + m.offset;
-        for (int c = 0; c < CHANNELS; ++c) to[c] = values[c][i];
-    });
-}
-
-// Some blocks side by side after the walk.
-struct Walked {
-    Floats left[HELD][VECTORS];  // expected transmittance
-    uint32_t items[HELD];        // noted in the list of each
-};
-
+// Notes, for each block, the splats that reach it, with their alphas there; and where shares are
+// wanted, the product of the variance's factors in front of them.
 template <bool SHARES>
-inline void walk(const Moments &m, const Entry *entries, uint32_t count, int x, int y, int shift,
-                 const Tape &tape, Walked &walked) {
-    const Tiles &t = *m.tiles;
-    // Copies, which no store can change.
-    const Odds odds = odds_of(m);
-    const Record *const records = t.record;
-    const size_t capacity = tape.items;
-    uint32_t *const places = tape.entries;
-    float *const alphas = tape.alphas, *const fronts = tape.fronts;
-    const Floats finished = fill(TRANSMITTANCE_MIN);
-    const float highest = highest_exponent(t);
-    const Floats pixels_x = lane_x() + float(t.left + x), pixels_y = lane_y() + float(t.top + y);
-    Floats left[HELD][VECTORS], front[HELD][VECTORS];
+struct Notes {
+    Odds odds;
+    size_t capacity;  // of the list of a block
+    uint32_t *places;
+    float *alphas, *fronts;
+    Floats front[HELD][VECTORS];
     uint32_t items[HELD] = {};
-    for (int k = 0; k < HELD; ++k)
-        for (int v = 0; v < VECTORS; ++v) {
-            // Pixels beyond the image are finished: they have no share, and keep none at work.
-            const Mask inside = both(above(fill(float(t.left + t.width - k * BLOCK)), pixels_x),
-                                     above(fill(float(t.top + t.height - v * ROWS)), pixels_y));
-            left[k][v] = keep(inside, fill(1.0f));
-            front[k][v] = fill(1.0f);
-        }
+    bool counts[HELD] = {};
 
-    for (uint32_t n = 0, seen = 0; n < count; ++n) {
-        __builtin_prefetch(records + entries[n + AHEAD].record);
-        const uint32_t met = entries[n].blocks >> shift & ((1u << HELD) - 1);
-        if (!met) continue;
-        const Record &r = records[entries[n].record];
-        const Floats first_dx = pixels_x - r.x, first_dy = pixels_y - r.y;
-        const Floats bound = bound_of(r, highest);
-        Rows rows[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) rows[v] = rows_at(r, first_dy + float(v * ROWS));
-#pragma GCC unroll 4
-        for (int k = 0; k < HELD; ++k) {
-            if (HELD > 1 && !(met >> k & 1)) continue;
-            const Floats dx = first_dx + float(k * BLOCK);
-            const size_t item = k * capacity + items[k];
-            bool counts = false;
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) {
-                const Floats exponent =
-                    smaller(bound, (dx * r.xx + rows[v].xy_dy) * dx + rows[v].constant);
-                const Mask hit =
-                    both(at_least(exponent, fill(LOG2_ALPHA_MIN)), above(left[k][v], finished));
-                const Floats alpha = keep(hit, exp2_fast(exponent));
-                store(alphas + item * PIXELS + v * LANES, alpha);
-                if (SHARES) {
-                    store(fronts + item * PIXELS + v * LANES, front[k][v]);
-                    const Step step = step_of(odds, alpha);
-                    front[k][v] = front[k][v] * step.factor;
-                }
-                left[k][v] -= alpha * odds.keep * left[k][v];
-                counts |= any(hit);
-            }
-            // Overwritten by the next one if no pixel counts it.
-            places[item] = n;
-            items[k] += counts;
-        }
-        // As in blend: a look at the pixels every few splats.
-        if ((++seen & 7) == 0) {
-            bool open = false;
-            for (int k = 0; k < HELD; ++k)
-                for (int v = 0; v < VECTORS; ++v) open |= any(above(left[k][v], finished));
-            if (!open) break;
-        }
+    Notes(const Moments &m, const Tape &tape)
+        : odds(odds_of(m)),
+          capacity(tape.items),
+          places(tape.entries),
+          alphas(tape.alphas),
+          fronts(tape.fronts) {
+        for (auto &block : front)
+            for (Floats &product : block) product = fill(1.0f);
     }
-    for (int k = 0; k < HELD; ++k) {
-        walked.items[k] = items[k];
-        for (int v = 0; v < VECTORS; ++v) walked.left[k][v] = left[k][v];
+    [[gnu::always_inline]] Floats take(int k, int v, const Ellipse &, const Touch &at) {
+        const size_t note = (k * capacity + items[k]) * PIXELS + v * LANES;
+        const Floats alpha = at.alpha();
+        store(alphas + note, alpha);
+        if (SHARES) {
+            store(fronts + note, front[k][v]);
+            front[k][v] = front[k][v] * step_of(odds, alpha).factor;
+        }
+        counts[k] |= any(at.hit);
+        return at.left - alpha * odds.keep * at.left;
     }
-}
+    // Overwritten by the next one if no pixel counts it.
+    [[gnu::always_inline]] void leave(int k, uint32_t n) {
+        places[k * capacity + items[k]] = n;
+        items[k] += counts[k];
+        counts[k] = false;
+    }
+};
 
 // A vector of one block, and where its notes are.
 struct Strip {
@@ -157,13 +85,12 @@ struct Strip {
     const Entry &entry(uint32_t i) const { return entries[places[i]]; }
 };
 
-inline Strip strip_of(const Entry *entries, int x, int y, const Tape &tape, const Walked &walked,
-                      int k, int v) {
+inline Strip strip_of(const Place &place, const Tape &tape, uint32_t items, int k, int v) {
     const size_t first = size_t(k) * tape.items, at = first * PIXELS + v * LANES;
-    return {entries,
-            x + k * BLOCK,
-            y + v * ROWS,
-            walked.items[k],
+    return {place.entries,
+            place.x + k * BLOCK,
+            place.y + v * ROWS,
+            items,
             tape.entries + first,
             tape.alphas + at,
             tape.fronts ? tape.fronts + at : nullptr};
@@ -178,7 +105,7 @@ struct State {
 template <int CHANNELS>
 inline State<CHANNELS> start_of(const Moments &m, const Strip &s) {
     State<CHANNELS> state;
-    read<CHANNELS>(m, m.origin, s.x, s.y, state.origin);
+    read<CHANNELS>(*m.tiles, m.origin, {m.stride, m.offset}, s.x, s.y, state.origin);
     for (int c = 0; c < CHANNELS; ++c) {
         state.mean[c] = m.background ? m.background[c] - state.origin[c] : Floats{};
         state.variance[c] = Floats{};
@@ -226,29 +153,24 @@ inline void store_shares(const Moments &m, const Entry *entries, uint32_t count,
 template <int CHANNELS, bool SHARES, bool ORIGIN>
 void moments_of(const Moments &m, int tile, const Tape &tape) {
     const Tiles &t = *m.tiles;
-    const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
     const Entry *entries = t.entries + t.begin[tile];
     const uint32_t count = t.begin[tile + 1] - t.begin[tile];
     if (SHARES) __builtin_memset(tape.shares, 0, 4 * LANES * (size_t(count) + SHARES_AT_ONCE));
-    for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
-        const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
-        if (at_x >= t.width || at_y >= t.height) continue;
-        Walked walked;
-        walk<SHARES>(m, entries, count, at_x, at_y, block, tape, walked);
+    for_each_place(t, tile, count, [&](const Place &place) {
+        Notes<SHARES> notes(m, tape);
+        Floats left[HELD][VECTORS];
+        walk_blocks(t, place, notes, left);
         for (int k = 0; k < HELD; ++k)
             for (int v = 0; v < VECTORS; ++v) {
-                const Strip s = strip_of(entries, at_x, at_y, tape, walked, k, v);
+                const Strip s = strip_of(place, tape, notes.items[k], k, v);
                 State<CHANNELS> state = start_of<CHANNELS>(m, s);
                 sweep<CHANNELS, SHARES, ORIGIN>(m, s, tape, state);
-                write<CHANNELS>(m, m.mean, s.x, s.y, state.mean);
-                write<CHANNELS>(m, m.variance, s.x, s.y, state.variance);
-                if (!m.transmittance) continue;
-                float left[LANES];
-                store(left, walked.left[k][v]);
-                for_each_pixel(t, s.x, s.y,
-                               [&](int i, int64_t pixel) { m.transmittance[pixel] = left[i]; });
+                const Channels channels = {m.stride, m.offset};
+                write<CHANNELS>(t, m.mean, channels, s.x, s.y, state.mean);
+                write<CHANNELS>(t, m.variance, channels, s.x, s.y, state.variance);
+                if (m.transmittance) write<1>(t, m.transmittance, {1, 0}, s.x, s.y, &left[k][v]);
             }
-    }
+    });
     if (SHARES) store_shares(m, entries, count, tape);
 }
 
@@ -281,13 +203,13 @@ struct Pull {
 template <int CHANNELS>
 inline Pull<CHANNELS> pull_of(const MomentsGradient &g, const Strip &s, Floats left) {
     Pull<CHANNELS> pull;
-    read<CHANNELS>(g.moments, g.mean, s.x, s.y, pull.mean);
-    read<CHANNELS>(g.moments, g.variance, s.x, s.y, pull.variance);
-    float light[LANES] = {};
-    if (g.transmittance)
-        for_each_pixel(*g.moments.tiles, s.x, s.y,
-                       [&](int i, int64_t pixel) { light[i] = g.transmittance[pixel]; });
-    pull.light = load(light) * left;
+    const Tiles &t = *g.moments.tiles;
+    const Channels channels = {g.moments.stride, g.moments.offset};
+    Floats light;
+    read<CHANNELS>(t, g.mean, channels, s.x, s.y, pull.mean);
+    read<CHANNELS>(t, g.variance, channels, s.x, s.y, pull.variance);
+    read<1>(t, g.transmittance, {1, 0}, s.x, s.y, &light);
+    pull.light = light * left;
     return pull;
 }
 
@@ -349,21 +271,19 @@ template <int CHANNELS>
 void backward_of(const MomentsGradient &g, int tile, const Tape &tape) {
     const Moments &m = g.moments;
     const Tiles &t = *m.tiles;
-    const int x = tile % t.columns * TILE, y = tile / t.columns * TILE;
     const Entry *entries = t.entries + t.begin[tile];
     const uint32_t count = t.begin[tile + 1] - t.begin[tile];
     for (uint32_t n = 0; n < count; ++n)
         __builtin_memset(g.slots + int64_t(entries[n].slot) * SLOT, 0, 4 * SLOT);
-    for (int block = 0; block < BLOCKS * BLOCKS; block += HELD) {
-        const int at_x = x + block % BLOCKS * BLOCK, at_y = y + block / BLOCKS * BLOCK;
-        if (at_x >= t.width || at_y >= t.height) continue;
-        Walked walked;
-        walk<false>(m, entries, count, at_x, at_y, block, tape, walked);
+    for_each_place(t, tile, count, [&](const Place &place) {
+        Notes<false> notes(m, tape);
+        Floats left[HELD][VECTORS];
+        walk_blocks(t, place, notes, left);
         for (int k = 0; k < HELD; ++k)
             for (int v = 0; v < VECTORS; ++v)
-                strip_backward<CHANNELS>(g, strip_of(entries, at_x, at_y, tape, walked, k, v),
-                                         walked.left[k][v], tape);
-    }
+                strip_backward<CHANNELS>(g, strip_of(place, tape, notes.items[k], k, v), left[k][v],
+                                         tape);
+    });
 }
 
 template <int CHANNELS>
