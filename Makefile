@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `datasets`, `app` and `build` in this folder must not shadow packages of those names.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test install lint format wheel clean help
+.PHONY: demo test install lint format wheel sanitize clean help
 .NOTPARALLEL:
 
 demo: install  ## set up, then make, fit and score the built-in scene
@@ -38,6 +38,10 @@ format: install  ## rewrite Python and C++ in the house's format
 wheel: install  ## build dist/: an sdist, and a wheel from that sdist
 	rm -rf dist
 	$(BIN)/python -m build
+
+sanitize: install  ## test the kernels with sanitizers and with a build by Clang, apart from the usual build
+	LUMIGRAPH_CLANG=1 .ci/system-packages
+	.ci/sanitize
 
 clean:  ## remove build products and caches, but neither .venv nor runs
 	rm -rf build dist $(VENV)/.installed .pytest_cache .ruff_cache

@@ -4,7 +4,6 @@
 // splat accounts for: it starts as the loss's product with the finished pixel and loses each
 // splat's part as it is passed.
 #include "common/levels.h"
-#include "splats/slots.h"
 #include "splats/walk.h"
 
 namespace lumigraph::LUMIGRAPH_ISA {
@@ -79,6 +78,7 @@ struct alignas(64) TileGradient {
     TileFloats behind;           // the loss that this and later splats account for
     TileFloats color[CHANNELS];  // gradient by the pixel's channels
 
+    explicit TileGradient(const BlendGradient &gradient) : b(gradient) {}
     float *left(int block) { return transmittance[block]; }
     void read(int x0, int y0);
     struct Sums;
@@ -110,10 +110,9 @@ void TileGradient<CHANNELS, ABSOLUTE>::read(int x0, int y0) {
 template <int CHANNELS, bool ABSOLUTE>
 struct TileGradient<CHANNELS, ABSOLUTE>::Sums {
     TileGradient &p;
-    float highest;
     Floats sums[SLOT] = {};
 
-    Sums(TileGradient &pixels, uint32_t, float bound) : p(pixels), highest(bound) {}
+    Sums(TileGradient &pixels, uint32_t, const Ellipse &) : p(pixels) {}
 
     [[gnu::always_inline]] Floats take(int block, int at, const Ellipse &splat,
                                        const Touch &touch) {
@@ -130,7 +129,7 @@ struct TileGradient<CHANNELS, ABSOLUTE>::Sums {
         store(&p.behind[block][at], behind);
         // q is alpha (left product - behind / (1 - alpha)), and before - behind is alpha left
         // product.
-        const Floats q = keep(touch.moves(highest), before - behind * reciprocal(1.0f - alpha));
+        const Floats q = keep(touch.moves(splat), before - behind * reciprocal(1.0f - alpha));
         const Floats dx = touch.dx, dy = splat.dy, qx = q * dx, qy = q * dy;
         sums[0] += q;
         sums[1] += qx;
@@ -158,7 +157,7 @@ void backward_all(const BlendGradient &b) {
     const Tiles &t = *b.tiles;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
     for (int tile = 0; tile < t.columns * t.rows; ++tile) {
-        TileGradient<CHANNELS, ABSOLUTE> gradient{b};
+        TileGradient<CHANNELS, ABSOLUTE> gradient(b);
         walk_tile(t, tile, gradient, b.slots);
     }
 }

@@ -34,6 +34,7 @@ struct TileCurvature {
     const Curvature &b;
     BlockPixels blocks[BLOCKS * BLOCKS];
 
+    explicit TileCurvature(const Curvature &curvature) : b(curvature) {}
     float *left(int block) { return blocks[block].left; }
     void fetch(uint32_t record) {
         if (IS_MIXED) __builtin_prefetch(b.turns + record);
@@ -129,18 +130,19 @@ struct TileCurvature<IS_MIXED>::Sums {
     static_assert(BLOCK == 4);
     BlockPixels *blocks;
     const Turn *turn;
-    float highest;
+    float lean;  // X is dx and as much of dy as sets the ellipse upright
     TileSums sums{};
     RowSums rows[BLOCKS * VECTORS];
     int count = 0;
     Floats shift{}, form[4] = {}, mixed[2][2] = {};  // of this row
 
-    Sums(TileCurvature &g, uint32_t record, float bound)
-        : blocks(g.blocks), turn(IS_MIXED ? g.b.turns + record : nullptr), highest(bound) {}
+    Sums(TileCurvature &g, uint32_t record, const Ellipse &splat)
+        : blocks(g.blocks),
+          turn(IS_MIXED ? g.b.turns + record : nullptr),
+          lean(splat.r.xy / (2 * splat.r.xx)) {}
 
-    // X is dx and as much of dy as sets the ellipse upright.
     [[gnu::always_inline]] void at_row(const Ellipse &splat) {
-        shift = splat.dy * (splat.r.xy / (2 * splat.r.xx));
+        shift = splat.dy * lean;
         for (Floats &sum : form) sum = Floats{};
         for (auto &sums : mixed)
             for (Floats &sum : sums) sum = Floats{};
@@ -163,7 +165,7 @@ struct TileCurvature<IS_MIXED>::Sums {
             for (int k = 0; k < 2; ++k) turned[k] += pull * turn->by[k][c];
         }
         // The derivative of a colour by ln(alpha) is `apart` times this.
-        const Floats slope = keep(touch.moves(highest), odds * touch.left);
+        const Floats slope = keep(touch.moves(splat), odds * touch.left);
         const Floats x = touch.dx + shift;
         squares *= slope * slope;
         const Floats by_x = squares * x, by_xx = by_x * x, by_xxx = by_xx * x;
@@ -196,7 +198,7 @@ void curve_all(const Curvature &b) {
     const Tiles &t = *b.tiles;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(t.threads)
     for (int tile = 0; tile < t.columns * t.rows; ++tile) {
-        TileCurvature<IS_MIXED> curvature{b};
+        TileCurvature<IS_MIXED> curvature(b);
         walk_tile(t, tile, curvature, b.slots);
     }
 }

@@ -2,7 +2,6 @@
 // transpose: the parts that are done splat by splat, and the blending of how splats move.
 #include "common/levels.h"
 #include "splats/rows.h"
-#include "splats/slots.h"
 #include "splats/splat_math.h"
 #include "splats/walk.h"
 
@@ -133,7 +132,6 @@ inline void tangents_of(const Scene &scene, const float *const *direction, const
 // beside each alpha how it does; of the colours only the change is summed.
 struct Changes {
     const Tangent *tangents;
-    float highest;
     Floats light[HELD][VECTORS] = {}, sums[3][HELD][VECTORS] = {};
     const Tangent *d = nullptr;
     Floats slope{}, constant{};
@@ -146,8 +144,7 @@ struct Changes {
     }
     [[gnu::always_inline]] Floats take(int k, int v, const Ellipse &splat, const Touch &at) {
         const Floats alpha = at.alpha(), weight = alpha * at.left;
-        const Floats moved =
-            keep(at.moves(highest), (at.dx * d->form[2] + slope) * at.dx + constant);
+        const Floats moved = keep(at.moves(splat), (at.dx * d->form[2] + slope) * at.dx + constant);
         const Floats by = alpha * light[k][v] + weight * moved;
         for (int c = 0; c < 3; ++c)
             sums[c][k][v] += by * splat.r.features[c] + weight * d->features[c];
@@ -157,7 +154,7 @@ struct Changes {
 };
 
 inline void blend_blocks(const BlendTangents &b, const Place &place) {
-    Changes changes{b.tangents, highest_exponent(*b.tiles)};
+    Changes changes{b.tangents};
     Floats left[HELD][VECTORS];
     walk_blocks(*b.tiles, place, changes, left);
     for (int k = 0; k < HELD; ++k)

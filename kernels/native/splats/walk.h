@@ -13,10 +13,13 @@ namespace {
 // positive, which it is nowhere: the bound holds it, and its derivative is as without.
 struct Ellipse {
     const Record &r;
+    float highest;
     Floats bound, dy{}, xy_dy{}, constant{};
 
-    Ellipse(const Record &record, float highest)
-        : r(record), bound(fill(r.log_opacity < highest ? r.log_opacity : highest)) {}
+    Ellipse(const Record &record, float of_all)
+        : r(record),
+          highest(of_all),
+          bound(fill(r.log_opacity < highest ? r.log_opacity : highest)) {}
     void at_row(Floats y) {
         dy = y;
         xy_dy = dy * r.xy;
@@ -31,8 +34,11 @@ struct Touch {
     Floats dx, exponent, left;
 
     Floats alpha() const { return keep(hit, exp2_fast(exponent)); }
-    // Those whose alpha moves with the splat: the largest alpha does not.
-    Mask moves(float highest) const { return first_only(hit, at_least(exponent, fill(highest))); }
+    // The pixels at which alpha moves with the splat: the largest alpha does not.
+    template <typename Splat>
+    Mask moves(const Splat &splat) const {
+        return first_only(hit, at_least(exponent, fill(splat.highest)));
+    }
 };
 
 template <typename Splat>
@@ -133,7 +139,7 @@ constexpr ColumnsX COLUMNS_X = columns_x();
 // Walks the list once for the whole tile, a splat in all its blocks: sums over the tile's pixels
 // are in registers, the state of the pixels is in memory. Each splat writes NUMBERS sums to its
 // slot. A gatherer has left(block), the transmittance of its pixels; `Sums`, made of it for each
-// record, with take(block, at, splat, touch), where `at` is the vector's place in the block, and
+// splat, with take(block, at, splat, touch), where `at` is the vector's place in the block, and
 // finish(slot); and may have fetch, and at_row and leave_row in its sums.
 template <typename Splat = Ellipse, typename Gatherer>
 [[gnu::always_inline]] inline void walk_tile(const Tiles &t, int tile, Gatherer &g, float *slots) {
@@ -149,7 +155,7 @@ template <typename Splat = Ellipse, typename Gatherer>
         fetch_slot<NUMBERS>(slots, entries[n + SOON]);
         const Entry &entry = entries[n];
         Splat splat(t.record[entry.record], highest);
-        typename Gatherer::Sums sums(g, entry.record, highest);
+        typename Gatherer::Sums sums(g, entry.record, splat);
         const float tile_x = float(t.left + x) - splat.r.x;
         const Floats tile_dy = lane_y() + (float(t.top + y) - splat.r.y);
         uint32_t blocks = entry.blocks;
