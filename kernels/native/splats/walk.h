@@ -184,13 +184,20 @@ template <typename Splat = Ellipse, typename Gatherer>
 
 // The pixels of a vector of a block that are in the image, the first at (x, y): task(lane, pixel).
 template <typename Task>
-inline void for_each_pixel(const Tiles &t, int x, int y, const Task &task) {
+[[gnu::always_inline]] inline void for_each_pixel(const Tiles &t, int x, int y, const Task &task) {
     const int width = t.width - x < BLOCK ? t.width - x : BLOCK;
     const int height = t.height - y < ROWS ? t.height - y : ROWS;
-    for (int row = 0; row < height; ++row) {
-        const int64_t pixel = int64_t(y + row) * t.width + x;
-        for (int i = 0; i < width; ++i) task(row * BLOCK + i, pixel + i);
-    }
+    const auto rows = [&](int columns, int count) __attribute__((always_inline)) {
+        for (int row = 0; row < count; ++row) {
+            const int64_t pixel = int64_t(y + row) * t.width + x;
+            for (int i = 0; i < columns; ++i) task(row * BLOCK + i, pixel + i);
+        }
+    };
+    // Most are whole: loops of known length cost less.
+    if (width == BLOCK && height == ROWS)
+        rows(BLOCK, ROWS);
+    else
+        rows(width, height);
 }
 
 // A group of an image's channels: how many it has, and the first of the group.
