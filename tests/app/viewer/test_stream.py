@@ -574,6 +574,7 @@ def test_who_is_silent_for_long_is_given_up():
         page.look()
         other.look()
         await page.until(lambda: page.shots)
+        await other.settled()  # what it got is acknowledged: it is not silent
         clock.now += SILENCE + 1
         there.streams.changed()
         async with asyncio.timeout(PATIENCE):
