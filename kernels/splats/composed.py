@@ -33,7 +33,6 @@ from lumigraph.kernels.splats.checks import (
     versions_of,
 )
 from lumigraph.kernels.splats.protocol import Records
-from lumigraph.kernels.splats.stepping import step_rows
 from lumigraph.kernels.splats.types import (
     ALPHA_MAX,
     GEOMETRY,
@@ -55,6 +54,7 @@ from lumigraph.kernels.splats.types import (
     View,
     Window,
 )
+from lumigraph.kernels.splats.update import step_rows
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class SplatBackend(Protocol):
     """The operations on splats, each one function. No operation builds a graph for autograd.
 
     A step of training is `project`, `blend`, a loss and its gradient by the picture, `Picture.vjp`
-    and `update`; `recon/splats/step.py` has it. `autograd.draw` makes the same differentiable.
+    and `update`; `step.py` has it. `autograd.draw` makes the same differentiable.
     """
 
     def project(
