@@ -129,6 +129,11 @@ class Renderer:
         self._stirred = True
         self.lock.notify_all()
 
+    def asked(self, client: Client, now: float) -> None:
+        """Has the thread look at a request, or later if the guest must wait; under the lock."""
+        if not client.schedule.guest or self._turns.free_at(self._schedules, now) <= now:
+            self.stir()
+
     def moved(self, client: Client) -> None:
         """Gives up a picture that the client's new view makes useless; under the lock.
 
@@ -256,8 +261,9 @@ class Renderer:
             if not still and not self._stirred and not self._closed:
                 moments = [self._turns.due(self._schedules, self._version, now), self._wants(now)]
                 moments += [self._cursor_due(client, now) for client in self.clients]
-                if any(c.photo is not None and not c.photo_pending for c in self.clients):
-                    moments.append(self._turns.free_at(self._schedules, now))
+                free = self._turns.free_at(self._schedules, now)
+                photos = any(c.photo is not None and not c.photo_pending for c in self.clients)
+                moments += [free] if free > now or photos else []
                 moments += [self._moved + MOVING_SECONDS] if self._moving else []
                 until = min(moments)
                 self.resting = True

@@ -163,7 +163,7 @@ class Streams:
                 case _:
                     client.dropped += 1
                     return
-            self._renderer.stir()
+            self._renderer.asked(client, now)
 
     def _set(self, client: Client, id: str, value: Scalar) -> None:
         """Has a control handled in its thread; of values that wait there the newest counts."""
