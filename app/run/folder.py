@@ -165,14 +165,17 @@ def create_run(
         FileExistsError: `folder` is not empty, and `overwrite` is False.
         ValueError: `folder` holds something else than a run.
     """
-    if is_taken(folder):
-        if not overwrite:
-            raise FileExistsError(occupied(folder))
-        clear_run(folder)
+    taken = is_taken(folder)
+    if taken and not overwrite:
+        raise FileExistsError(occupied(folder))
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, {"format": FORMAT, "version": VERSION, "state": "running", **record})
     try:
-        write_json(folder / "run.json", run.record)
+        # Otherwise a program that changes the old run.json could put it in place of the new one.
+        with locked_record(folder):
+            if taken:
+                clear_run(folder)
+            write_json(folder / "run.json", run.record)
         for name in PARTS[:3]:
             run.part(name)
         write_json(folder / "cameras.json", cameras_json(capture))

@@ -7,6 +7,11 @@ BITS = 21
 """Of each axis: three of them fill an int64, and a cell is smaller than what float32 can tell."""
 
 
+FAR = 1e4
+"""Points that are farther from the origin, in sizes of the scene, count as this far away: otherwise
+a single stray point would put all others into one cell."""
+
+
 def morton_order(points: Tensor) -> Tensor:
     """Indices that sort the points along a z-order curve (Morton 1966), equal ones in their order.
 
@@ -22,9 +27,8 @@ def morton_order(points: Tensor) -> Tensor:
     if not len(points):
         return torch.empty(0, dtype=torch.int64, device=points.device)
     sound = points.isfinite().all(1, keepdim=True)
-    low = points.where(sound, torch.inf).amin(0)
-    offsets = points - low
-    sound = offsets.isfinite().all(1, keepdim=True)  # Also refuses differences beyond float32.
+    near = points.clamp(-FAR, FAR)
+    offsets = near - near.where(sound, torch.inf).amin(0)
     side = offsets.where(sound, 0).amax().double().clamp_min(1e-30)
     last = 2**BITS - 1
     cells = (offsets.double() / side * last).where(sound, last).long()

@@ -18,13 +18,14 @@ from lumigraph.app.commands import evaluate as evaluating
 from lumigraph.app.commands import export as exporting
 from lumigraph.app.commands.evaluate import evaluate_run
 from lumigraph.app.commands.export import export_run
-from lumigraph.app.run.folder import is_taken, open_run
+from lumigraph.app.run.folder import create_run, is_taken, open_run
 from lumigraph.app.run.lock import LOCK, locked
 from lumigraph.app.training import session as sessions
 from lumigraph.app.training.inputs import TrainOptions
 from lumigraph.app.training.session import run_session
 from lumigraph.app.training.start import resume, start
 from lumigraph.app.viewer.jobs.process import TrainingProcess
+from lumigraph.datasets import load_capture
 from lumigraph.datasets.demo import make_demo
 from lumigraph.recon.files import load_ply
 
@@ -121,6 +122,19 @@ def test_changes_at_the_same_time_are_all_made(stopped):
     for thread in threads:
         thread.join()
     assert open_run(stopped).record["count"] == 200
+
+
+def test_a_change_of_the_old_record_does_not_undo_a_new_run(stopped, capture):
+    old = open_run(stopped)
+    entries = {name: old.record[name] for name in old.record if name not in ("step", "state")}
+    new = {"capture": load_capture(capture), "record": {**entries, "step": 1}, "overwrite": True}
+    begin = threading.Thread(target=create_run, args=[stopped], kwargs=new)
+    with old.changing() as record:
+        begin.start()
+        begin.join(0.3)  # it waits for this change
+        record["step"] = 3
+    begin.join()
+    assert open_run(stopped).record["step"] == 1
 
 
 def test_a_record_that_is_lost_or_damaged_is_written_again(stopped):

@@ -41,3 +41,15 @@ def test_points_that_are_not_finite_come_last_and_the_others_keep_their_order(va
         assert [i - 3 * (i > 42) for i in order[:100]] == expected
         assert order[100:] == [40, 41, 42]
     assert morton_order(torch.full((3, 3), value)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("far", [1e6, 1e30])
+def test_a_point_that_is_far_away_leaves_the_others_sorted(far):
+    points = torch.rand(1000, 3)
+
+    def way(order: list[int]) -> float:
+        """The length of the way through the points."""
+        return float(points[order].diff(dim=0).norm(dim=1).sum())
+
+    order = morton_order(torch.cat([points, torch.tensor([[far, -far, 0.0]])])).tolist()
+    assert way([i for i in order if i < 1000]) < 1.1 * way(morton_order(points).tolist())
