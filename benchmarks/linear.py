@@ -24,10 +24,11 @@ from measuring import (
     at_size,
     markdown,
     number,
-    scene_options,
     spread,
+    subject_of,
     summary,
     telling,
+    timing_options,
     views,
 )
 from stages import whole_step
@@ -58,11 +59,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    scene_options(parser)
-    parser.add_argument("--width", type=int, default=1280, help="of the picture [1280]")
-    parser.add_argument("--height", type=int, default=720, help="of the picture [720]")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with all subjects [7]")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    timing_options(parser)
     return parser.parse_args()
 
 
@@ -89,24 +86,17 @@ def _measure(view: View, camera: Camera, rounds: int) -> dict[str, Any]:
     subjects = [
         rendering("one render", scene, camera),
         Subject("backward", _backward(scene, camera)),
-        _subject("picture", draw),
-        _subject("G v", lambda: picture.jvp(direction)),
-        _subject("G^T u", lambda: kernels.gradients(splats, picture.vjp(weights), gradient)),
-        _subject("G^T u, of its own", lambda: kernels.gradients(splats, picture.vjp(weights))),
-        _subject("blocks", lambda: picture.blocks(weights, blocks)),
-        _subject("blocks, of their own", lambda: picture.blocks(weights)),
-        _subject("a cache, read once", cache.sum),
+        subject_of("picture", draw),
+        subject_of("G v", lambda: picture.jvp(direction)),
+        subject_of("G^T u", lambda: kernels.gradients(splats, picture.vjp(weights), gradient)),
+        subject_of("G^T u, of its own", lambda: kernels.gradients(splats, picture.vjp(weights))),
+        subject_of("blocks", lambda: picture.blocks(weights, blocks)),
+        subject_of("blocks, of their own", lambda: picture.blocks(weights)),
+        subject_of("a cache, read once", cache.sum),
     ]
     times = interleaved(subjects, rounds=rounds, progress=telling("Products"))
     speed = {name: dict(summary(values)) for name, values in times.items()}
     return {"speed": speed, "bytes": picture.bytes, "cache": 4 * len(cache)}
-
-
-def _subject(name: str, work: Callable[[], object]) -> Subject:
-    def run() -> None:
-        work()
-
-    return Subject(name, run)
 
 
 def _backward(scene: Splats, camera: Camera) -> Callable[[], float]:

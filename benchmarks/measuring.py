@@ -85,6 +85,24 @@ def _view_of(name: str, scene: Path, cameras: Path, view: int) -> View:
     return View(name, load_ply(scene), known[view])
 
 
+def timing_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a benchmark that times its subjects in one picture, by turns."""
+    scene_options(parser)
+    parser.add_argument("--width", type=int, default=1280, help="of the picture [1280]")
+    parser.add_argument("--height", type=int, default=720, help="of the picture [720]")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with all subjects [7]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def subject_of(name: str, work: Callable[[], object]) -> Subject:
+    """A subject that does this work and is timed as a whole."""
+
+    def run() -> None:
+        work()
+
+    return Subject(name, run)
+
+
 def sizes(text: str) -> tuple[Size, ...]:
     """Parses sizes such as "1280x720,640x360"."""
     pairs = (part.split("x") for part in text.split(","))
@@ -124,13 +142,20 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def calibrate(command: str) -> str:
-    """The output of the calibration program; exits with its last lines if it fails."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True)
+def output_of(command: Sequence[str], **variables: str) -> str:
+    """The output of a program, run with these environment variables.
+
+    Raises:
+        RuntimeError: The program failed; the message has its last lines.
+    """
+    # As in the command `lumigraph`, idle threads sleep, whatever this shell sets.
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"} | variables
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-5:])
-        sys.exit(f"{command} failed with exit code {done.returncode}:\n{last}")
+        raise RuntimeError(
+            f"{shlex.join(command)} failed with exit code {done.returncode}:\n{last}"
+        )
     return done.stdout
 
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -24,15 +23,16 @@ from measuring import (
     at_size,
     markdown,
     number,
-    scene_options,
     spread,
+    subject_of,
     summary,
     telling,
+    timing_options,
     views,
 )
 from torch import Tensor
 
-from lumigraph.app.commands.bench import Subject, interleaved, rendering
+from lumigraph.app.commands.bench import interleaved, rendering
 from lumigraph.kernels import Seen, splats_for
 from lumigraph.render import Camera, Splats, render_color
 from lumigraph.render.render import project_splats
@@ -60,15 +60,11 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    scene_options(parser)
-    parser.add_argument("--width", type=int, default=1280, help="of the picture [1280]")
-    parser.add_argument("--height", type=int, default=720, help="of the picture [720]")
+    timing_options(parser)
     parser.add_argument("--rate", type=float, default=0.05, help="drop rate [0.05]")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with all subjects [7]")
     trials = "most masks for the error [10000]"
     parser.add_argument("--trials", type=int, default=10_000, help=trials)
     parser.add_argument("--only", choices=["speed", "error"], help="measure one part [both]")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
@@ -77,22 +73,15 @@ def _speed(view: View, camera: Camera, asked: argparse.Namespace) -> dict[str, d
     shares = torch.zeros(len(scene))
     subjects = [
         rendering("one render", scene, camera),
-        _subject("exact", lambda: exact_color(scene, camera, rate)),
-        _subject("exact, with shares", lambda: exact_color(scene, camera, rate, shares=shares)),
-        _subject(f"{MASKS} masks", lambda: _masks(scene, camera, rate)),
-        _subject(f"{MASKS} masks, projected once", lambda: _masks_projected(scene, camera, rate)),
-        _subject(f"{MASKS} blends, sorted once", lambda: _blends(scene, camera)),
+        subject_of("exact", lambda: exact_color(scene, camera, rate)),
+        subject_of("exact, with shares", lambda: exact_color(scene, camera, rate, shares=shares)),
+        subject_of(f"{MASKS} masks", lambda: _masks(scene, camera, rate)),
+        subject_of(f"{MASKS} masks, projected once", lambda: _masks_projected(scene, camera, rate)),
+        subject_of(f"{MASKS} blends, sorted once", lambda: _blends(scene, camera)),
     ]
     told = telling("Speed")
     times = interleaved(subjects, rounds=asked.rounds, progress=told)
     return {name: dict(summary(values)) for name, values in times.items()}
-
-
-def _subject(name: str, work: Callable[[], object]) -> Subject:
-    def run() -> None:
-        work()
-
-    return Subject(name, run)
 
 
 class _Running:

@@ -12,9 +12,7 @@ folder of `lumigraph demo`.
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 from itertools import product
@@ -133,16 +131,8 @@ def _files(scene: Splats, counts: tuple[int, ...], folder: Path) -> dict[int, Pa
 
 def _spawn(task: dict[str, Any]) -> dict[str, Any]:
     """Measures a point in a new process; RuntimeError with its last lines if it fails."""
-    threads = str(task["threads"])
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
     command = [sys.executable, __file__, "--point", json.dumps(task)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = "\n".join(done.stderr.splitlines()[-5:])
-        raise RuntimeError(
-            f"The process of a point failed with exit code {done.returncode}: {last}"
-        )
-    return json.loads(done.stdout)
+    return json.loads(measuring.output_of(command, OMP_NUM_THREADS=str(task["threads"])))
 
 
 def _point(task: dict[str, Any]) -> dict[str, Any]:

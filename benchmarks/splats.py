@@ -10,6 +10,7 @@ Figures are medians over all rounds, with least and most. docs/performance.md ex
 """
 
 import argparse
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def main() -> None:
         views = measuring.views(asked)
         with tempfile.TemporaryDirectory(prefix="lumigraph-bench-") as folder:
             result = _measured(asked, views, Path(folder))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"Error: {error}")
     measuring.write_or_print(_page(result), result, as_json=asked.json)
 
@@ -129,7 +130,7 @@ def _measured(asked: argparse.Namespace, views: list[View], folder: Path) -> dic
 
 def _calibrated(asked: argparse.Namespace) -> str:
     """The output of the calibration program; empty without --calibrate."""
-    return "" if asked.calibrate is None else measuring.calibrate(asked.calibrate)
+    return "" if asked.calibrate is None else measuring.output_of(shlex.split(asked.calibrate))
 
 
 def _figures(view: View, sizes: tuple[Size, ...], larger: int) -> list[Figure]:

@@ -10,15 +10,15 @@ undistorting and shrinking the photos, as for a user's first run.
 
 import argparse
 import json
-import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from measuring import output_of
 
 MEASURES = {
     "psnr": ("PSNR of held-out views, dB", ".2f"),
@@ -39,9 +39,12 @@ def main() -> None:
     """Measures, and prints the results."""
     asked = _arguments()
     command = _command(asked)
-    calibration = None if asked.calibrate is None else _run(shlex.split(asked.calibrate))
-    runs = [_measured(command, seed, kept=asked.keep_cache) for seed in range(asked.runs)]
-    facts = json.loads(_run([_program(), "doctor", "--json"]))
+    try:
+        calibration = None if asked.calibrate is None else output_of(shlex.split(asked.calibrate))
+        runs = [_measured(command, seed, kept=asked.keep_cache) for seed in range(asked.runs)]
+        facts = json.loads(output_of([_program(), "doctor", "--json"]))
+    except RuntimeError as error:
+        sys.exit(str(error))
     result = {
         "command": shlex.join(["lumigraph", *command]),
         "machine": {key: facts[key] for key in MACHINE},
@@ -95,20 +98,9 @@ def _measured(command: list[str], seed: int, *, kept: bool) -> dict[str, Any]:
         own = ("--seed", str(seed), "-o", f"{folder}/run", "--json")
         cache = {} if kept else {"LUMIGRAPH_CACHE": f"{folder}/cache"}
         started = time.perf_counter()
-        facts = json.loads(_run([_program(), *command, *own], **cache))
+        facts = json.loads(output_of([_program(), *command, *own], **cache))
         wall = time.perf_counter() - started
     return {"seed": seed, **{key: facts.get(key) for key in MEASURES}, "wall_seconds": wall}
-
-
-def _run(command: list[str], **variables: str) -> str:
-    """The output of a program; exits with its last lines if it fails."""
-    # As in the command, idle threads sleep, whatever this shell sets.
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"} | variables
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = "\n".join(done.stderr.splitlines()[-5:])
-        sys.exit(f"{shlex.join(command)} failed with exit code {done.returncode}:\n{last}")
-    return done.stdout
 
 
 def _program() -> str:
