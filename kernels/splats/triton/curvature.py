@@ -27,11 +27,10 @@ from lumigraph.kernels.splats.triton.lists import (
     SHAPE,
     TILE,
     arguments_of,
+    batch_at,
     bounded,
     check_float,
     device_of,
-    form_of,
-    gaussian_at,
     pixels_of_tile,
     places_of,
     tile_lists,
@@ -83,7 +82,7 @@ def _curve(
     weight = tl.load(weights + at, mask=kept, other=0.0)[None, :, :]
     begin = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
-    n, last, left, _ = walk(
+    n, last, left, _front = walk(
         begin, end, splats, records, x, y, inside, 1.0, 0.0, 3, False, ALPHA_MAX
     )
     # The light that comes from behind the current splat: at first that of the background.
@@ -94,10 +93,7 @@ def _curve(
         # first.
         i = n - 1 - tl.arange(0, BATCH)
         listed = i >= begin
-        splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
-        record = records + splat * (_SHAPE + 3)
-        dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
-        raw = tl.load(record + 5)[:, None] * gaussian_at(dx, dy, xx, xy, yy)
+        record, dx, dy, xx, xy, _yy, _gaussian, raw = batch_at(i, listed, splats, records, x, y, 3)
         counts = listed[:, None] & (i[:, None] < last[None, :])
         alpha = tl.where(counts, bounded(raw, ALPHA_MAX), 0.0)
         before = left[None, :] / tl.cumprod(1 - alpha, 0)

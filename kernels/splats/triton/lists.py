@@ -187,6 +187,22 @@ def alpha_of(record, x, y, listed, alpha_max):
 
 
 @triton.jit
+def batch_at(i, listed, splats, records, x, y, CHANNELS: tl.constexpr):
+    """Evaluates the splats of entries at the tile's pixels, [batch, pixels].
+
+    Each thread has the whole batch for its pixels, so scans along the batch need no other thread.
+    Returns the records of the splats, the pixels' offsets from their centres, their conics, their
+    Gaussians, and these times the opacity.
+    """
+    splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
+    record = records + splat * (_SHAPE + CHANNELS)
+    dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
+    gaussian = gaussian_at(dx, dy, xx, xy, yy)
+    raw = tl.load(record + 5)[:, None] * gaussian
+    return record, dx, dy, xx, xy, yy, gaussian, raw
+
+
+@triton.jit
 def store_by_shape(row, listed, by_log, by_opacity, dx, dy, xx, xy, yy):
     """Writes the gradients of entries by mean, conic and opacity to the start of their rows.
 

@@ -28,11 +28,10 @@ from lumigraph.kernels.splats.triton.lists import (
     TileLists,
     alpha_of,
     arguments_of,
+    batch_at,
     bounded,
     check_float,
     device_of,
-    form_of,
-    gaussian_at,
     pixels_of_tile,
     places_of,
     spread_and_factor,
@@ -165,14 +164,12 @@ def _moments_backward(
     n = tl.load(begins + tl.program_id(0))
     end = tl.load(begins + tl.program_id(0) + 1)
     while (n < end) & (tl.max(left, 0) > _TRANSMITTANCE_MIN):
-        # Evaluate a batch of splats, [batch, pixels], as in `_blend_backward`.
+        # Evaluate a batch of splats, [batch, pixels].
         i = n + tl.arange(0, BATCH)
         listed = i < end
-        splat = tl.load(splats + i, mask=listed, other=0).to(tl.int64)
-        record = records + splat * (_SHAPE + CHANNELS)
-        dx, dy, xx, xy, yy = form_of(record[:, None], x[None, :], y[None, :])
-        gaussian = gaussian_at(dx, dy, xx, xy, yy)
-        raw = tl.load(record + 5)[:, None] * gaussian
+        record, dx, dy, xx, xy, yy, gaussian, raw = batch_at(
+            i, listed, splats, records, x, y, CHANNELS
+        )
         alpha = tl.where(listed[:, None], bounded(raw, _ALPHA_MAX), 0.0)
         after = left[None, :] * tl.cumprod(1 - keep * alpha, 0)
         before = after / (1 - keep * alpha)
