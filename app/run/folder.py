@@ -127,12 +127,13 @@ class Run:
         """The reconstructed scene, in the fit's frame, as the cameras of `views`."""
         path = self.folder / "scene.safetensors"
         if not path.exists():
-            rest = "train again and remove this folder"
+            folder = quoted(self.folder)
+            rest = f"start it again with `lumigraph train CAPTURE --overwrite -o {folder}`"
             if any(self.folder.glob("checkpoints/[0-9]*.safetensors")):
-                rest = f"resume it with `lumigraph train CAPTURE --resume {quoted(self.folder)}`"
+                rest = f"resume it with `lumigraph train CAPTURE --resume {folder}`"
             raise FileNotFoundError(
-                f"{self.folder} has no scene.safetensors. Its training is still running, or was "
-                f"cut off before it saved the scene; then {rest}"
+                f"{self.folder} has no scene.safetensors yet: wait for the end of its training. If "
+                f"the training was cut off, {rest}"
             )
         return load_scene(path)
 

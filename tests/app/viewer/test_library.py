@@ -124,8 +124,8 @@ def test_a_run_of_which_nothing_was_saved_cannot_be_opened(folder, tmp_path):
         assert (now["name"], now["kind"], now["stopped"]) == ("chair/001", "run", True)
     finally:
         viewer.close()
-    with pytest.raises(FileNotFoundError, match=r"off before .* resume it with `lumigraph train"):
+    with pytest.raises(FileNotFoundError, match=r"cut off, resume it with `lumigraph train"):
         Run(run, {}).scene()
     (run / "checkpoints" / "00000300.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"then train again and remove this folder$"):
+    with pytest.raises(FileNotFoundError, match=r"cut off, start it again .* --overwrite -o"):
         Run(run, {}).scene()
