@@ -36,10 +36,11 @@ def evaluate_run(
             current = run.scene_stamp() == stamp
             if current and split == "test":
                 record["metrics"] = {key: metrics[key] for key in ("psnr", "ssim", "images")}
+        run = replace(run, record=record)  # the numbers that belong to the newer scene
         if current:
             break
     if split == "test":
-        write_report(replace(run, record=record))
+        write_report(run)
     return metrics
 
 

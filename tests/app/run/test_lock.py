@@ -187,6 +187,7 @@ def test_what_is_made_of_a_scene_is_made_again_if_a_training_replaces_it(
     run = open_run(stopped)
     assert run.record["metrics"]["psnr"] == metrics["psnr"]
     assert metrics["splats"] == len(run.scene())
+    assert metrics["seconds"] == run.record["seconds"]
     monkeypatch.undo()
     meanwhile(exporting, "write_ply")
     export_run(stopped, None)
