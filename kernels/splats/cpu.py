@@ -132,8 +132,11 @@ class CpuPicture:
         """See `Picture.vjp`."""
         check_picture_gradient(gradient, transmittance, self.features, absolute)
         check_unchanged(self.records.splats, self.records.versions)
-        index = self.records.index
-        rows = torch.empty(len(index), ROW)
+        # A window knows only some of the rows; of the whole they are written along the way.
+        whole = self.native is self.records.native
+        count = self.native.rows
+        index = torch.empty(count, dtype=torch.int32) if whole else self.records.index
+        rows = torch.empty(count, ROW)
         by_features = None if self.given is None else torch.empty_like(self.given)
         self.native.backward(
             self.given,
@@ -144,6 +147,7 @@ class CpuPicture:
             absolute,
             rows,
             by_features,
+            index if whole else None,
         )
         return ByRecords(index, rows, self.records.look, by_features)
 
@@ -209,7 +213,6 @@ def project(
 ) -> CpuRecords:
     """See `SplatBackend.project`."""
     look = Look(view, degree, filter)
-    check_splats(splats, degree)
     check_view(view)
     splats = Parameters(*(x.detach() for x in splats))
     read = tuple(x.contiguous() for x in splats)

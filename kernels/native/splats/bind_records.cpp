@@ -79,7 +79,8 @@ class Records {
 
     void backward(const Rest &features, const In &image, const In &transmittance,
                   const In &by_image, const Rest &by_transmittance, bool absolute, const Out &rows,
-                  const std::optional<Out> &by_features) {
+                  const std::optional<Out> &by_features,
+                  const std::optional<Array<int32_t>> &index) {
         TileLists::Backward b{};
         b.channels = channels_of(image);
         b.features = features_of(features, b.channels);
@@ -93,6 +94,7 @@ class Records {
             throw nb::value_error("absolute gradients are found of at most 4 channels");
         b.rows = checked(rows, "rows", {lists_->rows(), ROW});
         b.by_features = by_features_of(features, by_features, b.channels);
+        b.index = checked(index, "index", {lists_->rows()});
         nb::gil_scoped_release release;
         lists_->backward(b);
     }
@@ -299,7 +301,7 @@ void bind_records(nb::module_ &m) {
         .def("backward", &Records::backward, "features"_a.noconvert().none(), "image"_a.noconvert(),
              "transmittance"_a.noconvert(), "by_image"_a.noconvert(),
              "by_transmittance"_a.noconvert().none(), "absolute"_a, "rows"_a.noconvert(),
-             "by_features"_a.noconvert().none())
+             "by_features"_a.noconvert().none(), "index"_a.noconvert().none())
         .def("moments", &Records::moments, "features"_a.noconvert().none(), "background"_a,
              "chances"_a, "origin"_a.noconvert().none(), "mean"_a.noconvert(),
              "variance"_a.noconvert(), "transmittance"_a.noconvert(), "shares"_a.noconvert().none(),

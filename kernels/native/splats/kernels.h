@@ -1,7 +1,7 @@
 // The table of native kernels: one per instruction set, all with this shape.
 //
-// Pointers are to contiguous float32 rows, one row a splat or a pixel, unless said. `threads`
-// is how many to use; no result depends on it.
+// Pointers lead to contiguous float32 rows, one row for each splat or pixel, unless a comment says
+// otherwise. `threads` is the number of threads; no result depends on it.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct View {
     int width, height;
 };
 
-// Constants of the image model; kernels/splats/protocol.py gives their meaning.
+// Constants of the image model, as kernels/splats/types.py explains them.
 constexpr float BLUR = 0.3f;
 constexpr float ALPHA_MIN = 1.0f / 255.0f;
 constexpr float LOG2_ALPHA_MIN = -7.9943534f;
@@ -34,8 +34,8 @@ struct Scene {
     int64_t splats;
     const float *means, *quaternions, *log_scales, *opacity_logits;  // rows of 3, 4, 3, 1
     const float *base, *rest;                                        // rows of 3, 3 * rest_count
-    int rest_count;  // harmonics above degree 0 that a splat has
-    int degree;      // the highest to use
+    int rest_count;  // stored harmonics above degree 0 of a splat
+    int degree;      // the highest degree in use
     View view;
     float position[3];  // of the camera
     bool antialiased;
@@ -50,43 +50,43 @@ constexpr int BLOCK = 4;  // pixels along the side of a block; a tile has 4 by 4
                           // and from top to bottom
 constexpr int BLOCKS = TILE / BLOCK;          // along a tile's side
 constexpr int LIST_SCRATCH = 10 * LANES_MAX;  // numbers for each row of tiles
-constexpr int CHUNK = 512;  // splats that are prepared together; those seen are kept together
+constexpr int CHUNK = 512;                    // splats that are prepared together
 
-// A splat that is seen, as the blending loops want it: one cache line, in the order of the splats.
+// A splat in view, as the blending loops read it: one cache line, in the order of the splats.
 struct alignas(64) Record {
     float x, y;                     // centre; the centre of the first pixel is 0 here
     float xx, xy, yy;               // the quadratic form of log2(alpha), negated conic halves
     float log_opacity;              // log2
     float half_width, half_height;  // of the box around alpha >= ALPHA_MIN
-    float features[4];              // of the group of channels being blended
+    float features[4];              // of the channels that are blended now
     float opacity;
     int32_t index;          // of the splat in the caller's order
     uint32_t first, count;  // of its cells, within its chunk
 };
 
-// A tile that a splat meets, and the tile's blocks in which it does, a bit each.
+// A tile that a splat meets, and a bit for each of the tile's blocks that it meets.
 struct Cell {
     uint32_t tile, blocks;
 };
 
-// The cells of a chunk, which grow while they are listed.
+// The cells of a chunk. Listing them makes the array grow.
 struct Cells {
     Cell *data;
     uint32_t count, capacity;
     void (*reserve)(Cells &, uint32_t capacity);
 };
 
-// One splat in one tile: how far it is, where its record is, where its gradient goes, its blocks.
+// One splat in one tile: its depth, its record, the slot of its gradient, and its blocks.
 struct Entry {
-    uint32_t depth;  // its bits, which sort as depths do
+    uint32_t depth;  // the bits of the float, which sort like depths
     uint32_t record, slot, blocks;
 };
-constexpr int AHEAD = 16;  // entries whose records are fetched before they are needed
+constexpr int AHEAD = 16;  // the record of the entry this far ahead is prefetched
 
-// Another thread's wish that a picture be given up, and whether it was heeded: once so, always so,
-// lest what was left undone be taken for done.
+// A request by another thread to give up a picture. Once a tile has been skipped, `heeded` stays
+// true, so that an unfinished picture never counts as finished.
 struct Stop {
-    const uint8_t *asked;  // one byte, not 0 if so; or null
+    const uint8_t *asked;  // one byte, not 0 to give up; or null
     bool heeded = false;
 
     bool operator()() {
@@ -99,18 +99,18 @@ struct Stop {
 struct Tiles {
     int left, top;  // pixel of the whole image at which this part of it begins
     int width, height, columns, rows;
-    Record *record;         // CHUNK to a chunk, of which the first are seen
+    Record *record;         // CHUNK places for each chunk, filled from the first on
     const uint32_t *begin;  // [tiles + 1], each tile's entries, nearest first
-    Entry *entries;         // AHEAD more may be read, for nothing
-    uint32_t *used;         // [tiles], entries that reached an unfinished pixel
+    Entry *entries;         // AHEAD unused entries follow the last one
+    uint32_t *used;         // [tiles], entries up to the last that reached an unfinished pixel
     int threads;
-    float alpha_max;  // what a splat stops of the light at most
-    Stop *stop;       // looked at before each tile is blended; or null
+    float alpha_max;  // upper bound of every alpha
+    Stop *stop;       // checked before each tile is blended; or null
 };
 
-// Numbers of a row that holds what blending reads of a splat: centre 2, conic 3, opacity 1, colour
-// 3, depth 1, and the half size of its box 2. A gradient by these has the sums of the absolute
-// gradients of the centre in the last two places.
+// A row holds the numbers that blending reads of a splat: centre 2, conic 3, opacity 1, colour 3,
+// depth 1, half size of its box 2. A row of a gradient has sums of absolute gradients of the centre
+// in the last two places.
 constexpr int ROW = 12;
 struct RecordRows {
     int64_t count;
@@ -123,10 +123,10 @@ struct Window {
     int left, top, width, height;
 };
 
-// What `collect` finds of a chunk of splats: at most CHUNK of each.
+// Output of `collect`: the records and depths of the splats of a chunk that are in view.
 struct Collected {
     Record *records;
-    uint32_t *depths;  // their bits, which sort as the depths do
+    uint32_t *depths;  // the bits of the floats, which sort like depths
 };
 
 struct Blend {
@@ -151,12 +151,12 @@ struct BlendGradient {
     bool absolute;                        // also sum the absolute gradients of the mean
 };
 
-constexpr int SHARES_AT_ONCE = 16;  // whose lanes are summed together
+constexpr int SHARES_AT_ONCE = 16;  // entries with lanes that are summed together
 
-// What a thread notes of a tile's entries in the blocks side by side that it works on: a list for
-// each block, of the entries that reach it, nearest first.
+// Notes of one thread about the tile it works on: for each block of a row of blocks, a list of the
+// entries that reach it, nearest first.
 struct Tape {
-    uint32_t items;     // that each list can hold: as many as the tile has entries
+    uint32_t items;     // capacity of each list: the number of the tile's entries
     uint32_t *entries;  // [BLOCKS, items], places in the tile's list
     float *alphas;      // [BLOCKS, items, BLOCK * BLOCK], zero where the entry does not count
     float *fronts;      // the same, the variance's factors in front of it; if shares are wanted
@@ -164,7 +164,7 @@ struct Tape {
     float *shares;      // [items + SHARES_AT_ONCE, lanes], of the tile; if they are wanted
 };
 
-// Moments of blended features where each splat is missing by chance: see `rasterize_moments` in
+// Moments of blended features where each splat is missing by chance: see `SplatBackend.moments` in
 // kernels/splats/protocol.py.
 struct Moments {
     const Tiles *tiles;
@@ -199,8 +199,8 @@ struct RowSums {
     bool add;            // to what an earlier group wrote
 };
 
-// How a record moves along a direction of the parameters: ln(alpha) by a polynomial in dx and dy,
-// whose coefficients are in the order of a slot's moments, and the features.
+// The derivative of a record along a direction of the parameters: that of ln(alpha) as a polynomial
+// in dx and dy, with coefficients in the order of a slot's moments, and that of the features.
 struct alignas(64) Tangent {
     float form[6], features[3];
 };
@@ -212,13 +212,13 @@ struct BlendTangents {
     float *image;             // [height, width, 3]
 };
 
-// How the colours of a record change as its mean moves along each of two unit vectors, which are
-// across the line from the camera to it and across each other. Along that line they do not.
+// The derivatives of a record's colours by its mean, along two unit vectors at right angles to each
+// other and to the line from the camera to the splat. Along that line colours do not change.
 struct alignas(32) Turn {
     float by[2][3];
 };
 
-// Sums over pixels of w g g^T for one entry, where g is by what the splat is on the image plane.
+// Sums over pixels of w g g^T for one entry, where g is the derivative by the splat's footprint.
 // With q the derivative of a colour by ln(alpha) and light = alpha times the transmittance before:
 //   the sums of w q^2 X^i Y^j over the channels, i + j <= 4,
 //   for each channel that of w light^2,
@@ -227,43 +227,44 @@ struct alignas(32) Turn {
 // X = dx + (xy / xx) dy of the conic and Y = dy: in these the ellipse is upright, so that squares
 // of the form's terms do not cancel, as they would for a long and slanting splat. They lie in a
 // slot as they are found: see curvature.isa.cpp.
-constexpr int PLAIN_PRODUCTS = 24, ALL_PRODUCTS = 32;  // floats of a slot, without the last or with
+constexpr int PLAIN_PRODUCTS = 24, ALL_PRODUCTS = 32;  // floats of a slot, without and with turns
 
 struct Curvature {
     const Tiles *tiles;
     const float *image, *weights;  // [height, width, 3]; the image is what blend made
-    const Turn *turns;             // in the order of the records; or null: no colour does
+    const Turn *turns;             // in the order of the records; null if no colour turns
     float *slots;                  // [entries, PLAIN_PRODUCTS or ALL_PRODUCTS]
 };
 
-// Where the blocks of G^T diag(w) G are added to, a row a splat.
+// The rows that the blocks of G^T diag(w) G are added to, one for each splat.
 constexpr int GEOMETRY = 11, LOWER = GEOMETRY * (GEOMETRY + 1) / 2;
 struct BlockRows {
     float *geometry, *base, *rest;  // rows of LOWER, 3, 3 * rest_count
 };
 
-// What is added to a block of curvature, in its own diagonal, and how far a step goes at most, in
-// rates: as in types.py.
+// The relative increase of a block's diagonal, and the longest step in rates, as types.py explains
+// them.
 constexpr float BLOCK_DAMPING = 1e-3f, FARTHEST_STEP = 3.0f;
 
 // The parameters of a scene with Adam's moments, in the order of PARAMETERS.
 struct Descent {
     Scene scene;  // its parameters are those below
     float *parameters[PARAMETERS], *first[PARAMETERS], *second[PARAMETERS];
-    BlockRows curvature;      // second derivatives that damp the steps; or of nulls
-    float rates[PARAMETERS];  // over the first mean's bias correction; 0 leaves alone
+    BlockRows curvature;      // second derivatives that damp the steps; or null pointers
+    float rates[PARAMETERS];  // divided by the bias correction of the first mean; 0: no step
     float beta1, beta2, epsilon, root_scale;
-    int32_t *last, step;  // the step that last moved each splat, and this one; or null
-    float *pull, *views;  // to add to, a number a splat; or null
+    int32_t *last, step;  // the last step of each splat, or null; and the number of this step
+    float *pull, *views;  // sums for density control, a number for each splat; or null
     float opacity_penalty, scale_penalty;  // the cost of an opacity, and of a standard deviation
 };
 
 constexpr int VIEW_NUMBERS = 16;  // matrix 12, focal lengths 2, principal point 2
 
 struct Kernels {
-    // Finds what is seen of splats from up to to, at most a chunk, and how many that is.
+    // Projects and shades the splats from `from` to `to`, at most a chunk. Returns how many are in
+    // view.
     int (*collect)(const Scene &, int64_t from, int64_t to, const Collected &);
-    // Lists the tiles that records meet, and counts them in counts, [tiles]. scratch holds
+    // Lists the tiles that records meet, and adds to the counts of the tiles. scratch holds
     // LIST_SCRATCH numbers for each row of tiles.
     void (*list_cells)(const Tiles &, const Collected &, int count, Cells &, uint32_t *counts,
                        int32_t *scratch);
@@ -271,25 +272,26 @@ struct Kernels {
     void (*blend_backward)(const BlendGradient &);
     void (*moments)(const Moments &, int tile, const Tape &);
     void (*moments_backward)(const MomentsGradient &, int tile, const Tape &);
-    // Makes records of rows, of which all are in view.
+    // Turns rows back into records; all of them are in view.
     void (*records_of_rows)(const RecordRows &, int64_t from, int64_t to, const Collected &);
+    // Sums the slots of one chunk's records to rows of gradients.
     void (*sum_rows)(const RowSums &);
     // Moves the splats of some rows along the gradients in them.
     void (*update)(const Descent &, const RecordRows &, int64_t from, int64_t to);
-    // Adds the gradient by the parameters that is behind some rows to rows like the parameters'.
+    // Takes gradients of some rows back to the parameters, and adds them to rows like those.
     void (*add_gradient)(const Scene &, const RecordRows &, int64_t from, int64_t to,
                          float *const *out);
-    // The gradient by the view that is behind some rows. [VIEW_NUMBERS]
+    // Takes gradients of some rows back to the numbers of the view. [VIEW_NUMBERS]
     void (*view_gradient)(const Scene &, const RecordRows &, int64_t from, int64_t to, double *out);
 
-    // How one chunk's records move along a direction, rows as those of the parameters.
+    // The derivative of one chunk's records along a direction, given as rows like the parameters'.
     void (*tangents)(const Scene &, const float *const *direction, const Record *records, int count,
                      Tangent *out);
     void (*blend_tangents)(const BlendTangents &);
-    // How the colours of one chunk's records turn.
+    // The derivative of the colours of one chunk's records by the direction they are seen from.
     void (*turns)(const Scene &, const Record *records, int count, Turn *out);
     void (*curvature)(const Curvature &);
-    // Adds the blocks that the products in the slots of one chunk's records make; turns or null.
+    // Makes blocks of the products in the slots of one chunk's records, and adds them to rows.
     void (*add_blocks)(const Scene &, const Record *records, const Turn *turns, int count,
                        const float *slots, const BlockRows &out);
 };

@@ -78,7 +78,7 @@ void TileLists::moments_backward(const Chance &chance, const MomentsBackward &b)
         for_each(tiles, tiles_.threads, [&](int64_t tile) {
             kernels().moments_backward(m, int(tile), tape_of(tile, group, false));
         });
-        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features);
+        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features, nullptr);
     }
 }
 

@@ -49,7 +49,7 @@ void insert_by_depth(Entry *entries, uint32_t count) {
 
 // Sorts a tile's entries by depth, stably. The bits of positive floats sort as integers. Some
 // hundred entries are all but sorted by the 16 bits in which their depths differ most, and cost
-// less to finish one by one than by more passes of a radix sort, whose bins are as many as they.
+// less to finish one by one than by more passes of a radix sort with as many bins as entries.
 void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
     constexpr uint32_t FEW = 24, SOME = 2048;
     if (count <= FEW) return insert_by_depth(entries, count);
@@ -354,7 +354,7 @@ void TileLists::blend(const float *features, int channels, const float *backgrou
 // Adds up the slots of each record, in their order, to its row. Rows of records that are not here
 // are zeros.
 void TileLists::sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
-                         float *by_features) {
+                         float *by_features, int32_t *index) {
     if (has_places_ && offset == 0) {
         std::fill_n(rows, rows_ * ROW, 0.0f);
         if (by_features) std::fill_n(by_features, rows_ * stride, 0.0f);
@@ -365,6 +365,8 @@ void TileLists::sum_rows(const float *slots, int channels, int stride, int offse
         kernels().sum_rows({tiles_.record + n * CHUNK, chunk.count,
                             slots + int64_t(chunk.slots) * SLOT, channels, places, chunk.first,
                             rows, by_features, stride, offset, offset > 0});
+        for (int i = 0; index && i < chunk.count; ++i)
+            index[row_of(n, i)] = tiles_.record[n * CHUNK + i].index;
     });
 }
 
@@ -377,7 +379,8 @@ void TileLists::backward(const Backward &b) {
         kernels().blend_backward({&tiles_, group, b.channels, offset, b.image, b.transmittance,
                                   b.by_image, offset == 0 ? b.by_transmittance : nullptr, slots,
                                   b.absolute});
-        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features);
+        sum_rows(slots, group, b.channels, offset, b.rows, b.by_features,
+                 offset == 0 ? b.index : nullptr);
     }
 }
 

@@ -17,17 +17,17 @@ using Task = std::function<void(int64_t)>;
 void for_each(int64_t count, int threads, const Task &task);
 
 // The same for stretches of rows, task(from, to). Waking a thread takes as long as some hundred.
-constexpr int64_t STRETCH = 1024;
+constexpr int64_t STRETCH = 256;
 void for_each_stretch(int64_t rows, int threads, const std::function<void(int64_t, int64_t)> &task);
 
 class TileLists {
   public:
-    // Of a scene, with its colours. Where a stop is heeded the lists are not fit for use.
+    // The lists of a scene in view, with its colours. They are unfinished if the stop was heeded.
     TileLists(const Scene &scene, Stop *stop);
-    // Of splats in view as rows, for an image of this size.
+    // The lists of rows, for an image of this size.
     TileLists(const RecordRows &rows, int width, int height, int threads);
-    // Of what another's image shows in a part of it, with a bound of alpha of its own. Rows are
-    // those of the other.
+    // The lists of a part of another's image, with their own bound of alpha. The rows are those of
+    // the other lists.
     TileLists(TileLists &whole, const Window &window, float alpha_max);
     ~TileLists();
     TileLists(const TileLists &) = delete;
@@ -37,8 +37,7 @@ class TileLists {
     void blend(const float *features, int channels, const float *background, float *image,
                float *transmittance, int32_t *median, Stop *stop = nullptr);
 
-    // What blending reads of each splat in view, a row each, and the indices of the splats.
-    // Rows may be null.
+    // Writes a row for each splat in view, and the indices of the splats. Rows may be null.
     void write_rows(float *numbers, int32_t *index);
 
     struct Backward {
@@ -50,6 +49,7 @@ class TileLists {
         bool absolute;                       // also sum the absolute gradients of the centres
         float *rows;                         // out, [rows, ROW]
         float *by_features;                  // out, [rows, channels]; null where there are none
+        int32_t *index;                      // out, of the splats; or null. [rows]
     };
     void backward(const Backward &b);
 
@@ -73,18 +73,17 @@ class TileLists {
         float *rows, *by_features;  // as in `Backward`
     };
     void moments_backward(const Chance &chance, const MomentsBackward &b);
-    // Products with the derivative of what blend makes of the scene that the lists were made of,
-    // after it: G v, into an image; and the blocks of G^T diag(w) G, added to rows.
+
+    // Products with the derivative G of the picture that blend made of the colours of a scene: G v,
+    // written to an image, and the blocks of G^T diag(w) G, added to rows.
     void jvp(const Scene &scene, const float *const *direction, const float *background,
              float *image);
     void blocks(const Scene &scene, const float *image, const float *weights, const BlockRows &out);
 
     int64_t bytes() const;  // of memory
-    int64_t splats() const { return splats_; }
     int width() const { return tiles_.width; }
     int height() const { return tiles_.height; }
     int64_t entries() const { return entries_; }
-    int64_t records() const { return records_; }
     int64_t rows() const { return rows_; }
     double prepared() const { return prepared_; }  // seconds
     double listed() const { return listed_; }
@@ -99,7 +98,7 @@ class TileLists {
     void use_colors();
     void for_each_chunk(const Task &task);
     void sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
-                  float *by_features);
+                  float *by_features, int32_t *index);
     Tape tape_of(int64_t tile, int channels, bool shares);
     int64_t first_chunk(int64_t part) const { return chunks_ * part / parts_; }
 

@@ -96,7 +96,7 @@ inline Seen see(const View &view, bool antialiased, const Shape &p) {
     return s;
 }
 
-// What is drawn of splats.
+// The footprints of splats on the image plane.
 struct Footprint {
     Mask visible;
     Floats center_x, center_y, conic_xx, conic_xy, conic_yy, opacity, log_opacity;

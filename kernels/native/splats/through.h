@@ -15,7 +15,7 @@ inline Group group_of(const RecordRows &rows, int64_t from, int count) {
     return g;
 }
 
-// What a vector of splats looks like in a view.
+// A vector of splats projected to a view, and their harmonics.
 struct Looked {
     Group group;
     Shape shape;

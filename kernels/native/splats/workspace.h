@@ -93,7 +93,7 @@ struct Workspace {
     std::vector<TapeMemory> tapes;  // one for each thread
 };
 
-// What a product needs while it is found; one is kept for the next, of whatever view.
+// Memory for the time of one product; one is kept for the next, of any view.
 struct Scratch {
     Buffer<float> slots;
     Buffer<Tangent> tangents;
