@@ -16,7 +16,7 @@ namespace lumigraph {
 using ViewNumbers = std::array<float, 17>;
 using Size = std::array<int, 2>;
 
-// Far more than any image, and so few that no count of tiles, cells or bytes overflows.
+// Far more than any image has, and few enough that no count of tiles, cells or bytes overflows.
 constexpr int64_t SIDE_MOST = 1 << 16, PIXELS_MOST = 1 << 28, SPLATS_MOST = 1 << 30;
 
 inline void check_size(Size size) {

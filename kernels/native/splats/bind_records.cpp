@@ -197,7 +197,7 @@ class Records {
     Scene scene_;
 };
 
-// Nothing where a stop was heeded.
+// Returns null if the stop was heeded.
 std::unique_ptr<Records> project(const Rows &parameters, const ViewNumbers &view, Size size,
                                  bool antialiased, std::array<float, 3> position, int degree,
                                  const Asked &asked, int threads) {

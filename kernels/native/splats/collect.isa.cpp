@@ -1,5 +1,5 @@
-// From splats to what the blending loops read, in one pass: projection, colours, and records of
-// those that are seen, side by side.
+// From splats to the records that the blending loops read, in one pass: projection, colours, and
+// the records of splats in view, side by side.
 #include <cstddef>
 
 #include "common/levels.h"
@@ -62,7 +62,7 @@ int collect(const Scene &scene, int64_t from, int64_t to, const Collected &out) 
                           coefficients);
         basis_at(scene.degree, direction_to(mean, scene.position), basis);
         color_of(used, basis, coefficients, color);
-        // A splat of which the colour is not finite is not in view: those behind it move up.
+        // A splat with a colour that is not finite is not in view: the records after it move up.
         const Floats none = (color[0] + color[1] + color[2]) * 0.0f;
         const uint32_t finite = bits(at_least(none, Floats{}));
         alignas(64) float values[3][LANES];

@@ -1,5 +1,5 @@
-// Gradients by what blending reads of splats: from the slots of a picture to rows, and from rows to
-// the parameters of the splats and to the view.
+// Gradients by records: from the slots of a picture to rows, and from rows to the parameters of the
+// splats and to the view.
 #include "common/levels.h"
 #include "splats/rows.h"
 #include "splats/slots.h"
@@ -84,7 +84,8 @@ inline void add_view_gradient_of(const Scene &scene, const RecordRows &rows, int
         }
         add(4 * r + 3, by_point[r]);
     }
-    // It also says where the camera is, -R^T t, from where colours are seen.
+    // It also gives the place of the camera, -R^T t, and so the direction that colours are seen
+    // from.
     for (int r = 0; r < 3; ++r) {
         for (int k = 0; k < 3; ++k) add(4 * r + k, m[4 * r + 3] * g.side[k]);
         add(4 * r + 3, m[4 * r] * g.side[0] + m[4 * r + 1] * g.side[1] + m[4 * r + 2] * g.side[2]);

@@ -17,7 +17,7 @@ constexpr int REST = 15;  // coefficients above degree 0, at most
 
 inline int rest_of(int degree) { return (degree + 1) * (degree + 1) - 1; }
 
-// From the camera to splats.
+// Unit vectors from the camera to splats.
 struct Direction {
     Floats x, y, z, inverse_length;
 };
@@ -43,7 +43,8 @@ inline void basis_at(int degree, const Direction &d, Floats *b) {
     b[14] = C3[6] * x * (xx - 3 * yy);
 }
 
-// The gradient by the mean of sum_k basis_k s_k: only what is across the direction turns it.
+// The gradient of sum_k basis_k s_k by the mean. The mean changes the direction only where it moves
+// across it.
 inline void through_direction(int degree, const Direction &at, const Floats *s, Floats *out) {
     const Floats x = at.x, y = at.y, z = at.z;
     Floats d[3] = {};

@@ -1,11 +1,11 @@
 // Lenses: where points in the camera's frame appear, and the derivatives of that. Only for
 // *.isa.cpp files.
 //
-// A lens is a struct of the four functions of `Pinhole`: `place` puts points on the image plane;
-// `rows` multiplies the Jacobian of that, J, with the axes of splats; `back` and `along` are the
-// derivatives of both, backward and forward. To add one, write its struct here, name it in `View`,
-// and choose by the view in the four functions at the end. reference.py has the definition, of
-// which a lens is one function.
+// A lens is a struct with the four functions of `Pinhole`: `place` puts points on the image plane;
+// `rows` multiplies the axes of splats by its Jacobian J; `back` and `along` are the derivatives of
+// both, backward and forward. To add a lens, write its struct here, add its name to `View`, and
+// make `Lens` a struct of these functions that chooses by the view. reference.py has the
+// definition, where a lens is one function.
 #pragma once
 
 #include "common/simd.h"
@@ -26,17 +26,17 @@ inline Vec cross(Vec a, Vec b) {
     return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 
-// Points as a lens sees them. Lanes behind the camera hold nonsense.
+// Points on the image plane. Lanes behind the camera hold arbitrary numbers.
 struct Placed {
     Floats x, y, z, inverse_z;  // in the camera's frame
     Mask in_front;
     Floats center_x, center_y;  // pixels
-    Floats slope_x, slope_y;    // x/z and y/z, clamped to the field of view: J is that of there
+    Floats slope_x, slope_y;    // x/z and y/z clamped to the field of view, where J is taken
     Mask free_x, free_y;        // not clamped
 };
 
-// The gradient by what a lens sees: the mean in the camera's frame, the axes, which are rows of W R
-// S, and the lens itself, its focal lengths and its principal point.
+// The gradient by the input of a lens, which is the mean in the camera's frame and the axes W R S,
+// and by the lens itself: its focal lengths and its principal point.
 struct PlaneGradient {
     Vec point, axes[3];
     Floats lens[4];
@@ -67,7 +67,7 @@ struct Pinhole {
         row_y = (v.fy * p.inverse_z) * (axes[1] - p.slope_y * axes[2]);
     }
 
-    // From the gradient by the centre, the depth and the rows.
+    // From the gradient by the centre, the depth and the rows to that by the input and the lens.
     static PlaneGradient back(const View &v, const Placed &p, const Vec axes[3], Vec row_x,
                               Vec row_y, Floats by_center_x, Floats by_center_y, Floats by_depth,
                               Vec by_row_x, Vec by_row_y) {
@@ -96,7 +96,7 @@ struct Pinhole {
         return out;
     }
 
-    // How centres and rows move as points and axes do.
+    // The derivative of centres and rows along a direction of points and axes.
     static void along(const View &v, const Placed &p, const Vec axes[3], Vec row_x, Vec row_y,
                       Vec point, const Vec moved[3], Floats &center_x, Floats &center_y,
                       Vec &moved_x, Vec &moved_y) {
@@ -112,7 +112,7 @@ struct Pinhole {
     }
 };
 
-using Lens = Pinhole;  // the only one there is
+using Lens = Pinhole;  // the only one
 
 }  // namespace
 }  // namespace lumigraph::LUMIGRAPH_ISA

@@ -7,7 +7,7 @@
 
 namespace lumigraph {
 
-// Room for what the thread that calls notes of a tile; channels of 0 need none of the way back.
+// The calling thread's tape for a tile; with 0 channels it has no room for the way back.
 Tape TileLists::tape_of(int64_t tile, int channels, bool shares) {
     constexpr size_t PIXELS = BLOCK * BLOCK;
     TapeMemory &memory = work_->tapes[omp_get_thread_num()];

@@ -22,7 +22,7 @@
 namespace lumigraph {
 namespace {
 
-// A view in training and one being shown are alive at once; more would be hoarding.
+// One view in training and one that is shown are alive at once; the memory of others is freed.
 constexpr size_t POOL = 2;
 std::mutex pool_mutex;
 std::vector<std::unique_ptr<Workspace>> pool;
@@ -74,8 +74,8 @@ void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
     if (first > 0) insert_by_depth(entries, count);
 }
 
-// A number which, multiplied by the factor, gives the product again to the bit, if there is one: so
-// rows made of records give the same records.
+// The number that gives the product when it is multiplied by the factor, to the bit if there is
+// one: so records made of rows that were made of records are the same.
 float divided(float product, float factor) {
     const float x = product / factor;
     for (const float y : {x, std::nextafter(x, INFINITY), std::nextafter(x, -INFINITY)})
@@ -184,14 +184,14 @@ void TileLists::for_each_chunk(const Task &task) {
     });
 }
 
-// Keeps the splats that are seen, and lists and counts the tiles that each meets.
+// Collects the splats in view, and lists and counts the tiles that each meets.
 void TileLists::prepare(const Collect &collect) {
     const double start = omp_get_wtime();
     tiles_.columns = (tiles_.width + TILE - 1) / TILE;
     tiles_.rows = (tiles_.height + TILE - 1) / TILE;
     chunks_ = (splats_ + CHUNK - 1) / CHUNK;
-    // Stretches of chunks that are counted apart, so that each can be dealt out by itself: some
-    // for each thread, since what is seen lies unevenly.
+    // Parts of chunks have counts of their own, so that each can be dealt out by itself. There are
+    // several for each thread, since splats in view lie unevenly.
     parts_ = std::min<int64_t>(chunks_, tiles_.threads > 1 ? 4 * tiles_.threads : 1);
     Workspace &w = *work_;
     if (int64_t(w.chunks.size()) < chunks_) w.chunks.resize(chunks_);
@@ -221,8 +221,8 @@ void TileLists::prepare(const Collect &collect) {
 }
 
 // Deals the cells out to their tiles and sorts each tile by depth. The result does not depend on
-// who does what: it is sorted, and equal depths keep the order of the splats. Only where each part
-// begins in each tile is summed up by one thread, in a twentieth of the time.
+// the threads: it is sorted, and equal depths keep the order of the splats. One thread alone sums
+// up where each part begins in each tile, in a twentieth of the time.
 void TileLists::sort_into_tiles() {
     Workspace &w = *work_;
     const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
@@ -351,8 +351,8 @@ void TileLists::blend(const float *features, int channels, const float *backgrou
     tiles_.stop = nullptr;
 }
 
-// Adds up the slots of each record, in their order, to its row. Rows of records that are not here
-// are zeros.
+// Sums the slots of each record, in their order, to its row. Rows of records that these lists do
+// not have are zeros.
 void TileLists::sum_rows(const float *slots, int channels, int stride, int offset, float *rows,
                          float *by_features, int32_t *index) {
     if (has_places_ && offset == 0) {

@@ -42,7 +42,7 @@ inline void add_rows(const Floats *columns, const Group &g, float *rows, int64_t
     }
 }
 
-// The same for what belongs to the harmonics above degree 0, of which `used` are.
+// The same for `used` harmonics above degree 0.
 inline void add_harmonics(int used, const Floats *columns, const Group &g, float *rows,
                           int64_t stride) {
     switch (used) {

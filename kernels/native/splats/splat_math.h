@@ -9,7 +9,7 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-// Which splats the lanes of a vector hold: rows of the caller's tensors, in ascending order.
+// The splats in the lanes of a vector: rows of the caller's tensors, in ascending order.
 struct Group {
     int64_t index[LANES];
     int count;
@@ -29,7 +29,7 @@ inline Group group_of(const Record *records, int count, Floats *shown) {
     return g;
 }
 
-// The parameters that say where splats are, how large and how opaque.
+// The parameters of place, size, rotation and opacity.
 struct Shape {
     Floats mean[3], quaternion[4], log_scale[3], opacity_logit;
 };
@@ -43,7 +43,7 @@ inline Shape load_shape(const Scene &p, const int64_t *index, int count) {
     return s;
 }
 
-// Everything about splats in one view that both directions need.
+// Projected splats: the numbers that the forward pass and the gradients need.
 struct Seen {
     Placed at;
     Floats w, i, j, k, inverse_length;  // unit quaternion, and one over its length before
@@ -52,7 +52,7 @@ struct Seen {
     Vec axes[3];       // rows of W R S
     Vec row_x, row_y;  // of J W R S
     Floats xx, xy, yy, sharp, determinant;
-    Floats opacity, filter;  // sigmoid, and what the filter makes of it
+    Floats opacity, filter;  // the sigmoid, and the factor of the antialiased filter
 };
 
 inline Seen see(const View &view, bool antialiased, const Shape &p) {
@@ -145,7 +145,7 @@ inline void through_rotation(const Seen &s, const Vec d[3], Floats *out) {
         2 * (x * across - 2 * y * (d[0].x + d[2].z) + z * up + w * turn_y),
         2 * (x * along + y * up - 2 * z * (d[0].x + d[1].y) + w * turn_z),
     };
-    // Through the normalisation: what points along the quaternion changes nothing.
+    // Through the normalisation: a change along the quaternion changes nothing.
     const Floats radial = g[0] * w + g[1] * x + g[2] * y + g[3] * z;
     out[0] = s.inverse_length * (g[0] - radial * w);
     out[1] = s.inverse_length * (g[1] - radial * x);
@@ -158,7 +158,7 @@ struct CovarianceGradient {
     Floats center_x, center_y, depth, xx, xy, yy, sharp;
 };
 
-// Adds what an opacity's gradient is by the filter.
+// Adds the gradient of an opacity through the antialiased filter.
 inline void through_filter(const Seen &s, Floats opacity, CovarianceGradient &d) {
     const Floats inverse = 1.0f / s.determinant;
     const Floats d_ratio =

@@ -1,5 +1,5 @@
-// The way back from what blending reads of splats to their parameters, for a vector of splats. Only
-// for *.isa.cpp files.
+// From gradients by records to those by the parameters of their splats, for a vector of splats.
+// Only for *.isa.cpp files.
 #pragma once
 
 #include "splats/splat_math.h"
@@ -41,7 +41,7 @@ inline Looked look_at(const Scene &scene, const Group &g) {
 }
 
 // The gradient by splats: by their shape, by their colour before it is held at 0, and by their mean
-// where the camera sees another side of them.
+// through the direction that colours are seen from.
 struct SplatGradient {
     CovarianceGradient footprint;
     ShapeGradient shape;

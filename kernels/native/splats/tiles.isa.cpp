@@ -1,5 +1,5 @@
-// Which tiles a splat touches, and which of their blocks: exactly those that its ellipse of
-// alpha >= ALPHA_MIN meets, not all of its box's. A vector holds as many splats as it has lanes.
+// The tiles that a splat meets, and their blocks: exactly those that its ellipse of alpha >=
+// ALPHA_MIN meets, not all that its box meets. A vector holds one splat in each lane.
 #include "common/levels.h"
 #include "common/simd.h"
 
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int ACROSS = TILE / BLOCK;  // blocks along a tile's side
 
-// Ellipses, and what their spans need: at a height dy from the centre they reach from
+// Ellipses, and the numbers that give their spans: at a height dy from the centre they reach from
 // lean dy - sqrt(a - b dy^2) to lean dy + sqrt(a - b dy^2).
 struct Ellipses {
     Floats x, y, half_width, half_height;
@@ -38,8 +38,8 @@ inline Ellipses ellipses_of(const Tiles &t, const Record *records, int count) {
     return e;
 }
 
-// From where to where along x the parts of ellipses within BLOCK rows of pixels from `first` on
-// reach, and whether there are any. Rounding errs to the larger span.
+// The span along x of the parts of ellipses within BLOCK rows of pixels from `first` on. Returns
+// which ellipses have such a part. Rounding makes spans larger, never smaller.
 inline Mask span_in_strip(const Ellipses &e, Floats first, Floats &left, Floats &right) {
     const Floats low = larger(first - e.y, -e.half_height);
     const Floats high = smaller(first + float(BLOCK - 1) - e.y, e.half_height);
@@ -52,7 +52,8 @@ inline Mask span_in_strip(const Ellipses &e, Floats first, Floats &left, Floats 
     return at_least(high, low);
 }
 
-// Pixels of centres not below, or not above, a place; `end` or -1 where they leave the image.
+// The first pixel with its centre not below a place, and the last with its centre not above; `end`
+// or -1 beyond the image.
 inline Floats first_pixel(Floats place, int end) {
     return smaller(larger(-rounded_down(-place), Floats{}), fill(float(end)));
 }

@@ -1,5 +1,5 @@
-// The way back from what blending reads of splats to their parameters, and Adam's step, in one
-// pass: no gradient of a parameter is ever in memory.
+// From gradients by records to those by parameters, and Adam's step, in one pass: no gradient of a
+// parameter is ever in memory.
 #include "images/adam.h"
 #include "common/levels.h"
 #include "splats/rows.h"
@@ -8,8 +8,8 @@
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
 
-constexpr float STILL = 1e30f;      // damping of what has no rate
-constexpr float PIVOT_MIN = 1e-4f;  // of a diagonal of one
+constexpr float STILL = 1e30f;      // damping of a parameter without a rate
+constexpr float PIVOT_MIN = 1e-4f;  // least pivot of a matrix with ones on its diagonal
 
 // Adam's step on rows of COLUMNS numbers; curvature may be null.
 template <int COLUMNS>
@@ -29,10 +29,11 @@ inline void step_rows(const Descent &d, const Missed<Floats> &missed, int which,
     put_rows<COLUMNS>(v, g, d.second[which]);
 }
 
-// Where the block of a splat has its row i and column j, of which j is not the larger.
+// The place of row i and column j <= i in the block of a splat.
 constexpr int at(int i, int j) { return i * (i + 1) / 2 + j; }
 
-// Adam's moments of COLUMNS numbers; what pulls at them, and the root over the rate, which damps.
+// Updates Adam's moments of COLUMNS numbers. Finds the pull, which is the first mean, and the
+// damping, which is the root of the second mean over the rate.
 template <int COLUMNS>
 inline void pull_rows(const Descent &d, const Missed<Floats> &missed, int which,
                       const Floats *gradient, const Group &g, Floats *pull, Floats *damping) {
@@ -58,15 +59,15 @@ template <int COLUMNS>
 inline void move_rows(const Descent &d, int which, const Floats *step, const Group &g) {
     Floats p[COLUMNS];
     load_columns<COLUMNS>(d.parameters[which], g.index, g.count, COLUMNS, p);
-    // In this order what is no number stays so.
+    // In this order a NaN stays a NaN.
     const Floats most = fill(FARTHEST_STEP * d.rates[which]);
     for (int c = 0; c < COLUMNS; ++c) p[c] -= larger(-most, smaller(most, step[c]));
     put_rows<COLUMNS>(p, g, d.parameters[which]);
 }
 
 // Solves (block + diag(damping)) x = pull by Cholesky's method, in place of the pull. The rows are
-// scaled to a diagonal of one. What rounding has made of a block that is nearly singular does no
-// harm: pivots are held at PIVOT_MIN, and no factor is above one.
+// scaled to a diagonal of one. Rounding does no harm to a block that is nearly singular: pivots are
+// at least PIVOT_MIN, and no factor is above one.
 inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
     Floats scale[GEOMETRY];
     for (int i = 0; i < GEOMETRY; ++i)
@@ -98,7 +99,7 @@ inline void solve_block(Floats *block, const Floats *damping, Floats *pull) {
     for (int i = 0; i < GEOMETRY; ++i) pull[i] *= scale[i];
 }
 
-// A step on the geometry by its block of curvature, damped by what Adam's step is.
+// A step on the geometry by its block of curvature, with Adam's step as the damping.
 inline void step_geometry(const Descent &d, const Missed<Floats> &missed,
                           const ShapeGradient &gradient, const Group &g) {
     Floats block[LOWER], pull[GEOMETRY], damping[GEOMETRY];
@@ -136,7 +137,7 @@ inline void step_rest(const Descent &d, const Missed<Floats> &missed, int used, 
     }
 }
 
-// What the steps since each splat was last moved make of its moments.
+// The decay of the moments of each splat over the steps since it was last moved.
 inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
     if (!d.last) return {fill(1.0f), fill(1.0f), Floats{}};
     alignas(64) float steps[LANES] = {};
@@ -151,7 +152,7 @@ inline Missed<Floats> missed_by(const Descent &d, const Group &g) {
     return {decay1, decay2, (d.beta1 / (1 - d.beta1)) * (1.0f - decay1)};
 }
 
-// What density control wants to know: the length of the absolute gradient, and that it was seen.
+// Adds to the sums for density control: the length of the absolute gradient, and one view.
 inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, const Group &g) {
     const Floats x = absolute_x * (0.5f * d.scene.view.width);
     const Floats y = absolute_y * (0.5f * d.scene.view.height);
@@ -163,8 +164,8 @@ inline void add_pull(const Descent &d, Floats absolute_x, Floats absolute_y, con
     }
 }
 
-// Gradients that are not finite, or would have a square that is not, count as zeros: a pixel that
-// is not a number moves nothing.
+// Sets the gradients of a splat to zero where one of them, or its square, is not finite: so a pixel
+// that is not a number moves nothing.
 inline void drop_what_is_not_finite(SplatGradient &g) {
     Floats none{};
     const auto look = [&](const Floats *numbers, int count) {

@@ -34,7 +34,7 @@ class Buffer {
             }
 #if defined(MADV_HUGEPAGE)
             // Records and slots are visited in the order of tiles: with small pages every visit
-            // would also have to look for its page. A hint; it is no matter if it is not taken.
+            // would miss the TLB. This is a hint; nothing depends on it.
             if (page == HUGE_PAGE) madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
         }
@@ -57,7 +57,7 @@ class Buffer {
 struct Chunk {
     int count;       // records, of CHUNK places
     uint32_t slots;  // the first of the chunk's slots
-    int64_t first;   // its first record, of all
+    int64_t first;   // the row of its first record
     Cells cells{};
 
     Chunk() {
@@ -76,7 +76,7 @@ struct Chunk {
     Chunk &operator=(Chunk &&) = delete;
 };
 
-// What one thread remembers of the tile it works on; see `Tape`.
+// The memory of one thread's `Tape`.
 struct TapeMemory {
     Buffer<uint32_t> entries;
     Buffer<float> alphas, fronts, behind, shares;
