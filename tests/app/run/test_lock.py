@@ -18,7 +18,7 @@ from lumigraph.app.commands import evaluate as evaluating
 from lumigraph.app.commands import export as exporting
 from lumigraph.app.commands.evaluate import evaluate_run
 from lumigraph.app.commands.export import export_run
-from lumigraph.app.run.folder import create_run, is_taken, open_run
+from lumigraph.app.run.folder import Run, create_run, is_taken, open_run
 from lumigraph.app.run.lock import LOCK, locked
 from lumigraph.app.training import session as sessions
 from lumigraph.app.training.inputs import TrainOptions
@@ -183,7 +183,7 @@ def test_what_is_made_of_a_scene_is_made_again_if_a_training_replaces_it(
         monkeypatch.setattr(module, name, slow)
 
     meanwhile(evaluating, "evaluate")
-    metrics = evaluate_run(open_run(stopped))
+    metrics = evaluate_run(Run(stopped, {**open_run(stopped).record, "seconds": 1e6}))
     run = open_run(stopped)
     assert run.record["metrics"]["psnr"] == metrics["psnr"]
     assert metrics["splats"] == len(run.scene())
