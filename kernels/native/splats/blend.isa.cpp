@@ -1,8 +1,8 @@
 // Blending the splats of each tile front to back, and the gradients of it.
 //
-// Backward keeps one number for all channels of a pixel, the loss that what lies behind the current
-// splat accounts for: it starts as the loss's product with the finished pixel and loses each
-// splat's part as it is passed.
+// Backward keeps one number for all channels of a pixel: the product of the loss's gradient with
+// the colour that the current splat and those behind it contribute. It starts with the finished
+// pixel, and each splat's part is subtracted when the walk passes it.
 #include "common/levels.h"
 #include "splats/walk.h"
 
@@ -16,7 +16,7 @@ struct Colors {
     Ints median[HELD][VECTORS];
 
     [[gnu::always_inline]] Floats take(int k, int v, const Ellipse &splat, const Touch &at) {
-        const Floats weight = at.alpha() * at.left, after = at.left - weight;
+        const Floats weight = at.weight(), after = at.left - weight;
         for (int c = 0; c < CHANNELS; ++c) sums[c][k][v] += weight * splat.r.features[c];
         if (MEDIAN) {
             const Mask half = first_only(above(at.left, fill(0.5f)), above(after, fill(0.5f)));
@@ -75,7 +75,7 @@ struct alignas(64) TileGradient {
     static constexpr int NUMBERS = SLOT;
     const BlendGradient &b;
     TileFloats transmittance;    // before the current splat
-    TileFloats behind;           // the loss that this and later splats account for
+    TileFloats behind;           // the gradient times the colour of this and later splats
     TileFloats color[CHANNELS];  // gradient by the pixel's channels
 
     explicit TileGradient(const BlendGradient &gradient) : b(gradient) {}

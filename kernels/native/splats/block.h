@@ -13,7 +13,8 @@ constexpr int VECTORS = BLOCK * BLOCK / LANES;
 constexpr int ROWS = LANES / BLOCK;             // of a block in a vector
 constexpr int HELD = LANES == 16 ? BLOCKS : 1;  // blocks side by side that registers can hold
 
-// A slot lies anywhere in memory: it is fetched some entries before, lest its stores have to wait.
+// Slots lie anywhere in memory. The walk fetches each some entries early, so that stores into it do
+// not wait.
 constexpr int SOON = 4;
 template <int NUMBERS>
 inline void fetch_slot(const float *slots, const Entry &entry) {
@@ -21,6 +22,7 @@ inline void fetch_slot(const float *slots, const Entry &entry) {
     for (int k = 0; k < NUMBERS; k += 16) __builtin_prefetch(slot + k, 1);
 }
 
+// The column and the row of each lane's pixel within the block.
 inline Floats lane_x() {
     Floats v;
     for (int i = 0; i < LANES; ++i) v[i] = float(i % BLOCK);
@@ -32,10 +34,10 @@ inline Floats lane_y() {
     return v;
 }
 
-// A number for each pixel of a tile, block by block.
+// One number for each pixel of a tile, block by block.
 using TileFloats = float[BLOCKS * BLOCKS][BLOCK * BLOCK];
 
-// The exponent of which exp2_fast makes the largest alpha, to rounding.
+// The exponent for which exp2_fast gives the largest alpha, to within rounding.
 inline float highest_exponent(const Tiles &t) {
     const Floats wanted = fill(t.alpha_max), exponent = log2_fast(wanted);
     return (exponent + log2_fast(wanted / exp2_fast(exponent)))[0];

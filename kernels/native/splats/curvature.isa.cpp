@@ -82,8 +82,9 @@ void TileCurvature<IS_MIXED>::read_image(const float *image, int x0, int y0,
     }
 }
 
-// Sums over the blocks of a row. Y is the same along four lanes, a row of pixels of a block: they
-// hold the form's by X^3, X^2, X and 1, and the mixed ones by 1 and X, in both directions.
+// Sums over the blocks of a row. Y is the same in four lanes, which are a row of pixels of a block.
+// The four lanes hold the sums of the form times X^3, X^2, X and 1, and the mixed sums times 1 and
+// X, in both directions.
 struct RowSums {
     Floats y, form, mixed;
 };
@@ -117,14 +118,14 @@ inline void store_sums(const TileSums &sums, float *slot) {
     store_four(slot + 16, sums.highest);
     store_four(slot + 20, sum_fours(sums.form4, shown[0], shown[1], shown[2]));
     if (!IS_MIXED) return;
-    // In place of X^3 Y^3 and X^2 Y^3, which nothing needs.
+    // These take the places of X^3 Y^3 and X^2 Y^3, which no block needs.
     const Floats mixed2 = sum_fours(sums.mixed2[0], sums.mixed2[1], Floats{}, Floats{});
     store_four(slot + 12, choose(above(fill(1.5f), lane_x()), mixed2, sums.form[3]));
     for (int k = 0; k < 2; ++k) store_four(slot + 24 + 4 * k, sums.mixed[k]);
 }
 
-// One splat's sums over the tile. A row's sums wait until all rows are walked: fewer numbers are in
-// registers meanwhile.
+// One splat's sums over the tile. The sums of each row are added up after the last row, so that
+// fewer numbers are in registers during the walk.
 template <bool IS_MIXED>
 struct TileCurvature<IS_MIXED>::Sums {
     static_assert(BLOCK == 4);

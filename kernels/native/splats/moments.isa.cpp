@@ -1,8 +1,9 @@
 // Moments of blended features where chance drops splats, and the gradients of them.
 //
-// A walk from the nearest splat on finds the alphas of a block and where it is finished, and notes
-// them; a sweep from the back then follows the recursion of `rasterize_moments`, which adds what is
-// never negative and so loses no small variance. What is noted of a block stays in the cache.
+// A walk from the nearest splat on notes the alphas of a block until it is finished. A sweep from
+// the back then follows the recursion of the moments (kernels/splats/protocol.py), which adds
+// numbers that are never negative and so loses no small variance. The notes of a block stay in the
+// cache.
 #include "common/levels.h"
 #include "splats/walk.h"
 
@@ -18,7 +19,7 @@ struct Odds {
 
 inline Odds odds_of(const Moments &m) { return {fill(m.keep), fill(m.drop)}; }
 
-// What one splat does to the moments of what is behind it:
+// How one splat changes the moments of the splats behind it:
 //   variance = factor variance + spread d^2, mean = mean + kept d, d = feature - mean.
 struct Step {
     Floats kept, spread, through, factor;
@@ -29,7 +30,7 @@ inline Step step_of(const Odds &odds, Floats alpha) {
     s.kept = alpha * odds.keep;
     s.spread = s.kept * (alpha * odds.drop);
     s.through = 1.0f - s.kept;
-    // 1 - 2 p alpha + p alpha^2 without a difference of what may be alike.
+    // 1 - 2 p alpha + p alpha^2, written without a difference of nearly equal numbers.
     s.factor = s.through * s.through + s.spread;
     return s;
 }
@@ -66,7 +67,7 @@ struct Notes {
         counts[k] |= any(at.hit);
         return at.left - alpha * odds.keep * at.left;
     }
-    // Overwritten by the next one if no pixel counts it.
+    // If no pixel counts the splat, the next one overwrites its note.
     [[gnu::always_inline]] void leave(int k, uint32_t n) {
         places[k * capacity + items[k]] = n;
         items[k] += counts[k];
@@ -96,7 +97,7 @@ inline Strip strip_of(const Place &place, const Tape &tape, uint32_t items, int 
             tape.fronts ? tape.fronts + at : nullptr};
 }
 
-// What is measured of a strip: the origin, and the mean and the variance behind all splats.
+// The state of a strip during a sweep: the origin, and mean and variance of what lies behind.
 template <int CHANNELS>
 struct State {
     Floats origin[CHANNELS], mean[CHANNELS], variance[CHANNELS];
@@ -137,7 +138,8 @@ inline void sweep(const Moments &m, const Strip &s, const Tape &tape, State<CHAN
     }
 }
 
-// The shares of a tile's entries: sums over the lanes, which are cheaper of many at once.
+// Writes the shares of a tile's entries: sums over the lanes, of many entries at once, which is
+// cheaper.
 inline void store_shares(const Moments &m, const Entry *entries, uint32_t count, const Tape &tape) {
     for (uint32_t n = 0; n < count; n += SHARES_AT_ONCE) {
         Floats lanes[SHARES_AT_ONCE];
@@ -174,8 +176,8 @@ void moments_of(const Moments &m, int tile, const Tape &tape) {
     if (SHARES) store_shares(m, entries, count, tape);
 }
 
-// The same sweep, which notes mean and variance behind each splat. PIXELS floats of each are kept,
-// of which a strip uses as many as it has lanes.
+// The same sweep, which also notes mean and variance behind each splat. There is room for PIXELS
+// floats of each; a strip uses one for each of its lanes.
 template <int CHANNELS>
 inline void sweep_and_note(const Moments &m, const Strip &s, const Tape &tape,
                            State<CHANNELS> &state) {
@@ -194,7 +196,8 @@ inline void sweep_and_note(const Moments &m, const Strip &s, const Tape &tape,
     }
 }
 
-// Gradients by the moments of what is at and behind a splat, and by the light times itself.
+// The gradients by mean and variance of a splat together with what lies behind it, and the gradient
+// by the transmittance times the transmittance.
 template <int CHANNELS>
 struct Pull {
     Floats mean[CHANNELS], variance[CHANNELS], light;
@@ -213,8 +216,8 @@ inline Pull<CHANNELS> pull_of(const MomentsGradient &g, const Strip &s, Floats l
     return pull;
 }
 
-// One splat on the way from the front to the back: what it adds to its slot. `pull` is by the
-// moments from it on, and becomes that by those behind it.
+// Adds the gradients of one splat to its slot, from the front to the back. `pull` comes as the
+// gradient by the moments from this splat on and leaves as that by the moments behind it.
 template <int CHANNELS>
 inline void step_backward(const Odds &odds, const Record &r, const State<CHANNELS> &state,
                           Floats bound, const float *note, Floats alpha, Floats dx, Floats dy,
@@ -253,7 +256,7 @@ void strip_backward(const MomentsGradient &g, const Strip &s, Floats left, const
     sweep_and_note<CHANNELS>(m, s, tape, state);
     Pull<CHANNELS> pull = pull_of<CHANNELS>(g, s, left);
     const Odds odds = odds_of(m);
-    // Those that are held at the largest one, which they are to rounding.
+    // Alphas that the bound holds are the largest one to within rounding.
     const Floats bound = fill(m.tiles->alpha_max * (1.0f - 1e-6f));
     for (uint32_t i = 0; i < s.items; ++i) {
         const Entry &entry = s.entry(i);

@@ -1,5 +1,5 @@
-// What the slots of a record say of its splat: one sum over its cells, in their order. Only for
-// *.isa.cpp files.
+// Sums of the slots of a splat: one number from each tile that it meets, added in the order of its
+// tiles. Only for *.isa.cpp files.
 #pragma once
 
 #include "splats/kernels.h"
@@ -7,14 +7,6 @@
 
 namespace lumigraph::LUMIGRAPH_ISA {
 namespace {
-
-template <int NUMBERS = SLOT>
-inline void sum_slots(const Record &r, const float *slots, float total[NUMBERS]) {
-    const float *slot = slots + int64_t(r.first) * NUMBERS;
-    for (int k = 0; k < NUMBERS; ++k) total[k] = 0;
-    for (uint32_t s = 0; s < r.count; ++s, slot += NUMBERS)
-        for (int k = 0; k < NUMBERS; ++k) total[k] += slot[k];
-}
 
 // The sums of a vector of records, a column for each of a slot's numbers.
 template <int NUMBERS = SLOT>

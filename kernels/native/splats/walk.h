@@ -1,6 +1,6 @@
-// The two walks over a tile's list of splats, from the nearest on. Here is decided which pixels
-// count a splat and how much light it stops there; what is gathered on the way is the caller's: a
-// type with the functions that each walk names. Only for *.isa.cpp files.
+// The two walks over a tile's list of splats, nearest first. This file alone decides which pixels a
+// splat counts for and how much light it stops there. A gatherer, a type with the functions that
+// each walk names, collects colours, gradients or other sums on the way. Only for *.isa.cpp files.
 #pragma once
 
 #include "splats/block.h"
@@ -10,7 +10,8 @@ namespace {
 
 // A splat as an ellipse: log2(alpha) is (xx dx + xy dy) dx + (yy dy dy + log_opacity), at most log2
 // of the opacity and of the largest alpha of all. Rounding can make the form of a long needle
-// positive, which it is nowhere: the bound holds it, and its derivative is as without.
+// positive although it never is. The bound then limits the value and leaves the derivative as it
+// is.
 struct Ellipse {
     const Record &r;
     float highest;
@@ -34,6 +35,8 @@ struct Touch {
     Floats dx, exponent, left;
 
     Floats alpha() const { return keep(hit, exp2_fast(exponent)); }
+    // The light that the splat stops, without alpha itself: one operation fewer.
+    Floats weight() const { return keep(hit, exp2_fast(exponent) * left); }
     // The pixels at which alpha moves with the splat: the largest alpha does not.
     template <typename Splat>
     Mask moves(const Splat &splat) const {
@@ -49,7 +52,8 @@ inline Touch touch(const Splat &splat, Floats dx, Floats left) {
     return {hit, dx, exponent, left};
 }
 
-// The entries of a tile, and some of its blocks side by side: the first pixel, and the first bit.
+// The entries of a tile, and HELD of its blocks side by side: their first pixel, and their first
+// bit in an entry's `blocks`.
 struct Place {
     const Entry *entries;
     uint32_t count;
@@ -88,7 +92,8 @@ template <typename Splat = Ellipse, typename Gatherer>
     const float highest = highest_exponent(t);
     const Floats pixels_x = lane_x() + float(t.left + place.x);
     const Floats pixels_y = lane_y() + float(t.top + place.y);
-    // Pixels beyond the image are finished: they have no share, and keep none at work.
+    // Pixels beyond the image start as finished, so that they collect nothing and the walk can
+    // stop.
     for (int k = 0; k < HELD; ++k)
         for (int v = 0; v < VECTORS; ++v) {
             const Mask inside = both(above(fill(float(t.left + t.width - k * BLOCK)), pixels_x),
@@ -99,7 +104,7 @@ template <typename Splat = Ellipse, typename Gatherer>
     for (uint32_t n = 0, seen = 0; n < place.count; ++n) {
         __builtin_prefetch(records + entries[n + AHEAD].record);
         if constexpr (requires { g.fetch(n); }) g.fetch(entries[n + AHEAD].record);
-        // Blocks that the splat does not meet are skipped.
+        // Skip a splat that meets none of these blocks.
         const uint32_t met = entries[n].blocks >> place.shift & ((1u << HELD) - 1);
         if (!met) continue;
         if constexpr (requires { g.meet(n); }) g.meet(entries[n].record);
@@ -118,13 +123,13 @@ template <typename Splat = Ellipse, typename Gatherer>
                     if (v == VECTORS - 1) g.leave(k, n);
             }
         }
-        // A look at the pixels every few splats: often enough to stop soon, rare enough to be free.
+        // Early stop: every eighth splat, see whether all pixels are finished.
         if ((++seen & 7) == 0 && !is_open(left)) return n + 1;
     }
     return place.count;
 }
 
-// The columns of pixels of each column of blocks.
+// The x of each lane's pixel within the tile, for each column of blocks.
 struct alignas(64) ColumnsX {
     float x[BLOCKS][LANES];
 };
@@ -177,7 +182,7 @@ template <typename Splat = Ellipse, typename Gatherer>
         }
         sums.finish(slots + int64_t(entry.slot) * NUMBERS);
     }
-    // The rest lie behind finished pixels.
+    // The other splats lie behind finished pixels: their sums are zero.
     for (uint32_t n = used; n < count; ++n)
         __builtin_memset(slots + int64_t(entries[n].slot) * NUMBERS, 0, 4 * NUMBERS);
 }
@@ -193,7 +198,7 @@ template <typename Task>
             for (int i = 0; i < columns; ++i) task(row * BLOCK + i, pixel + i);
         }
     };
-    // Most are whole: loops of known length cost less.
+    // Most vectors lie wholly in the image; loops of known length are faster.
     if (width == BLOCK && height == ROWS)
         rows(BLOCK, ROWS);
     else
