@@ -298,6 +298,25 @@ def test_depth_moves_the_means(machine: Machine):
     assert float(actual) == pytest.approx(float(expected), rel=max(1e-4, 10 * machine.tolerance))
 
 
+@pytest.mark.parametrize("alpha_max", [0.4, 0.999])
+def test_alpha_is_held_where_it_is_said(machine: Machine, alpha_max: float):
+    kernels, view = machine.kernels, looking()
+    bold = cloud()._replace(opacity_logits=4 + random(120, seed=20))
+    records = kernels.project(machine.typed(bold), view=view, degree=3)
+    exact = REFERENCE.project(bold, view=view, degree=3)
+    plain = kernels.blend(records, background=BACKGROUND)
+    gradient = random(45, 70, 3, seed=21)
+    ours = kernels.blend(records, background=BACKGROUND, alpha_max=alpha_max)
+    theirs = REFERENCE.blend(exact, background=BACKGROUND, alpha_max=alpha_max)
+    close(ours.features.double(), theirs.features, 1e-4)
+    assert (ours.features - plain.features).abs().max() > 1e-3
+    rows, truth = ours.vjp(gradient.to(machine.dtype)).rows.double(), theirs.vjp(gradient).rows
+    for columns in (slice(0, 2), slice(2, 5), slice(5, 6), slice(6, 9)):
+        close(rows[:, columns], truth[:, columns], 1e-3)
+    # The records are as they were for the next picture.
+    assert torch.equal(kernels.blend(records, background=BACKGROUND).features, plain.features)
+
+
 # The view --------------------------------------------------------------------------------------
 
 
