@@ -74,9 +74,11 @@ def demo(
 @app.command()
 def inspect(
     capture: CaptureAt,
-    downscale: Downscale = 1,
+    downscale: Annotated[
+        int, typer.Option(min=1, help="Divide the width and height of the photos by this.")
+    ] = 1,
     test: Test = None,
-    test_every: TestEvery = 8,
+    test_every: TestEvery = None,
     as_json: Json = False,
 ) -> None:
     """Tell what a capture holds and what its reconstruction needs."""
@@ -99,7 +101,7 @@ def train(
     steps: Steps = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, max=10_000, help="Train for about this time, in place of --steps."),
+        typer.Option(min=0.1, max=10_000, help="Train for about this time; replaces --steps."),
     ] = None,
     seed: Seed = None,
     downscale: Downscale = None,
@@ -147,7 +149,7 @@ def train(
 
     interruptible()
     if minutes is not None and steps is not None:
-        raise typer.BadParameter("--minutes decides on the steps: leave out --steps")
+        raise typer.BadParameter("--minutes sets the number of steps: leave out --steps")
     if minutes is not None and optimizer not in (None, "adam"):
         raise typer.BadParameter("--minutes counts steps of Adam: give --steps instead")
     elsewhere = output is not None or overwrite
@@ -230,16 +232,16 @@ def uncertainty(
     run: RunAt,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="CAPTURE", help="Search for the drop rate on its photos."),
+        typer.Option(metavar="CAPTURE", help="Find the drop rate on the photos of this capture."),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Drop rate. [default: the result of a search]")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Share of the training SSIM that the search may lose.")
+        float, typer.Option(help="Share of the training photos' SSIM that dropout may lose.")
     ] = 0.05,
     trials: Annotated[
-        int | None, typer.Option(min=2, help="Number of masks to sample. [default: all, exactly]")
+        int | None, typer.Option(min=2, help="Masks to sample. [default: exact over all masks]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampled masks.")] = 0,
     level: Annotated[float, typer.Option(help="Share of views that intervals must cover.")] = 0.9,
@@ -266,11 +268,11 @@ def uncertainty(
 def evaluate(
     run: RunAt,
     split: Annotated[
-        Literal["test", "train"], typer.Option(help="Which frames to compare with.")
+        Literal["test", "train"], typer.Option(help="Which photos to compare with.")
     ] = "test",
     data: Annotated[
         Path | None,
-        typer.Option(metavar="CAPTURE", help="Take the photos from here; train frames need it."),
+        typer.Option(metavar="CAPTURE", help="Capture with the photos; --split train needs it."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -287,7 +289,8 @@ def evaluate(
 def render(
     run: SceneAt,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder. [default: RUN/renders]")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write to. [default: RUN/renders]"),
     ] = None,
     views: Annotated[
         Literal["orbit", "path", "test", "train"], typer.Option(help="Which views to render.")
@@ -296,10 +299,10 @@ def render(
         int, typer.Option(min=2, max=100_000, help="Number of views of an orbit or path.")
     ] = 120,
     scale: Annotated[
-        float, typer.Option(min=0.01, max=8, help="Size of the pictures over that of the photos.")
+        float, typer.Option(min=0.01, max=8, help="Size of the pictures relative to the photos.")
     ] = 1.0,
     depth: Annotated[
-        bool, typer.Option("--depth", help="Show depth in place of colour; near is bright.")
+        bool, typer.Option("--depth", help="Show depth in place of colour; near points are bright.")
     ] = False,
     film: Annotated[bool, typer.Option(help="Make an mp4 film, if ffmpeg is installed.")] = True,
     fps: Annotated[
@@ -319,7 +322,7 @@ def render(
 def export(
     run: RunAt,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File. [default: RUN/scene.ply]")
+        Path | None, typer.Option("-o", "--output", help="File to write. [default: RUN/scene.ply]")
     ] = None,
     frame: Annotated[
         Literal["capture", "fit"],
@@ -350,7 +353,7 @@ def doctor(as_json: Json = False) -> None:
 def bench(as_json: Json = False) -> None:
     """Measure how fast this machine renders and trains.
 
-    The scene is generated for it.
+    It generates its own test scene.
     """
     from lumigraph.app.commands.bench import bench_json, bench_rows, measured
     from lumigraph.app.console import counting

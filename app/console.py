@@ -228,14 +228,14 @@ def quoted(word: str | Path) -> str:
 
 
 def _print_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    """Prints names and values; rows whose value is None are left out."""
+    """Prints names and values; a row with the value None is left out."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from lumigraph.datasets.files import printable
 
-    # Text, unlike a plain string, keeps brackets and colons as they are.
+    # Rich changes brackets and colons in plain strings, but not in a Text.
     table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")

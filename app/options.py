@@ -19,7 +19,7 @@ Steps = Annotated[
     int | None, typer.Option(min=1, help="Training steps. [default: those of the preset]")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice. [default: 0]")]
-DeviceAt = Annotated[Device | None, typer.Option(help="Where to compute. [default: auto]")]
+DeviceAt = Annotated[Device | None, typer.Option(help="Device to compute on. [default: auto]")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
 Downscale = Annotated[
     int | None,
@@ -47,7 +47,7 @@ Test = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="File with the names of the photos to hold out, one a line."),
 ]
-Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where new runs go.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder of new runs.")]
 Host = Annotated[
     str,
     typer.Option(help="Address to listen on; 0.0.0.0 lets in other machines, with the token."),

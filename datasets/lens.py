@@ -1,4 +1,4 @@
-"""Lenses as they were calibrated, and the pinhole cameras that replace them."""
+"""Calibrated lenses with their distortion, and the pinhole cameras that replace them."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -75,7 +75,7 @@ def no_points() -> tuple[Tensor, Tensor]:
 
 
 def sound_points(points: np.ndarray, colors: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The points whose coordinates are numbers no larger than `FAR`, and their colours.
+    """The points with finite coordinates no larger than `FAR`, and their colours.
 
     Args:
         points: float64 [points, 3]

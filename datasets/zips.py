@@ -149,7 +149,10 @@ def _members(
     _check_count(path, len(infos))
     total = sum(info.file_size for info in infos)
     if total > max(RATIO * path.stat().st_size, 1 << 20):
-        raise Unfit(f"{path.name} would grow to {total >> 20} MB: that is no zip of photos")
+        raise Unfit(
+            f"{path.name} would grow to {total >> 20} MB, far more than photos would: make "
+            "a zip of the photos alone"
+        )
     members = []
     for info in infos:
         place = PurePosixPath(info.filename.replace("\\", "/"))
@@ -204,11 +207,13 @@ def _check_places(path: Path, places: Iterable[PurePosixPath]) -> None:
             folders.setdefault(_as_one(parent), parent)
         twin = files.setdefault(_as_one(place), place)
         if twin is not place:
-            told = " and ".join(printable(str(each))[:80] for each in (twin, place))
-            raise Unfit(f"{path.name} holds {told}, which some disks take for one: rename one")
+            names = " and ".join(printable(str(each))[:80] for each in (twin, place))
+            raise Unfit(
+                f"{path.name} holds {names}, which some disks take for one name: rename one"
+            )
     if both := files.keys() & folders.keys():
-        told = printable(str(files[min(both)]))[:80]
-        raise Unfit(f"{path.name} holds {told} both as a file and as a folder: rename one")
+        name = printable(str(files[min(both)]))[:80]
+        raise Unfit(f"{path.name} holds {name} both as a file and as a folder: rename one")
     if len(folders) > FOLDERS:
         raise Unfit(f"{path.name} holds {len(folders)} folders, more than {FOLDERS}")
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a fit in a file, so that it continues to the bit."""
+"""Checkpoints: the whole state of a fit in a file, so that it continues bit for bit."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def save_checkpoint(fit: SplatFit, path: Path) -> None:
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> SplatFit:
-    """The fit as `save_checkpoint` wrote it; continuing gives the same scene to the bit.
+    """The fit as `save_checkpoint` wrote it; continuing gives the same scene bit for bit.
 
     Raises:
         ValueError: The file is damaged, from another program or from another version.

@@ -52,7 +52,7 @@ def conduct(session: Session, path: Path) -> tuple[Run, int]:
             if not checkpoints(session.run):
                 raise
             command = resume_command(path, session.run.folder)
-            raise OSError(f"{error}. Mend that, then resume with: {command}") from error
+            raise OSError(f"{error}. Remove the cause, then resume with: {command}") from error
         finally:
             drawing.finish()
     return run, 128 + received[0] if received else 0
@@ -114,7 +114,7 @@ def summary(run: Run, path: Path) -> dict[str, Any]:
 
 
 def summary_rows(run: Run, path: Path) -> list[tuple[str, Any]]:
-    """The result of a run as a person reads it; the value of what is not known is None."""
+    """The result of a run as a person reads it; unknown values are None."""
     facts = summary(run, path)
     psnr, ssim, rate = facts["psnr"], facts["ssim"], facts["steps_per_second"]
     return [

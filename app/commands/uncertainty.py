@@ -43,7 +43,7 @@ from lumigraph.render import Camera, Splats
 from lumigraph.uncertainty import MARGIN, PASSES, check_rate, confidence, find_rate
 
 ORIGINS = {"outdated": "found for another scene"}
-"""How a rate's origin is told, where the word itself does not say it."""
+"""The words that the user sees for an origin of a rate, where its name is not clear enough."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _metric_rows(mean: dict[str, float], published: dict[str, float]) -> list[tu
             f"{published['ause_mae_ratio']:.3f} over chance (MAE), Spearman "
             f"{published['spearman']:.3f}; errors of the mean over masks",
         ),
-        ("mean std", f"{mean['sharpness']:.4f}"),
+        ("mean standard deviation", f"{mean['sharpness']:.4f}"),
     ]
 
 

@@ -145,7 +145,7 @@ def _camera_from(entry: FrameEntry, where: str) -> Camera:
 
 
 def picture_name(index: int, name: str) -> str:
-    """The file name for the picture of a frame: its number, and what is harmless of its name."""
+    """The file name for the picture of a frame: its number and the harmless letters of its name."""
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return f"{index:04d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem)[:60]}.png"
 

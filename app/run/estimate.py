@@ -127,7 +127,7 @@ def stored_confidence(run: Run, scene: Splats) -> Tensor | None:
         ) from None
     if confidence.shape != (len(scene),) or not torch.isfinite(confidence).all():
         raise ValueError(
-            f"{path} should have a finite number for each of {len(scene)} splats, but has not: "
+            f"{path} should have a finite number for each of {len(scene)} splats, but does not: "
             "run `lumigraph uncertainty` again"
         )
     return confidence.float()

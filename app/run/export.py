@@ -60,5 +60,5 @@ def write_ply(
                 raise
             raise ValueError(
                 f"{error}. The capture's coordinates are too large for the 32-bit numbers of a "
-                "PLY: use `lumigraph export RUN --frame fit`, whose coordinates lie around zero"
+                "PLY: use `lumigraph export RUN --frame fit`, where coordinates lie around zero"
             ) from error

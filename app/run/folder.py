@@ -1,8 +1,8 @@
 """The run folder: the files of one reconstruction, and how they are written and opened.
 
-    run.json            what was asked, the plan, hashes of the inputs, versions, timings, metrics
+    run.json            the options, the plan, hashes of the inputs, versions, timings, metrics
     cameras.json        every frame: its name, split and camera in the capture's frame
-    scene.safetensors   the scene in the fit's frame, to the bit
+    scene.safetensors   the scene in the fit's frame, bit for bit
     scene.ply           the same in the capture's frame, for other programs
     checkpoints/        the newest states of the fit, to resume from
     metrics.jsonl       loss, splats and, at some steps, PSNR; one line per entry

@@ -180,7 +180,7 @@ def axis_marks(most: float) -> list[float]:
 
 
 def _step(width: float) -> float:
-    """The usual step of which about four make up a width."""
+    """A round step, about a quarter of the width."""
     rough = width / 4 * (1 - 1e-9)  # 1 is 4 times 0.25, whatever sums and means make of it
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step for step in STEPS if step * power >= rough) * power

@@ -20,12 +20,12 @@ from lumigraph.datasets.files import printable
 NUMBERS = {
     "ause_mae_ratio": "AUSE over chance (MAE): 0 is best, 1 is chance",
     "ause_rmse_ratio": "AUSE over chance (RMSE)",
-    "spearman": "Spearman with the error",
-    "pearson": "Pearson with the error",
+    "spearman": "Spearman correlation with the error",
+    "pearson": "Pearson correlation with the error",
     "nll": "negative log likelihood, nats",
     "ece": "expected calibration error: 0 is best",
-    "coverage_95": "share of values within 1.96 std: 0.95 is best",
-    "sharpness": "mean std",
+    "coverage_95": "share of values within 1.96 standard deviations: 0.95 is best",
+    "sharpness": "mean standard deviation",
     "mae": "mean error",
 }
 """The metrics at the top of the page, with their labels."""
@@ -48,8 +48,8 @@ PLOTS = {
     "risk_coverage": Plot(
         "Risk and coverage",
         Axis("share of the values kept, the most certain first", "share"),
-        Axis("their mean error"),
-        "The error to expect of the part that is trusted; colour values go from 0 to 1. Dashed: "
+        Axis("mean error of the kept values"),
+        "The error to expect in the values that are kept; colour values go from 0 to 1. Dashed: "
         "the values with the smallest errors are kept.",
     ),
     "reliability": Plot(
@@ -136,9 +136,9 @@ def _intervals(estimate: dict[str, Any]) -> str:
     if found["covered_views"] is not None:
         tiles += _kept(estimate["per_image"], found)
         text += (
-            " The test views were neither trained on nor calibrated on, and show what the "
-            f"intervals hold. {_TEST_VIEWS[found['test_views']]} Of few views the share that is "
-            "covered scatters by chance."
+            " The test views were used neither for training nor for calibration, and show how "
+            f"well the promise is kept. {_TEST_VIEWS[found['test_views']]} With few test views "
+            "the covered share varies by chance."
         )
     if not estimate["calibrated"]:
         text += " It holds for a drop rate that is not calibrated, too: only the widths differ."
@@ -150,7 +150,7 @@ def _kept(entries: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[str]
     covered = sum(entry["interval"]["covered"] for entry in entries)
     return [
         tile(f"{covered} of {len(entries)}", "test views covered"),
-        tile(percent(found["covered_values"]), "of their colour values within"),
+        tile(percent(found["covered_values"]), "of their colour values in their intervals"),
         tile(f"{found['width']:.3f}", "mean width; colour values go from 0 to 1"),
     ]
 
@@ -184,7 +184,7 @@ def _published(metrics: dict[str, float] | None) -> str:
 def _curves(curves: dict[str, dict[str, Sequence[float]]] | None) -> str:
     """The plots of the curves, each the mean over the test views."""
     if curves is None:
-        return "<p>No views were held out.</p>"
+        return "<p>No photos were held out.</p>"
     plots = (figure(plot, _lines(**curves[name])) for name, plot in PLOTS.items())
     return f'<div class="plots">{"".join(plots)}</div>'
 
@@ -198,7 +198,7 @@ def _lines(
 def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:
     """The table of test views, the worst map first."""
     if not entries:
-        return "<p>None were held out.</p>"
+        return "<p>No photos were held out.</p>"
     frames = {frame.name: (i, frame) for i, frame in enumerate(run.capture().test)}
     rows = []
     for place, entry in enumerate(sorted(entries, key=lambda e: -e["metrics"]["ause_mae_ratio"])):
@@ -211,16 +211,16 @@ def _views(run: Run, entries: Sequence[dict[str, Any]]) -> str:
         )
     return (
         '<div class="wide"><table><tr><th>View; the worst map first</th><th>Photo</th>'
-        "<th>Uncertainty: the root of the std, from 0 to 0.25</th>"
+        "<th>Uncertainty: the square root of the standard deviation, from 0 to 0.25</th>"
         f"<th>Error, {ERROR_SCALE:.0f} times as bright</th></tr>{''.join(rows)}</table></div>"
     )
 
 
 def _within(held: dict[str, Any] | None) -> str:
-    """The share of a view that its intervals hold, if there are any."""
+    """The share of a view's colour values that lie in their intervals, if there are intervals."""
     if held is None:
         return ""
-    return f"<br>{percent(held['inside'])} within{'' if held['covered'] else ': not covered'}"
+    return f"<br>{percent(held['inside'])} in intervals{'' if held['covered'] else ': not covered'}"
 
 
 def _pictures(run: Run, index: int, frame: Frame) -> str:

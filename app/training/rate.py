@@ -6,9 +6,9 @@ RATE_SECONDS = 5.0
 """The rate is measured over this time: long enough to be steady, short enough to follow changes."""
 
 WARM_PART, WARM_STEPS, LEFT_SECONDS = 50, 200, 2.0
-"""The first steps tell nothing of the others, since they decode their photos and fill caches: one
-part in `WARM_PART` of all steps, or `WARM_STEPS` if that is fewer. The time left is told when the
-steps after those were measured for `LEFT_SECONDS`, or as many as they were."""
+"""The first steps say little about the others, since they decode photos and fill caches: one
+part in `WARM_PART` of all steps, or `WARM_STEPS` if that is fewer. The time left is known as soon
+as the steps after these took `LEFT_SECONDS`, or are as many as these."""
 
 
 class StepRate:
@@ -20,7 +20,7 @@ class StepRate:
     """
 
     def __init__(self, warm: int = 0) -> None:
-        """A rate before the first step; at least `warm` steps tell nothing of the others."""
+        """A rate before the first step; at least `warm` steps are not counted for the time left."""
         self.rate: float | None = None
         self.left: float | None = None
         self._warm, self._first = warm, -1

@@ -136,7 +136,7 @@ def run_session(session: Session) -> Run:
 
 
 def resume_session(run: Run, capture: Capture) -> Session:
-    """The session that resumes the run, to the bit, from its newest checkpoint that can be read.
+    """The session that resumes the run, bit for bit, from its newest checkpoint that can be read.
 
     Raises FileNotFoundError if there is no checkpoint, and ValueError if none can be read.
     """

@@ -104,7 +104,7 @@ def start(
 
 
 def resume(path: Path, options: TrainOptions, folder: Path, heed: Heed = lambda: None) -> Session:
-    """A session that resumes the run in `folder` where it was stopped, to the bit.
+    """A session that resumes the run in `folder` where it was stopped, bit for bit.
 
     Prints a warning if the machine or a program has changed, because the last bits may differ then.
 
@@ -162,7 +162,7 @@ def fitted_to(plan: Plan, preset: Preset, capture: Capture, minutes: float, devi
         seconds.append(time.perf_counter() - began)
     count = round(60 * minutes / (GROWTH[preset] * median(seconds[TRIAL // 3 :])))
     count = min(MOST, max(LEAST, count))
-    notice(f"This machine takes about {count:,} steps in {minutes:g} minutes")
+    notice(f"This machine does about {count:,} steps in {minutes:g} minutes")
     return stretched(plan, count)
 
 
@@ -226,7 +226,7 @@ def _asked(options: TrainOptions, seed: int, device: str, selection: Selection) 
 
 
 def _warn_of_changes(before: dict[str, Any]) -> None:
-    """Prints a warning if something that affects the last bits has changed since the run began."""
+    """Prints a warning if something that affects rounding has changed since the run began."""
     now = versions()
     changes = [
         f"{name.replace('_', ' ')} {str(before.get(name))[:80]} to {now[name]}"
@@ -235,8 +235,8 @@ def _warn_of_changes(before: dict[str, Any]) -> None:
     ]
     if changes:
         warn(
-            "The run is resumed, but not to the bit, because this changed since it began: "
-            f"{', '.join(changes)}"
+            "The resumed run may differ slightly from one without a break, because these changed "
+            f"since it began: {', '.join(changes)}"
         )
 
 

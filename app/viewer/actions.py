@@ -57,7 +57,7 @@ class Actions:
         self.changed()
 
     def controls(self) -> list[Control]:
-        """All controls as they are now."""
+        """All controls with their present values."""
         with self._lock:
             form = dict(self._form)
         scene = self._viewer.scene()
@@ -86,7 +86,7 @@ class Actions:
             jobs.cancel(id.removeprefix("cancel:"))
         elif id == "degree":
             if value not in ("0", "1", "2", "3"):
-                raise ValueError("The SH degree is 0, 1, 2 or 3")
+                raise ValueError("The SH degree must be 0, 1, 2 or 3")
             jobs.change(degree=int(str(value)))
         elif id == "splat_limit":
             self._limit(_whole("The splat limit", value))
@@ -96,7 +96,7 @@ class Actions:
             self._fill(id, value)
 
     def _limit(self, limit: int) -> None:
-        """Bounds the splats of the training in work; a note says so if there are more already."""
+        """Limits the splats of the running training; a note says so if there are more already."""
         jobs = self._viewer.jobs
         jobs.change(splat_limit=limit)
         splats = (jobs.job.numbers.get("splats") if jobs.job else None) or 0
@@ -136,10 +136,10 @@ class Actions:
                 )
         elif name == "preset":
             if value not in PRESETS:
-                raise ValueError(f"The preset is one of {', '.join(PRESETS)}")
+                raise ValueError(f"The preset must be one of {', '.join(PRESETS)}")
         elif name == "optimizer":
             if value not in OPTIMIZERS:
-                raise ValueError(f"The optimizer is one of {', '.join(OPTIMIZERS)}")
+                raise ValueError(f"The optimizer must be one of {', '.join(OPTIMIZERS)}")
         elif name in self._form:
             field = next(c for c in server_controls(self._form, {}, ()) if c["id"] == name)
             value = _whole(field["label"], value, field["low"], field["high"])
@@ -223,7 +223,7 @@ class Actions:
 
 
 def _whole(name: str, value: Scalar, low: float = -math.inf, high: float = math.inf) -> int:
-    """The value as a whole number in that range; ValueError if it is none."""
+    """The value as a whole number in that range; ValueError if it is not one."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
@@ -232,5 +232,5 @@ def _whole(name: str, value: Scalar, low: float = -math.inf, high: float = math.
         or not low <= value <= high
     ):
         limits = "" if low == -math.inf else f" from {low} to {high}"
-        raise ValueError(f"{name} is a whole number{limits}")
+        raise ValueError(f"{name} must be a whole number{limits}")
     return int(value)

@@ -75,7 +75,7 @@ class Client:
         camera: It looks through this one; None before it has said.
         camera_id: The client's own number of that camera.
         display: What it wants to see; None if it has not said.
-        photo: The number of the camera whose photo it wants.
+        photo: The number of the camera that took the photo it wants.
         photo_pending: Whether a photo is being read or waits to be sent: the next one has to wait.
         photo_ready: The photo that waits to be sent.
         cursor: The place of its cursor, in parts of the picture's width and height.

@@ -74,7 +74,7 @@ check, takes the next option of a choice, or presses a button."""
 def server_controls(
     form: dict[str, Any], state: dict[str, Any], sources: Sequence[dict[str, Any]]
 ) -> list[Control]:
-    """The controls on which the server acts, as they are now.
+    """The controls on which the server acts, with their present values.
 
     Args:
         form: The settings of the next run, see `Actions`.
@@ -108,14 +108,14 @@ def server_controls(
         _button(*pause, slot="pause", enabled=training),
         _button("checkpoint", "Checkpoint", enabled=training),
         _button("stop", "Stop", enabled=running),
-        _button("follow", "Show the training", hint="Shows its scene again.", **follow),
+        _button("follow", "Show the training", hint="Shows the scene in training again.", **follow),
         *(
             _button(f"cancel:{other['id']}", f"Cancel {other['name']}")
             for other in state.get("jobs", [])
             if other["state"] == "waiting"
         ),
         *_live_controls(job, enabled=training),
-        # Last, so that settings without a choice are in nobody's way.
+        # Settings without a choice come last.
         *(
             _choice(name, label, only, {only: only}, enabled=False, why=why)
             for name, (label, only, why) in UNBUILT.items()
@@ -138,7 +138,8 @@ def _plan_controls(form: dict[str, Any], *, enabled: bool) -> list[Control]:
             high=1440,
             step=1,
             enabled=enabled and form["optimizer"] == "adam",
-            hint="The number of steps is chosen so that the training takes about this time here. "
+            hint="The number of steps is chosen so that the training takes about this time on this "
+            "machine. "
             "Only with Adam.",
         ),
         _choice(

@@ -54,7 +54,7 @@ VISER = (
 workers."""
 
 PORTS = 100
-"""The number of ports that are tried one after the other; nobody runs that many pages."""
+"""The number of ports that are tried one after the other; no machine serves that many pages."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -74,7 +74,7 @@ class Gate:
         address: The address that the server is bound to.
         tokens: The token of each role; if empty, everybody who reaches the server is in control.
         cookies: The cookie of each role, which a browser gets for the token. All browsers of a role
-            have the same, so that nobody can fill a table of sessions or push others out of it.
+            have the same, so no table of sessions can be filled, and none pushed out of it.
         names: Names of the server other than addresses, in lower case.
         refused: The number of refusals by their reason; nothing of the requests is kept.
     """

@@ -259,7 +259,7 @@ class Library:
     def __init__(
         self, folders: Sequence[Path], runs: Path, changed: Callable[[], None] = lambda: None
     ) -> None:
-        """The sources in the folders and in the folder of new runs, as they are now.
+        """Finds the sources in the folders and in the folder of new runs.
 
         Args:
             folders: What may be opened.
@@ -271,7 +271,7 @@ class Library:
         self._sources = named([*built_in(), *find_sources(self.allowed)])
 
     def sources(self) -> list[Source]:
-        """All sources, as they were found last."""
+        """All sources that the last search found."""
         with self._lock:
             return list(self._sources.values())
 

@@ -22,7 +22,7 @@ from lumigraph.uncertainty import Calibration, exact_color
 
 HAZE = 0.05
 """Below this opacity, or this length of the mean normal, a pixel shows neither depth nor normal:
-they would be those of the faintest tails of splats, which nobody sees."""
+they would come from the faint, invisible tails of splats."""
 
 DOT = 1.5
 """Radius of a splat's centre in pixels: the smallest dot that looks round."""
@@ -258,7 +258,7 @@ def _range(values: Tensor, seen: Tensor | None = None) -> tuple[float, float]:
     """The range in which most values lie; only those that are `seen` count, if it is given.
 
     The ends are rounded, so that colours and legend stay the same while a view moves a little:
-    every new number would have the page lay itself out anew, and flickering colours tell nothing.
+    every new number would make the page lay itself out again, and flickering colours say nothing.
     """
     sample = values[::SPARSE, ::SPARSE]
     sample = sample.flatten() if seen is None else sample[seen[::SPARSE, ::SPARSE]]

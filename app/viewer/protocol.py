@@ -75,15 +75,15 @@ class ClientCamera(Struct, frozen=True):
     stretch: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless the matrix holds a rotation, and no mirror."""
+        """Raises ValueError unless the matrix holds a rotation without a reflection."""
         a, b, c = rows = [self.matrix[i : i + 3] for i in (0, 4, 8)]
         for i, row in enumerate(rows):
             for k, other in enumerate(rows):
                 product = sum(map(mul, row, other))
                 if abs(product - (i == k)) > SKEW:
-                    raise ValueError("The matrix holds no rotation")
+                    raise ValueError("The camera's matrix should hold a rotation")
         if sum(a[n] * (b[n - 2] * c[n - 1] - b[n - 1] * c[n - 2]) for n in range(3)) <= 0:
-            raise ValueError("The matrix holds a mirror")
+            raise ValueError("The camera's matrix should hold a rotation, but reflects the scene")
 
     def camera(self, width: int, height: int, near: float) -> Camera:
         """The camera for a picture of another size, which draws nothing nearer than `near`."""
@@ -161,9 +161,9 @@ class PixelRequest(Struct, frozen=True, tag="pixel", tag_field="t"):
     y: Share | None
 
     def __post_init__(self) -> None:
-        """Raises ValueError if only one of both is given."""
+        """Raises ValueError if only one coordinate is given."""
         if (self.x is None) != (self.y is None):
-            raise ValueError("Expected both coordinates or neither")
+            raise ValueError("The cursor needs both coordinates or neither")
 
     @property
     def place(self) -> tuple[float, float] | None:

@@ -36,10 +36,10 @@ of the photo's camera), number of the view, width, height, step of the training,
 MAGIC, FRAME, PHOTO = 0x4C, 1, 2
 
 MOVING_SECONDS = 1.0
-"""After the last passing picture nobody moves the view any more."""
+"""The view counts as still when this time has passed since the last picture of a moving view."""
 
 CURSOR_SECONDS = 0.1
-"""From one reading under a cursor to the next: nobody reads numbers faster, and others wait."""
+"""The time between two readings under a cursor: people cannot read numbers faster."""
 
 TROUBLES = 50
 """The most different errors that are sent to a client: a text with a counter would never end."""
@@ -162,7 +162,7 @@ class Renderer:
                     self._do(task)
                 del task  # a scene is not held while there is nothing to do
                 self._rest()
-            except Exception as error:  # of a callback; it may be mended in a moment
+            except Exception as error:  # of a callback; the next call may succeed
                 for client in list(self.clients):
                     self._trouble(client, error)
                 with self.lock:
@@ -254,7 +254,7 @@ class Renderer:
         return self._wanted + min(refresh) if refresh else math.inf
 
     def _rest(self) -> None:
-        """Waits until there may be something to do; says when nobody moves the view any more."""
+        """Waits until there may be something to do; reports when the views have come to rest."""
         with self.lock:
             now = self._clock()
             still = self._moving and now >= self._moved + MOVING_SECONDS

@@ -71,7 +71,7 @@ class CurrentScene:
     """A scene as it is now.
 
     Attributes:
-        scene: It must not be written to; its memory stays valid as long as somebody holds it.
+        scene: It must not be written to; its memory stays valid as long as it is referenced.
         version: Another number for every other scene.
         step: Of the training; 0 for a PLY file.
         context: What stays the same around the scene.

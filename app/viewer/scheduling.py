@@ -36,7 +36,7 @@ smooth at 640x360, and at 1280x720 and above 12 sharp ones are liked better than
 
 SLACK, MARGIN = 1.25, 0.8
 """A smaller scale is chosen when a frame takes `SLACK` times the budget (frames come when a screen
-is drawn anew, 60 times a second, and this lies between two such times and three), a larger one when
+is redrawn, 60 times a second, and this lies between two such times and three), a larger one when
 it takes less than `MARGIN` of the budget, so that the scale does not change to and fro."""
 
 HOLD = 0.5
@@ -59,7 +59,7 @@ WATCHING = 0.2
 """The largest part of the time that such pictures take: training needs the processor more."""
 
 ABSENT, SILENCE = 2.0, 30.0
-"""Seconds without an acknowledgement after which nobody seems to look, and after which a client is
+"""Seconds without an acknowledgement after which a client seems to look away, and after which it is
 given up."""
 
 PIXELS, GUEST_PIXELS = 3840 * 2160, 1280 * 720
@@ -70,14 +70,14 @@ STEERING = 0.5
 """Seconds after its last view in which a client in control steers: longer than a hand hesitates."""
 
 GUEST_SECONDS = 0.05
-"""The seconds that a guest's picture may take while somebody steers, who has to wait for it, and
-the most that guests may save up of their share. At the smallest scale it may take longer."""
+"""The seconds that a guest's picture may take while a client steers, which waits for it, and the
+most that guests may save up of their share. At the smallest scale it may take longer."""
 
 AWAY, WINDOW, SMOOTHING, FORGETTING = 2.0, 5, 0.4, 0.99
 """Of the estimate of a frame's time. A longer time than `AWAY` counts as that: the client was away.
 The median of `WINDOW` frames counts, so that one or two outliers do not. `SMOOTHING` is the weight
 of the newest one. `FORGETTING` is the part of a slope that is kept after each frame: what was
-learned of the price of pixels is tried anew within ten seconds, also if the view is never still."""
+learned of the price of pixels is tried again within ten seconds, even while the view moves."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class FrameRequest:
         height: In pixels.
         begun: When its making began.
         asked: When the view was asked for.
-        limited: Whether it is a guest's while somebody steers: it is made anew after that.
+        limited: Whether it is a guest's while a client steers: it is rendered again after that.
     """
 
     view: int
@@ -183,7 +183,7 @@ class Cost:
         self.seconds += SMOOTHING * dy
         self.variance = (1 - SMOOTHING) * (self.variance + SMOOTHING * dx * dx)
         self.covariance = (1 - SMOOTHING) * (self.covariance + SMOOTHING * dx * dy)
-        # Sizes that hardly differ tell nothing of the slope: the slope learned before remains.
+        # Sizes that hardly differ say nothing about the slope: the slope learned before remains.
         if self.variance > (0.2 * self.megapixels) ** 2:
             self.slope = max(0.0, self.covariance / self.variance)
         elif self.slope is not None:
@@ -244,7 +244,7 @@ class ClientSchedule:
 
         Args:
             version: Of the scene as it is now; None without a scene.
-            limited: Whether the client is a guest, and somebody steers.
+            limited: Whether the client is a guest while another client steers.
         """
         if self._size is None or version is None or len(self._sent) >= self.credit:
             return math.inf
@@ -324,7 +324,7 @@ class ClientSchedule:
         return -math.inf if self.guest else self._asked + STEERING
 
     def looking(self, now: float) -> bool:
-        """Whether somebody seems to look: a view was asked for, and frames are acknowledged."""
+        """Whether the client seems to look: it asked for a view and acknowledges frames."""
         return self._size is not None and self._unanswered(now) < ABSENT
 
     def gone(self, now: float) -> bool:

@@ -170,7 +170,7 @@ class Page:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def close(self) -> None:
-        """Ends the training in work with a checkpoint, then the threads and the server."""
+        """Ends the running training with a checkpoint, then the threads and the server."""
         self.viewer.close()
         self._unsubscribe()
         self._closed.set()
@@ -267,7 +267,7 @@ def _threads(viewer: ViewerState) -> int:
 
 
 def _share_cores(viewer: ViewerState, moving: bool) -> None:
-    """Has trainings leave half of the cores to the pictures while somebody moves the view."""
+    """Limits trainings to half of the cores while a client moves its view."""
     viewer.jobs.limit_threads(_half() if moving else None)
 
 
@@ -335,7 +335,7 @@ def _stay(page: Page, wakes: Wakes, options: ServeOptions, job: Job | None = Non
     if server.port != options.port and options.port:
         notice(f"Port {options.port} is in use, so the page is on port {server.port}")
     notice(f"To open it from another machine, type there: {ssh_line(server)}")
-    notice("Press Ctrl-C to close the page; a training in work saves a checkpoint first")
+    notice("Press Ctrl-C to close the page; a running training saves a checkpoint first")
     failed = False
     with ExitStack() as stack:
         if options.open:

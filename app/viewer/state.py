@@ -67,7 +67,7 @@ class ViewerState:
         self._noted = 0
         self._scene: CurrentScene | None = None
         self._scenes = 0
-        self._context: SceneContext | None = None  # of the training in work
+        self._context: SceneContext | None = None  # of the running training
         self._uncertainty = SceneUncertainty()  # of the same
         self._follows, self._stale = True, False
         self.library = Library(folders, runs, self._tell)
@@ -91,7 +91,7 @@ class ViewerState:
     def as_dict(self) -> dict[str, Any]:
         """Everything a page draws, as plain data; `version` grows with every change.
 
-        `current` is the training in work, or the last one; `history` holds its curves.
+        `current` is the running training, or the last one; `history` holds its curves.
         """
         with self._lock:
             job, scene = self.jobs.job, self._scene
@@ -199,7 +199,7 @@ class ViewerState:
             raise
 
     def follow(self) -> None:
-        """Shows the training in work again, after another scene was opened."""
+        """Shows the running training again, after another scene was opened."""
         with self._lock:
             self._follows, self._stale = True, True
             self._loader.forget()
@@ -216,7 +216,7 @@ class ViewerState:
         return "[]" if scene is None else scene.context.frusta
 
     def want_scene(self) -> None:
-        """Asks the training in work for its scene, if it is shown and has changed.
+        """Asks the running training for its scene, if it is shown and has changed.
 
         Callers may ask as often as they like: most calls do nothing.
         """
@@ -239,7 +239,7 @@ class ViewerState:
         It may take long, as the photo is read from the disk. uint8 [height, width, 3]
 
         Raises:
-            ValueError: The photo is not at hand, or cannot be read; the text says what to do.
+            ValueError: The photo was not found, or cannot be read; the text says what to do.
         """
         scene = self.scene()
         if scene is None or not 0 <= index < len(scene.context.cameras):
@@ -258,10 +258,10 @@ class ViewerState:
         return photo
 
     def close(self) -> None:
-        """Ends the training in work with a checkpoint, drops the queue, and frees the scene."""
+        """Ends the running training with a checkpoint, drops the queue, and frees the scene."""
         with self._lock:
             self._closed = True
-            self.note("info", "Lumigraph is closing. A training in work saves a checkpoint")
+            self.note("info", "Lumigraph is closing. A running training saves a checkpoint")
         self.jobs.close()
         self._loader.close()
         with self._lock:
@@ -320,7 +320,7 @@ class ViewerState:
             # Of the scenes to come only the rate can be known.
             warn = partial(self.note, "info")
             uncertainty = read_uncertainty(run, None, self.library.allowed, warn)
-        except Exception as error:  # somebody changed the folder: it trains, but is not shown
+        except Exception as error:  # the folder was changed: it trains, but is not shown
             self.note("error", sentence_of(error))
             return
         with self._lock:
@@ -328,7 +328,7 @@ class ViewerState:
             self._changed()
 
     def _arrived(self, job: Job, scene: Splats, step: int) -> None:
-        """The training in work has handed over its scene."""
+        """The running training has handed over its scene."""
         with self._lock:
             if self._context is not None and self._follows:
                 self._present(Opened(scene, self._context, self._uncertainty, {}), step)

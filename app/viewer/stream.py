@@ -43,7 +43,7 @@ VERSION = 2
 """Of the protocol."""
 
 NEWS_SECONDS = 0.2
-"""From one message of the state to the next: nobody reads numbers faster."""
+"""The time between two messages of the state: people cannot read numbers faster."""
 
 
 class Streams:
@@ -62,7 +62,8 @@ class Streams:
         Args:
             callbacks: The functions that it calls.
             threads: The number of threads of a picture; asked before each.
-            moving: Told True when somebody begins to move the view, False when nobody does.
+            moving: Called with True when a client begins to move its view, with False when
+                none does any more.
             clock: Seconds.
         """
         self._callbacks, self._clock = callbacks, clock

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from lumigraph.app.viewer.scheduling import GUEST_SECONDS, ClientSchedule, FrameRequest
 
 GUEST_SHARE = 0.1
-"""The part of the rendering time that all guests share while somebody steers: this part of the
+"""The part of the rendering time that all guests share while a client steers: this part of the
 frames is lost at most, and the guests still see something."""
 
 
@@ -27,7 +27,7 @@ class Turns:
     used the fewest seconds is next, and one that comes back after a rest gets nothing for it.
 
     Attributes:
-        saved: Seconds of rendering that guests may take while somebody steers; below 0 they wait.
+        saved: Seconds of rendering that guests may take while a client steers; below 0 they wait.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Turns:
         ]
         if not ready:
             return None
-        # While somebody steers, guests who may have a picture have waited for their share.
+        # While a client steers, guests who may have a picture have waited for their share.
         used = [(each.guest != steering, self._start(each)) for each in ready]
         chosen = ready[used.index(min(used))]
         chosen.used = self._floor[chosen.guest] = self._start(chosen)
@@ -81,7 +81,7 @@ class Turns:
         Args:
             schedule: Of the client.
             seconds: The time that was used.
-            limited: Whether it was used by a guest, or for one, while somebody steered.
+            limited: Whether it was used by a guest, or for one, while a client steered.
             megapixels: Of the picture that was made; None if none was finished.
         """
         schedule.used += seconds
@@ -91,11 +91,11 @@ class Turns:
             self.saved -= seconds
 
     def due(self, schedules: Sequence[ClientSchedule], version: int | None, now: float) -> float:
-        """When the next picture is to be begun, as things are now."""
+        """When the next picture is due if nothing changes until then."""
         if not self.steering(schedules, now):
             return min((each.due(version) for each in schedules), default=math.inf)
         free, ends = self.free_at(schedules, now), max(each.steers_until for each in schedules)
-        # A guest's picture is limited while somebody steers, and may be due anew after that.
+        # A guest's picture is limited while a client steers, and may be due anew after that.
         return min(
             min(max(each.due(version, limited=True), free), max(each.due(version), ends))
             if each.guest

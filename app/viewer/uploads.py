@@ -156,7 +156,9 @@ class Sitting:
                 "server, or start it with the folder that contains the files"
             )
         if len(self._held) >= MEMBERS:
-            raise ValueError(f"{MEMBERS} files were sent before {name}, the most: send a zip")
+            raise ValueError(
+                f"At most {MEMBERS} files can be sent, and {name} is one more: send a zip"
+            )
         if self._free() < 2 * size:
             raise ValueError(f"There is no room for the {size >> 20} MB of {name}: free some space")
 

@@ -52,7 +52,7 @@ class PanelCallbacks:
     """The functions that a panel calls.
 
     Attributes:
-        controls: All controls as they are now.
+        controls: All controls with their present values.
         state: What goes on, as plain data.
         do: Does what a control of the server says; ValueError has a text for the client.
     """

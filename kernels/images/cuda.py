@@ -17,7 +17,7 @@ __all__ = ["adam", "l1", "loss", "ssim"]
 class _Blur(torch.autograd.Function):
     """The window of SSIM in full float32, both ways.
 
-    By default cuDNN convolves in TF32, whose 10 bits leave nothing of a small variance. The window
+    By default cuDNN convolves in TF32, and its 10 bits lose a small variance entirely. The window
     is symmetric and the border zero, so the blur is its own adjoint.
     """
 

@@ -79,7 +79,7 @@ class ImageBackend(Protocol):
             The loss, a scalar of float64, and its gradient. [height, width, channels]
 
         Raises:
-            ValueError: An argument has another shape or type than said.
+            ValueError: An argument does not have the shape or type that is named above.
         """
         ...
 
@@ -96,7 +96,7 @@ class ImageBackend(Protocol):
             A scalar.
 
         Raises:
-            ValueError: The target has another shape or type than said.
+            ValueError: The target does not have the shape or type that is named above.
         """
         ...
 
@@ -111,7 +111,7 @@ class ImageBackend(Protocol):
             A scalar.
 
         Raises:
-            ValueError: The target has another shape or type than said.
+            ValueError: The target does not have the shape or type that is named above.
         """
         ...
 
@@ -142,6 +142,6 @@ class ImageBackend(Protocol):
             rows: If given, rows that are False keep their values and moments. bool [rows]
 
         Raises:
-            ValueError: A tensor has another shape or type than said.
+            ValueError: A tensor does not have the shape or type that is named above.
         """
         ...

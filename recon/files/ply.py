@@ -44,7 +44,7 @@ def save_ply(
     comments: Sequence[str] = (),
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the splats as a PLY file, atomically; `load_ply` gives them back to the bit.
+    """Writes the splats as a PLY file, atomically; `load_ply` gives them back bit for bit.
 
     Args:
         scene: The splats, in the frame of the file.

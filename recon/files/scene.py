@@ -26,7 +26,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 
 def save_scene(scene: Splats, path: Path) -> None:
-    """Writes the scene to a safetensors file, atomically; `load_scene` gives it back to the bit.
+    """Writes the scene to a safetensors file, atomically; `load_scene` gives it back bit for bit.
 
     Splats with values that are not finite are left out, and a warning counts them.
 

@@ -1,4 +1,4 @@
-"""What both forms of Levenberg-Marquardt share: how an iteration is told, and sums over numbers."""
+"""What both forms of Levenberg-Marquardt share: the report of an iteration, and sums."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Try:
 
 
 def total(numbers: Tensor) -> float:
-    """The sum in 64 bits, the same to the bit for any number of threads.
+    """The sum in 64 bits, the same bit for bit for any number of threads.
 
     `Tensor.sum` gives each thread a part of a long tensor, so its result depends on their number.
     Here each row of `SUM_ROW` numbers is summed by one thread.

@@ -72,7 +72,7 @@ GAIN_LOW, GAIN_HIGH = 0.25, 0.75
 
 MUCH_WORSE = 2.0
 """At a cost above this multiple of the best one the scene goes back to the best. The factor leaves
-room for iterations whose photos are more difficult."""
+room for iterations with more difficult photos."""
 
 BACK_DAMPING = 4.0
 """The damping grows by this factor when the scene goes back."""
@@ -83,7 +83,7 @@ DAMPING_MAX = 1e6
 
 @dataclass
 class BlockState:
-    """The state that continuing to the bit needs, beside the scene and Adam's moments.
+    """The state that is needed to continue bit for bit, beside the scene and Adam's moments.
 
     Attributes:
         curvature: C.
@@ -212,7 +212,7 @@ class Descent:
             for mean in self.moments.first:
                 mean.zero_()
             state.damping = min(BACK_DAMPING * used, DAMPING_MAX)
-            # The next iteration measures the best scene anew.
+            # The next iteration measures the best scene again.
             state.last, state.cost = state.cost, math.inf
         else:
             if cost <= state.cost:
@@ -244,7 +244,7 @@ class Descent:
         return splats_for(self.scene.means.device)
 
     def _draw(self, scene: Parameters, target: Target) -> Picture:
-        """A scene seen from where a photo was taken."""
+        """The picture of a scene from the camera of a photo."""
         records = self._kernels.project(
             scene, view=target.view, degree=self.degree, filter=self.filter
         )

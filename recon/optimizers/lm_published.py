@@ -33,7 +33,7 @@ TRUST_MIN = 1e-12
 
 @dataclass
 class LmState:
-    """The state that continuing to the bit needs beside the scene: plain numbers and tensors.
+    """The state that is needed, beside the scene, to continue bit for bit.
 
     Attributes:
         number: Iterations done.
@@ -41,7 +41,7 @@ class LmState:
         factor: The radius shrinks by this factor at the next failure.
         order: Views of this epoch that are still to come. int64 [views left]
         random: State of the random number generator. uint8 [bytes]
-        shrunk: Whether the user was told that memory allows only smaller batches.
+        shrunk: Whether the note was given that memory allows only smaller batches.
         ended: Whether another iteration would gain too little.
     """
 

@@ -18,7 +18,7 @@ from lumigraph.render import Similarity, Splats
 
 @dataclass
 class SplatFit:
-    """The whole state of a fit: continuing from a copy gives the same scene to the bit.
+    """The whole state of a fit: continuing from a copy gives the same scene bit for bit.
 
     Attributes:
         plan: The numbers that control the fit.

@@ -87,7 +87,7 @@ class TrainingProcess:
         return code
 
     def _write(self) -> None:
-        """Writes the waiting commands until the process has ended or was told to leave."""
+        """Writes the waiting commands until the process has ended or was asked to end."""
         assert self._process.stdin
         with suppress(OSError), self._process.stdin as pipe:
             while True:

@@ -197,7 +197,7 @@ class JobQueue:
         """Gives the current job a command, and returns the job."""
         with self._lock:
             if self._process is None or self.job is None:
-                raise ValueError("Nothing is being trained now")
+                raise ValueError("No training is running")
             self._process.do(command, **values)
             return self.job
 
@@ -293,7 +293,7 @@ class JobQueue:
             case {"t": "saved", "step": step}:
                 with self._lock:
                     asked, self._saving = self._saving, False
-                if asked:  # checkpoints that nobody asked for are not noted
+                if asked:  # automatic checkpoints get no note
                     self._callbacks.note("info", f"Checkpoint at step {step:,}")
             case _:
                 with self._lock:

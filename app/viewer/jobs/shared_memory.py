@@ -21,8 +21,8 @@ from lumigraph.kernels import Filter
 from lumigraph.render import Splats
 
 BUFFERS, SPARES = 2, 2
-"""One buffer is shown while the other is written. The spare ones are used only where somebody holds
-an older scene for longer than `PATIENCE`: a page that hangs must not hold up the others."""
+"""One buffer is shown while the other is written. The spare buffers are used only if a
+reader keeps an older scene for longer than `PATIENCE`: a page that hangs must not stop others."""
 
 PATIENCE = 1.0
 """Seconds."""
@@ -119,7 +119,7 @@ class SceneBuffers:
         return Splats(**_tensors(torch.from_numpy(array), count, degree), filter=filter)
 
     def close(self) -> None:
-        """Closes the files; scenes that somebody holds stay valid."""
+        """Closes the files; scenes that are still in use stay valid."""
         for file in self._files:
             file.close()
 

@@ -35,18 +35,18 @@ from lumigraph.datasets.demo import DemoSize
 from lumigraph.recon import SplatFit, plan_to_json
 
 NICENESS = 5
-"""The page is drawn first, and the training has the rest, which on idle cores is everything."""
+"""The page is drawn first, and the training gets the remaining time of the cores."""
 
 PROGRESS_SECONDS = 0.2
-"""Between two messages of progress: nobody reads numbers faster, and a message costs half a
-millisecond of both processes, so that a training loses a few thousandths of its time."""
+"""The time between two messages of progress: people cannot read numbers faster, and a message costs
+both processes half a millisecond, so a training loses a few thousandths of its time."""
 
 QUEUE = 1000
 """The most messages that wait while the server does not read; then the oldest are lost."""
 
 
 class Outbox:
-    """Messages on their way to the server: a thread writes them, so that nobody waits for a pipe.
+    """Messages on their way to the server: a thread writes them, so no caller waits for a pipe.
 
     Of progress only the newest message is sent, at most once in `PROGRESS_SECONDS`. It can be
     attached to a session's channel.

@@ -94,7 +94,7 @@ export class PixelLabel {
     }, PAUSE);
   }
 
-  // Asks anew, when the mode or the connection is another one.
+  // Asks again, when the mode or the connection has changed.
   askAgain() {
     this.hide();
     this.asked = "";

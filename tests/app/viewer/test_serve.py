@@ -97,7 +97,7 @@ def until(viewer: ViewerState, true: Callable[[], Any]) -> None:
 
 
 def current(viewer: ViewerState) -> str:
-    """The state of the job in work."""
+    """The state of the running job."""
     return (viewer.as_dict()["current"] or {}).get("state", "")
 
 

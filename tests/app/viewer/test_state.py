@@ -178,11 +178,11 @@ def test_what_cannot_be_asked_for_is_refused_in_one_sentence(viewer, folder):
             "no such setting: .*speed",
         ),
         (lambda: viewer.jobs.change(degree=5), "degree is 5"),
-        (lambda: viewer.jobs.change(degree=1), "Nothing is being trained now"),
-        (viewer.jobs.pause, "Nothing is being trained now"),
-        (viewer.jobs.resume, "Nothing is being trained now"),
-        (viewer.jobs.stop, "Nothing is being trained now"),
-        (viewer.jobs.checkpoint, "Nothing is being trained now"),
+        (lambda: viewer.jobs.change(degree=1), "No training is running"),
+        (viewer.jobs.pause, "No training is running"),
+        (viewer.jobs.resume, "No training is running"),
+        (viewer.jobs.stop, "No training is running"),
+        (viewer.jobs.checkpoint, "No training is running"),
         (lambda: viewer.jobs.cancel("job:1"), "not waiting any more"),
     ]
     for ask, words in refusals:
@@ -281,7 +281,7 @@ def test_trainings_come_one_after_the_other_whatever_happens_to_them(viewer, fol
 
 
 def check_live(viewer: ViewerState) -> None:
-    """The scene of the training in work is here with its cameras, and follows what is changed."""
+    """The scene of the running training is here with its cameras, and follows what is changed."""
     first = viewer.scene()
     assert first is not None
     assert len(first.context.cameras) == 32

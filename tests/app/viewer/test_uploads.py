@@ -136,7 +136,7 @@ def test_the_number_of_files_that_are_sent_has_a_limit(sitting: Sitting, monkeyp
     monkeypatch.setattr(uploads, "MEMBERS", 2)
     for name in ("a.jpg", "b.jpg"):
         sitting.begin(name, 1)
-    with pytest.raises(ValueError, match=r"2 files were sent before c\.jpg"):
+    with pytest.raises(ValueError, match=r"At most 2 files can be sent, and c\.jpg"):
         sitting.begin("c.jpg", 1)
 
 
