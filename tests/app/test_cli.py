@@ -71,7 +71,7 @@ def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return home / "moved run", printed
 
 
-def test_waiting_threads_sleep_unless_told_otherwise():
+def test_waiting_threads_sleep_unless_the_environment_sets_otherwise():
     program = "import lumigraph.app.cli, os; print(os.environ['OMP_WAIT_POLICY'])"
     unset = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     for given, expected in ((unset, "passive"), ({**unset, "OMP_WAIT_POLICY": "active"}, "active")):
@@ -81,7 +81,7 @@ def test_waiting_threads_sleep_unless_told_otherwise():
         assert done.stdout.strip() == expected
 
 
-def test_training_says_what_came_of_it(trained):
+def test_training_prints_its_results(trained):
     printed = trained[1]
     assert printed["state"] == "finished"
     assert printed["step"] == printed["steps"] == STEPS
@@ -198,7 +198,7 @@ def until(process: subprocess.Popen[str], word: str) -> None:
     pytest.fail(f"the process ended without printing {word}")
 
 
-def test_what_is_interrupted_goes_on_by_the_command_it_prints(capture, tmp_path):
+def test_an_interrupted_training_prints_the_command_that_resumes_it(capture, tmp_path):
     folder = tmp_path / "a run"
     command = [*COMMAND, "train", str(capture), "-o", str(folder), "--steps", "1000000"]
     pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -264,7 +264,7 @@ def test_the_command_to_resume_can_be_pasted_whatever_the_names(name, monkeypatc
     assert resumed == [(Path(name), Path(name) / "run")]
 
 
-def test_a_run_in_folders_whose_names_begin_with_a_dash_goes_on(capture, tmp_path):
+def test_a_run_in_folders_with_names_that_begin_with_a_dash_can_be_resumed(capture, tmp_path):
     (tmp_path / "-cap").symlink_to(capture)
     words = ["train", "--steps", "1000000", "-o", "-run", "--", "-cap"]
     pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -330,7 +330,7 @@ def test_the_first_signal_stops_the_session():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_nothing_that_is_there_is_written_over_unasked(trained, capture):
+def test_existing_files_are_not_overwritten_by_default(trained, capture):
     folder, _ = trained
     done = lumigraph("train", capture, "-o", folder, "--steps", 1)
     assert done.returncode == 1
@@ -344,7 +344,7 @@ def test_a_run_is_written_over_when_asked(capture, tmp_path):
         assert call_json("train", capture, *options)["steps"] == steps
 
 
-def test_a_run_goes_on_only_as_it_was_started(trained, capture):
+def test_a_finished_run_cannot_be_resumed(trained, capture):
     folder, _ = trained
     done = lumigraph("train", capture, "--resume", folder)
     assert (done.returncode, "finished" in done.stderr) == (1, True)
@@ -383,7 +383,7 @@ def test_a_run_resumes_with_the_views_that_were_set_aside_whatever_is_chosen_now
     assert inputs_of(run.selection().load(capture)) == run.record["inputs"]
 
 
-def test_what_is_set_aside_is_part_of_what_a_run_is_made_from(capture):
+def test_the_photos_set_aside_are_part_of_the_inputs_of_a_run(capture):
     whole = inputs_of(load_capture(capture))
     some, others = (inputs_of(load_capture(capture, calibration=count)) for count in (2, 3))
     hashes = {each["cameras_sha256"] for each in (whole, some, others)}
@@ -425,7 +425,7 @@ def test_photos_are_held_out_by_name_or_not_at_all(capture, tmp_path):
     assert "no views to evaluate" in call("eval", tmp_path / "all")
 
 
-def test_large_photos_are_made_smaller_unasked(capture):
+def test_large_photos_are_made_smaller_by_default(capture):
     class Large:
         width, height = 4032, 3024
 
@@ -436,7 +436,7 @@ def test_large_photos_are_made_smaller_unasked(capture):
 
 
 @pytest.mark.parametrize("change", ["camera", "photo", "point"])
-def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, change):
+def test_a_run_is_resumed_only_with_the_capture_it_was_started_with(capture, tmp_path, change):
     shutil.copytree(capture, tmp_path / "capture")
     before = inputs_of(load_capture(tmp_path / "capture"))
     (tmp_path / "capture" / "images" / "not_used.png").write_bytes(b"")
@@ -458,7 +458,7 @@ def test_a_run_goes_on_only_with_what_it_was_started_with(capture, tmp_path, cha
     assert inputs_of(load_capture(tmp_path / "capture")) != before
 
 
-def test_what_is_not_to_the_bit_is_said(capture, tmp_path, capsys):
+def test_resuming_with_another_version_warns_that_the_result_may_differ(capture, tmp_path, capsys):
     order = TrainOptions(device="cpu", changes={"steps": 2})
     session = start(capture, order, tmp_path / "run")
     session.control.stop()
@@ -490,9 +490,7 @@ def test_what_is_not_to_the_bit_is_said(capture, tmp_path, capsys):
         (["fly"], 2, "fly"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
-    words, code, sentence, tmp_path, monkeypatch, capsys
-):
+def test_the_error_of_a_command_is_one_line(words, code, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lumigraph", *words])
     with pytest.raises(SystemExit) as stop:
@@ -513,7 +511,7 @@ def test_debugging_shows_where_an_error_comes_from(monkeypatch):
         cli.main()
 
 
-def test_an_error_that_is_ours_keeps_its_traceback(monkeypatch):
+def test_an_error_in_our_own_code_keeps_its_traceback(monkeypatch):
     def broken() -> None:
         raise KeyError("a bug")
 
@@ -529,7 +527,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(capture):
     assert "Traceback" not in done.stderr
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     assert call("--version").startswith("lumigraph ")
 
 

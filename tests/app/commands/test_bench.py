@@ -322,7 +322,7 @@ def test_two_calibrations_are_compared(measuring):
     assert measuring.drift({}, {}) == 0
 
 
-def test_a_calibration_that_fails_says_so(measuring):
+def test_a_calibration_that_fails_is_reported(measuring):
     command = f"{sys.executable} -c 'raise SystemExit(\"no compiler\")'"
     with pytest.raises(SystemExit, match="failed with exit code 1:\nno compiler"):
         measuring.calibrate(command)

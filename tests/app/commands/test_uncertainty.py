@@ -155,7 +155,7 @@ def test_views_set_aside_give_intervals(calibrated: Run, capture: Path):
     page = (calibrated.folder / "uncertainty" / "report.html").read_text()
     assert f"<b>{sum(covered)} of {len(covered)}</b><span>test views covered" in page
     assert f"{made['q']:.3g} standard deviations" in page
-    assert page.count("% within") == len(covered)
+    assert page.count("% in intervals") == len(covered)
     assert "not calibrated, too" not in page
     assert made["test_views"] == "listed"  # the built-in scene names its own
     assert "The capture itself or the list given with --test names them" in page
@@ -169,7 +169,7 @@ def test_views_set_aside_give_intervals(calibrated: Run, capture: Path):
     assert stored_calibration(calibrated, scene[:-1]) is None
 
 
-def test_a_level_that_the_views_do_not_allow_is_lowered_and_said(calibrated: Run):
+def test_a_level_that_needs_more_views_is_lowered_with_a_note(calibrated: Run):
     said = " ".join(
         invoked("uncertainty", calibrated.folder, "--rate", 0.1, "--level", 0.95).split()
     )
@@ -217,7 +217,7 @@ def test_a_page_without_test_views_has_intervals(capture: Path, tmp_path: Path):
     assert found["mean"] is found["curves"] is None
     assert found["intervals"]["covered_views"] is found["intervals"]["width"] is None
     page = (tmp_path / "run" / "uncertainty" / "report.html").read_text()
-    assert "No views were held out" in page
+    assert "No photos were held out" in page
     assert "measured on 4 photos, the calibration views" in page
     assert "test views covered" not in page
     assert "they hold" not in invoked("uncertainty", tmp_path / "run", "--rate", 0.1)
@@ -312,7 +312,7 @@ def test_nothing_varies_at_a_rate_of_zero(run: Run):
         (["--rate", "0.1", "--within", "0"], "above 0 and at most 1, not 0.0"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_an_impossible_option_is_refused_in_one_sentence(
     run: Run, capture: Path, tmp_path: Path, words: list[str], sentence: str
 ):
     (tmp_path / "empty").mkdir()
@@ -324,7 +324,7 @@ def test_what_cannot_be_is_one_sentence(
     assert not (run.folder / "uncertainty" / "estimate.json").exists()
 
 
-def test_what_is_stored_is_checked(run: Run):
+def test_stored_estimates_are_checked(run: Run):
     path = run.part("uncertainty") / "estimate.json"
     for content in ('{"rate": 2}', '{"rate": "0.1"}', '{"rate": null}', "[]", "{"):
         path.write_text(content)

@@ -114,7 +114,7 @@ def test_frames_set_aside_move_to_the_fit_s_frame(tmp_path):
         assert torch.equal(after.image(), before.image())
 
 
-def test_another_run_in_the_folder_does_not_keep_what_was_set_aside(tmp_path):
+def test_another_run_in_the_folder_does_not_keep_the_photos_set_aside(tmp_path):
     run = create_run(tmp_path / "run", capture=make_calibrated(), record=RECORD)
     run = create_run(run.folder, capture=make_capture(), record=RECORD, overwrite=True)
     assert not (run.folder / "calibration").exists()
@@ -193,7 +193,7 @@ def test_new_folders_count_up(tmp_path):
     assert names == ["001", "002", "003"]
 
 
-def test_no_run_in_the_folder_is_said(tmp_path):
+def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_run(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no run\.json"):

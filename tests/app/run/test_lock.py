@@ -71,7 +71,7 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_who_comes_second_is_told_who_trains_and_changes_nothing(stopped, capture):
+def test_a_second_program_gets_the_process_that_trains_and_changes_nothing(stopped, capture):
     first = resume(capture, TrainOptions(), stopped)
     (stopped / "checkpoints" / ".torn.part").write_bytes(b"of the one that trains")
     before, sentence = content(stopped), TRAINED.format(os.getpid())
@@ -101,7 +101,7 @@ def test_readers_are_not_hindered(stopped, capture):
     assert run_session(session).state == "finished"
 
 
-def test_what_two_programs_write_to_run_json_is_kept(stopped, capture):
+def test_entries_that_two_programs_write_to_run_json_are_both_kept(stopped, capture):
     before = open_run(stopped)
     session = resume(capture, TrainOptions(), stopped)
     assert run_session(session).state == "finished"
@@ -153,7 +153,7 @@ def test_an_exception_leaves_the_record_as_it_was(stopped):
     assert open_run(stopped).record == run.record
 
 
-def test_scores_are_those_of_the_scene_that_is_there(stopped, capture):
+def test_scores_belong_to_the_present_scene(stopped, capture):
     assert evaluate_run(open_run(stopped))["images"] > 0
     assert open_run(stopped).record["metrics"]["images"] > 0
     assert " dB" in (stopped / "report.html").read_text()
@@ -164,9 +164,7 @@ def test_scores_are_those_of_the_scene_that_is_there(stopped, capture):
     assert " dB" not in (stopped / "report.html").read_text()
 
 
-def test_what_is_made_of_a_scene_is_made_again_if_a_training_replaces_it(
-    stopped, capture, monkeypatch
-):
+def test_results_of_a_scene_are_made_again_if_a_training_replaces_it(stopped, capture, monkeypatch):
     def meanwhile(module: Any, name: str) -> None:
         real, calls = getattr(module, name), []
 
@@ -316,7 +314,7 @@ def test_a_lock_that_moved_away_with_its_folder_leaves_the_next_one_alone(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["", "nobody", "-7", "1" * 5000, "\x1b[31m"])
-def test_a_holder_that_is_not_to_be_read_is_another_process(text, tmp_path):
+def test_an_unreadable_process_id_in_the_lock_is_called_another_process(text, tmp_path):
     with locked(tmp_path):
         (tmp_path / LOCK).write_text(text)
         sentence = r"trained by (another process|process 1{20}):"
@@ -334,7 +332,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path):
     assert (tmp_path / "run" / LOCK).is_symlink()
 
 
-def test_where_files_cannot_be_locked_it_is_said(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
     def unable(file: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

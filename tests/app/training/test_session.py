@@ -147,14 +147,14 @@ def test_a_stopped_run_leaves_out_splats_that_are_not_finite_and_says_so(capture
     assert "The scene leaves out splats with values that are not finite: 1" in notes
 
 
-def test_nothing_in_a_run_says_where_it_lay(plain):
+def test_a_run_holds_no_absolute_paths(plain):
     folder = plain[0].folder
     for path in folder.rglob("*"):
         if path.suffix in (".json", ".jsonl", ".html"):
             assert str(folder.parent) not in path.read_text(), path
 
 
-def test_what_is_set_aside_is_neither_learned_from_nor_reported_on(capture, tmp_path):
+def test_photos_set_aside_are_neither_trained_on_nor_reported_on(capture, tmp_path):
     fewer = replace(capture, train=capture.train[::2])
     aside = replace(fewer, calibration=capture.train[1::2])
     session = begin(tmp_path / "run", aside)
@@ -242,7 +242,7 @@ def test_a_run_far_from_the_origin_scores_the_same(plain, capture, tmp_path):
     assert not (run.folder / "scene.ply").exists()
 
 
-def test_what_a_ply_cannot_hold_is_an_error_and_the_old_file_stays(capture, tmp_path):
+def test_values_that_a_ply_cannot_hold_are_an_error_and_the_old_file_stays(capture, tmp_path):
     far = far_away(capture, torch.tensor([4e6, -2e6, 1e6], dtype=torch.float64))
     finish(begin(tmp_path / "run", far))
     file = tmp_path / "out.ply"
@@ -349,7 +349,9 @@ def test_a_full_disk_on_the_way_costs_only_the_checkpoint(plain, capture, tmp_pa
     assert "No space left" in troubles[0]
 
 
-def test_a_stop_that_cannot_be_kept_names_what_is_there(capture, tmp_path, monkeypatch):
+def test_a_stop_without_room_to_save_names_the_checkpoint_that_remains(
+    capture, tmp_path, monkeypatch
+):
     session = begin(tmp_path / "run", capture)
     session.checkpoint_seconds = 0
     stop_after(session.channel, session.control, 3)
@@ -366,7 +368,9 @@ def test_a_stop_that_cannot_be_kept_names_what_is_there(capture, tmp_path, monke
     assert resume_session(open_run(session.run.folder), capture).fit.step == 2
 
 
-def test_a_result_waits_for_space_where_somebody_can_free_it(plain, capture, tmp_path, monkeypatch):
+def test_a_result_waits_for_free_space_if_the_session_is_patient(
+    plain, capture, tmp_path, monkeypatch
+):
     real, tried = sessions.save_scene, []
 
     def full(scene, path):
@@ -386,7 +390,9 @@ def test_a_result_waits_for_space_where_somebody_can_free_it(plain, capture, tmp
     assert "scene.safetensors could not be written: No space left" in troubles[0]
 
 
-def test_what_is_told_while_it_evaluates_to_stop_is_finished_but_not_scored(capture, tmp_path):
+def test_a_session_that_is_stopped_during_its_evaluation_is_finished_but_not_scored(
+    capture, tmp_path
+):
     everything = replace(capture, test=capture.train)
     session = begin(tmp_path / "run", everything)
 
@@ -433,7 +439,7 @@ def test_a_subscription_ends_with_its_channel():
     assert events.take(timeout=None) == []
 
 
-def test_who_looks_sees_the_fit_between_steps_and_changes_nothing(plain, capture, tmp_path):
+def test_looking_at_the_fit_between_steps_changes_nothing(plain, capture, tmp_path):
     session = begin(tmp_path / "run", capture)
     control, seen = session.control, []
 
@@ -605,7 +611,7 @@ def test_a_change_while_it_holds_is_in_its_checkpoint(capture, tmp_path):
     assert (again.fit.plan.ssim_weight, again.changes) == (0.7, [])
 
 
-def test_the_score_on_the_way_is_told(capture, tmp_path, monkeypatch):
+def test_scores_during_training_are_sent_as_events_and_logged(capture, tmp_path, monkeypatch):
     monkeypatch.setattr(sessions, "PROBE_STEPS", 6)
     session = begin(tmp_path / "run", capture)
     events = session.channel.subscribe(size=1000)

@@ -110,7 +110,7 @@ def test_a_button_does_what_it_says(fake: FakeViewer, actions: Actions, action: 
     assert fake.calls == [ACTIONS[action]]
 
 
-def test_what_is_set_while_it_trains(fake: FakeViewer, actions: Actions):
+def test_live_settings_are_sent_to_the_training(fake: FakeViewer, actions: Actions):
     actions.do("degree", "2")
     actions.do("splat_limit", 5000.0)
     actions.do("ssim_weight", 0.25)
@@ -171,7 +171,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_what_cannot_be_is_said_in_a_sentence(
+def test_an_impossible_value_is_refused_with_a_sentence(
     fake: FakeViewer, actions: Actions, name: str, value: Any
 ):
     changes: list[None] = []
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_said_in_a_sentence(
     assert changes == []
 
 
-def test_a_number_may_be_what_its_control_says(actions: Actions):
+def test_a_number_may_be_any_in_the_range_of_its_control(actions: Actions):
     form = {"source": "", "preset": "quick", "minutes": 0, "optimizer": "adam", "downscale": 0}
     for control in server_controls(form, {}, ()):
         if control["id"] in ("minutes", "downscale"):
@@ -204,9 +204,7 @@ def test_a_value_that_no_training_can_have_is_refused_by_the_viewer(real: Action
 # What is seen ----------------------------------------------------------------------------------
 
 
-def test_what_came_into_a_folder_is_found_by_looking_again(
-    real: Actions, viewer: ViewerState, tmp_path: Path
-):
+def test_rescan_finds_new_sources(real: Actions, viewer: ViewerState, tmp_path: Path):
     save_ply(generated_scene(20), tmp_path / "mine" / "late.ply")
     assert not any(source["name"] == "late.ply" for source in viewer.library.as_dicts())
     real.do("rescan", True)
@@ -274,7 +272,7 @@ def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
     assert next(c for c in real.controls() if c["id"] == "resume_run")["enabled"]
 
 
-def test_a_training_that_is_stopped_while_it_loads_leaves_nothing_to_go_on_with(
+def test_a_training_that_is_stopped_while_it_loads_leaves_nothing_to_resume(
     real: Actions, viewer: ViewerState
 ):
     before = chosen(real)
@@ -403,7 +401,7 @@ def test_cameras_may_come_before_their_photos(real: Actions, viewer: ViewerState
     assert len(notes(viewer)) == 1
 
 
-def test_what_is_sent_after_a_start_is_another_capture(
+def test_photos_sent_after_a_start_make_another_capture(
     real: Actions, viewer: ViewerState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     started: list[str] = []

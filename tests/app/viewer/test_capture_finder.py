@@ -60,7 +60,7 @@ def test_the_photos_shown_are_those_the_run_was_made_of(gardens, context):
     assert PhotoReader(sources(gardens, "a").capture).photo(context, 0) is None
 
 
-def test_what_is_known_is_not_guessed(gardens, context):
+def test_a_known_place_of_a_capture_is_preferred_to_a_guess(gardens, context):
     finder = sources(gardens, "a", "b")
     assert context.run
     assert finder.places(context.run) == [str(gardens / name / "garden") for name in "ab"]
@@ -70,7 +70,7 @@ def test_what_is_known_is_not_guessed(gardens, context):
     assert sources(gardens).places(replace(built_in, folder=gardens)) == ["demo:tiny"]
 
 
-def test_why_there_are_no_photos_is_said_for_every_photo(gardens, context, tmp_path):
+def test_every_missing_photo_gets_the_reason(gardens, context, tmp_path):
     shutil.copytree(gardens / "b", tmp_path / "b")
     (tmp_path / "b" / "garden" / "test_list.txt").unlink()
     shutil.rmtree(tmp_path / "b" / "garden" / "images")
@@ -94,7 +94,7 @@ def test_a_run_goes_on_with_the_one_of_its_captures_that_it_was_begun_with(garde
     assert loaded["capture"] == places[1]
 
 
-def test_a_run_that_is_opened_tells_its_numbers(gardens, tmp_path):
+def test_an_opened_run_gives_its_numbers(gardens, tmp_path):
     shutil.copytree(gardens / "run", tmp_path / "run")
     run = open_run(tmp_path / "run")
     run.with_record(state="finished", step=9, steps=9, metrics={"psnr": 30.5, "ssim": None})

@@ -6,7 +6,7 @@ JOB = {"state": "training", "step": 1500, "steps": 3000, "loss": 0.12345, "splat
 SHOWN = {"step": 8000, "steps": 8000, "psnr": 31.234, "ssim": 0.9, "splats": 9000, "seconds": 75.0}
 
 
-def test_of_a_training_that_is_looked_at_its_own():
+def test_a_training_that_is_shown_gives_its_own_numbers():
     told = readouts({**JOB, "steps_per_second": 31.25}, {**SHOWN, "following": True})
     assert told == [
         ("Step", "1,500 of 3,000"),
@@ -29,7 +29,7 @@ def test_of_another_scene_that_was_opened_those_of_its_run():
     assert readouts(None, SHOWN) == expected
 
 
-def test_of_what_is_not_known_nothing():
+def test_unknown_numbers_are_left_out():
     assert readouts(None, None) == []
     assert readouts({"state": "loading"}, None) == []
     assert readouts(None, {"step": 0, "splats": 12}) == [("Step", "0"), ("Splats", "12")]

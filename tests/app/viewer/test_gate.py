@@ -418,7 +418,7 @@ def test_too_long_a_message_ends_the_connection(opened: Server, path: str):
 
 
 @pytest.mark.parametrize("path", ["/stream", "/full"])
-def test_who_only_looks_has_little_to_say(opened: Server, path: str):
+def test_a_guest_may_send_only_short_messages(opened: Server, path: str):
     for message in ("x" * (VIEW_LIMIT + 1), bytes(VIEW_LIMIT + 1)):
         with dial(opened, path, "view") as line:
             line.send(message)
@@ -473,7 +473,7 @@ def test_places_are_limited_and_the_last_is_for_control(opened: Server, path: st
         pass
 
 
-def test_a_crowd_is_turned_away(opened: Server):
+def test_clients_above_the_limit_are_refused(opened: Server):
     """All of 200 were let in by viser."""
     lines, refused = [], 0
     for _ in range(200):
@@ -530,7 +530,9 @@ def test_connections_that_say_nothing_make_room(opened: Server, monkeypatch: pyt
     assert ask(opened)[0] == 401
 
 
-def test_who_says_nothing_at_all_is_cut_off_soon(opened: Server, monkeypatch: pytest.MonkeyPatch):
+def test_a_connection_without_a_request_is_cut_off_soon(
+    opened: Server, monkeypatch: pytest.MonkeyPatch
+):
     assert opened._door.serving is not None
     handlers = opened._door.serving[0].handlers
     until(opened, lambda: not handlers)
@@ -604,7 +606,7 @@ def test_the_panel_works_for_those_in_control(opened: Server, panel: Panel):
     assert opened.role_of(client.client_id) == "view"
 
 
-def test_whoever_only_looks_changes_nothing(opened: Server, panel: Panel):
+def test_a_guest_changes_nothing(opened: Server, panel: Panel):
     with dial(opened, "/full", "view") as viewer, dial(opened, "/full") as line:
         assert opened.role_of(joined(opened, viewer).client_id) == "view"
         joined(opened, line)
@@ -688,7 +690,7 @@ def packed(*pairs: tuple[str, Any]) -> bytes:
     return bytes([0x80 + len(pairs)]) + b"".join(pack(key) + pack(value) for key, value in pairs)
 
 
-def test_what_viser_reads_is_what_was_checked():
+def test_viser_reads_only_checked_fields():
     """A key that comes twice is one thing to the first reader and another to the second."""
     share, camera = ("type", "ShareUrlRequest"), tuple(CAMERA.items())
     width = ("image_width", 10**9)
@@ -763,7 +765,7 @@ def test_every_message_that_is_allowed_is_one_of_visers():
         ({"value": b"a file"}, [], ["a", None, 1, True]),
     ],
 )
-def test_a_control_takes_only_what_a_person_could_set(control: dict, good: list, bad: list):
+def test_a_control_accepts_only_values_that_its_widget_allows(control: dict, good: list, bad: list):
     handle = SimpleNamespace(**control)
     assert [value for value in good if not fits(value, handle)] == []
     assert [value for value in bad if fits(value, handle)] == []
@@ -998,7 +1000,7 @@ def test_a_viser_that_does_not_come_up_is_an_error(monkeypatch: pytest.MonkeyPat
     assert gone(before)
 
 
-def test_a_visit_is_what_came_through():
+def test_an_admitted_request_becomes_a_visit():
     gate = make_gate(ip_address("127.0.0.1"), token=True)
     headers = Headers({"Host": "LOCALHOST", "Cookie": f"lumigraph_80={gate.cookies['view']}"})
     assert enter(gate, Request("/light?a=b", headers)) == Visit(

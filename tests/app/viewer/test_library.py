@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTCONN, errno.ESTALE, errno.EIO])
 @pytest.mark.parametrize("dead", ["captures", "runs", "runs/chair/001", "scans"])
-def test_what_cannot_be_read_is_left_out(code, dead, folder, monkeypatch):
+def test_sources_that_cannot_be_read_are_left_out(code, dead, folder, monkeypatch):
     expected = [name for name in names(folder) if not name.startswith(dead)]
     genuine = {name: getattr(os, name) for name in ("stat", "scandir", "listdir", "open")}
 
@@ -67,7 +67,7 @@ def labels(folder: Path) -> list[str]:
     return [source.name for source in named(find_sources([folder])).values()]
 
 
-def test_names_begin_with_what_differs_and_tell_apart(folder):
+def test_names_of_sources_are_distinct_and_begin_with_what_differs(folder):
     assert labels(folder) == ["chair", "chair/001", "chair.ply"]
     for name in ("old/captures/chair", "captures/table"):
         (folder / name).mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_names_begin_with_what_differs_and_tell_apart(folder):
     ]
 
 
-def test_the_name_of_what_was_uploaded_says_when(tmp_path):
+def test_the_name_of_an_upload_holds_its_time(tmp_path):
     now = datetime.now().replace(hour=14, minute=57)
     for stamp in (now.strftime(STAMP), "2001-02-03_04-05-06", "2001-02-03_04-05-59", "other"):
         place = tmp_path / "uploads" / stamp / "colmap" / "fox"

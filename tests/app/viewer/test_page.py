@@ -272,7 +272,7 @@ def test_controls_stand_in_their_order_always(browser: Browser, served: pages.Pa
                     assert page.evaluate("() => document.activeElement.dataset.id") == "resume"
 
 
-def test_what_would_do_nothing_is_greyed(browser: Browser, served: pages.Page):
+def test_controls_without_effect_are_greyed(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["view"], path="/light") as page:
         for mode, free, greyed in (
             (
@@ -464,7 +464,7 @@ def test_numbers_stand_beside_the_cursor(browser: Browser, served: pages.Page):
         expect(page.locator(".pixel")).to_be_hidden()
 
 
-def test_a_range_is_told_in_words(browser: Browser, served: pages.Page):
+def test_the_legend_states_a_range_in_words(browser: Browser, served: pages.Page):
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         told = page.evaluate(
             """async () => {
@@ -604,7 +604,7 @@ def test_it_comes_back_after_a_reload_and_after_the_server_hung_up(
         expect(page.locator("#hint")).to_have_text("")
 
 
-def test_a_server_that_was_started_anew_is_told_from_one_that_is_gone(
+def test_the_page_distinguishes_a_restarted_server_from_a_stopped_one(
     browser: Browser, tmp_path: Path
 ):
     def served_at(port: int) -> pages.Page:
@@ -846,7 +846,7 @@ def test_another_scene_during_a_training_and_back(browser: Browser, served: page
         settled(page)
 
 
-def test_what_came_into_a_folder_is_found(browser: Browser, served: pages.Page, folder: Path):
+def test_rescan_finds_new_files(browser: Browser, served: pages.Page, folder: Path):
     with visiting(browser, served.server.urls["control"], path="/light") as page:
         found = page.locator('[data-id="source"] option', has_text="late.ply")
         expect(page.locator('[data-id="source"] option').first).to_be_attached()
@@ -867,7 +867,7 @@ def test_visers_page_can_be_loaded_again(drawer: Browser, served: pages.Page):
         assert page.url.split("?")[0].endswith("/full")
 
 
-def test_who_only_looks_gets_the_light_page(drawer: Browser, served: pages.Page):
+def test_a_guest_gets_the_light_page(drawer: Browser, served: pages.Page):
     opened(served)
     with visiting(drawer, served.server.urls["view"]) as page:
         page.wait_for_url("**/light")

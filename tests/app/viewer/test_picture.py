@@ -172,7 +172,7 @@ def test_colours_are_those_of_the_rendering_in_bytes():
     assert expected.amax() == 255
 
 
-def test_the_range_of_depths_is_that_of_most_of_what_is_seen():
+def test_the_range_of_depths_is_that_of_most_visible_surfaces():
     camera = CAMERA.resized(330, 170)
     scene = scene_of(300)
     shown = picture(scene, camera, DisplayOptions("depth"))
@@ -204,7 +204,7 @@ def test_depth_is_where_it_lies_between_the_ends_of_the_range(color_map: ColorMa
         assert (shown.low, shown.high) == (2.0, 4.0)
 
 
-def test_a_range_of_which_one_end_is_given_finds_the_other():
+def test_a_range_with_one_given_end_finds_the_other():
     shown = picture(wall(3.0), CAMERA, DisplayOptions("depth", low=1.0))
     assert shown.low == 1.0
     assert shown.high == pytest.approx(3.0)
@@ -317,7 +317,7 @@ def test_a_centre_is_a_dot_of_the_same_size_at_any_depth():
         assert pixels[8, 16].tolist() == pytest.approx([255] * 3, abs=4)
 
 
-def test_dots_and_ellipses_of_what_is_hardly_there_are_left_out():
+def test_dots_and_ellipses_of_nearly_transparent_splats_are_left_out():
     faint = replace(wall(3.0), opacity_logits=torch.tensor([0.05]).logit())
     assert not looked(faint, "centers").any()
     assert not looked(faint, "ellipses").any()

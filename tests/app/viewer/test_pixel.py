@@ -65,7 +65,7 @@ def test_where_nothing_is_there_is_the_background_and_no_depth():
     assert read.depth is None
 
 
-def test_a_page_is_told_intervals_cut_to_what_can_be_seen():
+def test_a_page_gets_intervals_cut_to_visible_colours():
     std = torch.tensor([0.01, 0.2, 0.0])
     reading = PixelMoments(torch.tensor([0.5, 0.9, 1.2]), std, 0.8, 3.0, 0.25)
     message = pixel_message(reading, (0.25, 0.75), CALIBRATION)

@@ -162,7 +162,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_malformed_is_no_message(what: str):
+def test_a_malformed_message_is_refused(what: str):
     assert parse(BAD[what]) is None
 
 

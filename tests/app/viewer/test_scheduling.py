@@ -344,7 +344,7 @@ def test_the_budget_is_thirty_frames_a_second_for_small_views_and_twelve_for_lar
 
 
 @pytest.mark.parametrize(("size", "seconds"), [(SMALL, 0.0333), (LARGE, 0.0833)])
-def test_what_is_quick_enough_is_never_scaled(size, seconds):
+def test_a_quick_view_is_never_scaled(size, seconds):
     screen = Screen(size=size, cost=lambda order: seconds * order.scale**2)
     assert all(order.whole for order in screen.move(10))
 
@@ -441,7 +441,7 @@ def test_time_that_a_client_waits_for_its_own_movement_is_no_cost():
         screen.now += 0.09
 
 
-def test_cost_is_a_line_through_what_was_measured():
+def test_cost_is_a_line_through_the_measured_times():
     cost = Cost()
     assert cost.of(1.0) == 0.0
     for _ in range(40):

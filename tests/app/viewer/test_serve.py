@@ -137,7 +137,7 @@ CLOUD = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n
     ids=["empty", "text", "cloud"],
 )
 @pytest.mark.parametrize("command", ["app", "view"])
-def test_what_is_no_file_of_splats_is_said_before_anything_is_served(
+def test_a_file_without_splats_is_refused_before_anything_is_served(
     tmp_path, monkeypatch, command, content, words
 ):
     (tmp_path / "x.ply").write_text(content)
@@ -147,14 +147,14 @@ def test_what_is_no_file_of_splats_is_said_before_anything_is_served(
         {"app": run_app, "view": view}[command](given, tmp_path / "runs", ANY)
 
 
-def test_a_file_of_splats_that_is_given_is_what_is_seen(ply, tmp_path, visited):
+def test_a_given_file_of_splats_is_shown(ply, tmp_path, visited):
     shown = []
     visited(lambda page, address: shown.append(page.viewer.as_dict()["shown"]["name"]))
     run_app([ply], tmp_path / "runs", ANY)
     assert shown == ["splats.ply"]
 
 
-def test_what_is_given_is_chosen(capture, ply, tmp_path, visited):
+def test_a_given_source_is_chosen(capture, ply, tmp_path, visited):
     runs, chosen = tmp_path / "runs", []
     make_demo(runs / "uploads" / "a", "tiny")
     make_demo(tmp_path / "a", "tiny")
@@ -168,7 +168,7 @@ def test_what_is_given_is_chosen(capture, ply, tmp_path, visited):
     viewer.close()
 
 
-def test_a_training_that_fails_is_said_at_once_and_is_a_failure(tmp_path):
+def test_a_training_that_fails_is_reported_at_once_and_sets_the_exit_code(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "transforms.json").write_text('{"frames": [7]}')
     command = [*COMMAND, "train", "broken", "--view", "--no-open", "--port", "0"]
@@ -187,7 +187,7 @@ def test_a_training_that_fails_is_said_at_once_and_is_a_failure(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_training_asked_for_is_what_is_reported(capture, tmp_path, visited, capfd):
+def test_the_report_is_about_the_training_that_was_asked_for(capture, tmp_path, visited, capfd):
     run = tmp_path / "runs" / "pavilion" / "001"
 
     def visit(page: Page, address: str) -> None:
@@ -289,7 +289,7 @@ def opened(tmp_path: Path) -> Any:
     page.close()
 
 
-def test_pages_are_told_that_it_ends(opened, monkeypatch):
+def test_pages_get_a_message_when_the_server_closes(opened, monkeypatch):
     told = []
     news = opened._streams.changed
     monkeypatch.setattr(

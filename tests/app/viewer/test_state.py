@@ -98,7 +98,7 @@ def notes_of(state: dict[str, Any], kind: str) -> list[str]:
     return [note["text"] for note in state["notes"] if note["kind"] == kind]
 
 
-def test_sources_are_what_lies_in_the_folders(viewer):
+def test_sources_are_the_captures_and_runs_in_the_folders(viewer):
     assert [(source["kind"], source["name"]) for source in viewer.library.as_dicts()] == [
         ("capture", "Built-in scene, tiny"),
         ("capture", "Built-in scene, small"),
@@ -162,7 +162,7 @@ def test_nothing_outside_the_folders_is_found_or_opened(folder, tmp_path, viewer
         viewer.show(shown)
 
 
-def test_what_cannot_be_asked_for_is_refused_in_one_sentence(viewer, folder):
+def test_an_impossible_request_is_refused_in_one_sentence(viewer, folder):
     capture, splats = id_of(viewer, "pavilion"), id_of(viewer, "splats.ply")
     refusals = [
         (lambda: viewer.start(splats), "splats.ply is a ply, not a capture"),
@@ -331,7 +331,7 @@ def stopped(closed, folder) -> Path:
     return folder.parent / "runs" / "pavilion" / "001"
 
 
-def test_a_viewer_that_is_closed_keeps_what_was_done_and_begins_nothing(closed):
+def test_closing_the_viewer_saves_the_training_and_begins_no_other(closed):
     viewer, runs = closed
     assert job_states(viewer.as_dict()) == ["stopped", "stopped"]
     assert open_run(runs / "pavilion" / "001").state == "stopped"
@@ -393,7 +393,7 @@ def shown_again(viewer: ViewerState, ask: Callable[[], object]) -> SceneUncertai
     return shown.uncertainty
 
 
-def test_what_is_estimated_while_a_run_is_open_is_found_by_looking_again(stopped):
+def test_rescan_finds_uncertainty_estimated_while_a_run_is_open(stopped):
     viewer = ViewerState([], stopped.parent.parent)
     try:
         source = id_of(viewer, "pavilion/001")
@@ -503,7 +503,7 @@ def test_curves_stay_short_and_keep_their_ends():
     assert len(gaps) <= 2
 
 
-def test_a_job_knows_its_rate_and_what_is_left():
+def test_a_job_knows_its_rate_and_the_time_left():
     job = Job("job:1", "x", "x", "train", {})
     message = {"t": "progress", "steps": 1000, "loss": 0.5, "splats": 7, "degree": 1}
     for step in range(1, 501):
@@ -516,7 +516,7 @@ def test_a_job_knows_its_rate_and_what_is_left():
     assert json.dumps(facts)
 
 
-def test_a_source_says_what_state_its_run_is_in(stopped, folder):
+def test_a_source_names_the_state_of_its_run(stopped, folder):
     (stopped / "run.json").write_text('{"format": "something else"}')
     with pytest.raises(ValueError, match="no capture, no run"):
         source_at(stopped, [stopped.parent])

@@ -380,7 +380,7 @@ def visit(
 # Pictures -------------------------------------------------------------------------------------
 
 
-def test_a_client_is_greeted_and_told_what_there_is():
+def test_a_new_client_gets_the_state_controls_and_cameras():
     async def scenario(there: Visit) -> None:
         page = there.open(Page("view"))
         await page.until(lambda: len(page.texts) >= 4)
@@ -466,7 +466,7 @@ def test_a_scene_in_training_is_asked_for_and_shown_again():
     visit(scenario)
 
 
-def test_nobody_is_asked_for_scenes_while_nobody_looks():
+def test_no_scene_is_requested_while_no_client_looks():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         await page.settled()
@@ -475,7 +475,7 @@ def test_nobody_is_asked_for_scenes_while_nobody_looks():
     visit(scenario)
 
 
-def test_the_background_is_that_of_the_scene_until_the_client_says_another():
+def test_the_background_is_that_of_the_scene_until_the_client_chooses_another():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         first = await page.final(page.look())
@@ -554,7 +554,7 @@ def test_clients_are_served_in_turn_each_with_its_own_view():
     visit(scenario)
 
 
-def test_who_never_acknowledges_gets_two_frames_and_harms_nobody():
+def test_a_client_that_never_acknowledges_gets_two_frames_and_delays_no_other():
     async def scenario(there: Visit) -> None:
         mute, page = there.open(Page(acknowledges=False)), there.open(Page())
         for n in range(20):
@@ -568,7 +568,7 @@ def test_who_never_acknowledges_gets_two_frames_and_harms_nobody():
     visit(scenario)
 
 
-def test_who_is_silent_for_long_is_given_up():
+def test_a_client_that_is_silent_for_long_is_disconnected():
     async def scenario(there: Visit) -> None:
         page, other = there.open(Page(acknowledges=False)), there.open(Page())
         page.look()
@@ -588,7 +588,7 @@ def test_who_is_silent_for_long_is_given_up():
     visit(scenario, clock=clock)
 
 
-def test_who_takes_nothing_does_not_hold_up_the_others():
+def test_a_client_that_reads_nothing_does_not_delay_the_others():
     async def scenario(there: Visit) -> None:
         stuck, page = there.open(Page()), there.open(Page())
         stuck.stuck = True
@@ -773,7 +773,7 @@ class Standing:
         return self.last
 
 
-def test_a_reading_that_fails_is_told_and_the_picture_stays(monkeypatch):
+def test_a_failed_reading_of_a_pixel_is_reported_and_the_picture_stays(monkeypatch):
     def fail(*_: Any, **__: Any) -> PixelMoments:
         raise ValueError("The moon has no depth")
 
@@ -854,7 +854,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return hooks
 
 
-def test_a_picture_that_fails_is_told_once_and_the_next_one_is_made(drawing):
+def test_a_failed_picture_is_reported_once_and_the_next_one_is_made(drawing):
     def fail(stop: Tensor | None) -> None:
         raise ValueError("The moon is not made of splats")
 
@@ -925,7 +925,7 @@ def test_a_final_picture_is_given_up_when_its_client_leaves(drawing):
     visit(scenario)
 
 
-def test_a_picture_of_a_guest_gives_way_to_who_begins_to_steer(drawing):
+def test_a_picture_of_a_guest_gives_way_to_a_client_that_begins_to_steer(drawing):
     begun, given_up = threading.Event(), threading.Event()
 
     def wait(stop: Tensor | None) -> None:
@@ -970,7 +970,7 @@ def test_a_passing_picture_is_finished_whatever_comes(drawing):
     visit(scenario)
 
 
-def test_a_source_that_fails_is_told_and_asked_again():
+def test_a_failing_source_of_scenes_is_reported_and_asked_again():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         view = page.look()
@@ -1191,7 +1191,7 @@ def test_a_client_is_served_while_its_file_is_unpacked():
 
 
 @pytest.mark.parametrize("end", ["leaves", "is cut off", "the page is closed"])
-def test_a_file_that_is_whole_is_received_though_its_client_goes(end: str):
+def test_a_complete_file_is_received_even_if_its_client_leaves(end: str):
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         page.say(t="upload", name="slow a.zip", size=3)
@@ -1264,7 +1264,7 @@ def test_a_photo_fits_the_canvas():
     visit(scenario, FakeViewer(photos={3: photo}))
 
 
-def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
+def test_each_click_on_a_camera_without_a_photo_gets_the_reason():
     class Bare(FakeViewer):
         """Has the photos of no camera but the first."""
 
@@ -1283,7 +1283,7 @@ def test_each_click_on_a_camera_is_told_why_there_is_no_photo():
     visit(scenario, Bare(photos={0: torch.zeros(4, 6, 3, dtype=torch.uint8)}))
 
 
-def test_nobody_waits_for_a_photo_that_is_read():
+def test_no_client_waits_while_a_photo_is_read():
     """The first one loads its whole capture."""
 
     async def scenario(there: Visit) -> None:
@@ -1310,7 +1310,7 @@ def test_nobody_waits_for_a_photo_that_is_read():
 # The machine ------------------------------------------------------------------------------------
 
 
-def test_who_trains_is_told_when_somebody_begins_and_ends_to_move():
+def test_the_trainer_learns_when_views_begin_and_cease_to_move():
     told: list[bool] = []
     calm = threading.Event()
 
@@ -1335,7 +1335,7 @@ def test_who_trains_is_told_when_somebody_begins_and_ends_to_move():
     visit(scenario, clock=clock, moving=hear)
 
 
-def test_a_picture_uses_as_many_threads_as_it_is_told(drawing):
+def test_a_picture_uses_the_given_number_of_threads(drawing):
     used: list[int] = []
     allowed = [1]
 

@@ -127,7 +127,7 @@ def test_a_client_in_control_comes_first():
     assert not turn[1].limited
 
 
-def test_guests_wait_for_their_share_while_somebody_steers():
+def test_guests_wait_for_their_share_while_a_client_steers():
     guest, control, turns = asked(guest=True), asked(guest=False), Turns()
     assert turns.steering([guest, control], 0.0)
     turn = turns.next([guest, control], 1, 0.0)
@@ -148,7 +148,7 @@ def test_guests_wait_for_their_share_while_somebody_steers():
     assert turn[0] is guest
 
 
-def test_guests_have_all_again_when_nobody_steers_any_more():
+def test_guests_have_all_the_time_again_when_no_client_steers():
     guest, control, turns = asked(guest=True), asked(guest=False), Turns()
     turns.spend(guest, 1.0, limited=True)
     assert turns.free_at([guest, control], 0.0) == STEERING
@@ -156,7 +156,7 @@ def test_guests_have_all_again_when_nobody_steers_any_more():
     assert turns.due([guest], 1, 0.0) == -math.inf
 
 
-def test_a_guest_who_asks_steers_nobody():
+def test_requests_of_a_guest_are_not_steering():
     guests = [asked(guest=True) for _ in range(3)]
     assert not Turns().steering(guests, 0.0)
 
@@ -176,7 +176,7 @@ def alone() -> int:
 @pytest.mark.parametrize("moves", [True, False], ids=["moving", "still"])
 @pytest.mark.parametrize("count", [1, 7])
 @pytest.mark.parametrize("cost", [fast, slow, lambda mp: 10 * slow(mp)], ids=["1", "100", "1000"])
-def test_guests_take_little_from_the_one_who_steers(cost, count: int, moves: bool):
+def test_guests_take_little_time_from_the_client_that_steers(cost, count: int, moves: bool):
     control = Simulated(fast)
     guests = [Simulated(cost, guest=True, moves=moves) for _ in range(count)]
     run([control, *guests], SECONDS)
@@ -190,7 +190,7 @@ def test_guests_take_little_from_the_one_who_steers(cost, count: int, moves: boo
 
 @pytest.mark.parametrize("count", [1, 7])
 @pytest.mark.parametrize("cost", [fast, slow])
-def test_no_guest_starves_while_somebody_steers(cost, count: int):
+def test_no_guest_starves_while_a_client_steers(cost, count: int):
     control = Simulated(fast)
     guests = [Simulated(cost, guest=True) for _ in range(count)]
     run([control, *guests], SECONDS)
@@ -212,7 +212,7 @@ def test_clients_of_one_kind_share_by_seconds(guest: bool):
 
 
 @pytest.mark.parametrize("guest", [False, True])
-def test_one_who_comes_back_is_given_nothing_for_the_rest(guest: bool):
+def test_a_client_that_returns_gets_no_credit_for_its_rest(guest: bool):
     first, second = Simulated(slow, guest=guest), Simulated(slow, guest=guest)
     second.asks = 10.0
     run([first, second], 20.0)
@@ -222,7 +222,7 @@ def test_one_who_comes_back_is_given_nothing_for_the_rest(guest: bool):
     assert second.schedule.used == pytest.approx(15.0, abs=2 * picture), "counted from the other's"
 
 
-def test_a_picture_that_was_limited_is_made_whole_when_nobody_steers():
+def test_a_limited_picture_is_rendered_in_full_when_no_client_steers():
     control, guest = Simulated(fast), Simulated(slow, guest=True, moves=False)
     turns = Turns()
     run([control, guest], 5.0, turns)
@@ -258,7 +258,7 @@ def test_a_guest_has_no_more_pixels_than_a_screen_has():
         assert request.width / request.height == pytest.approx(16 / 9, rel=1e-3)
 
 
-def test_the_next_moment_is_told_before_it_comes():
+def test_due_is_the_moment_of_the_next_picture():
     """A renderer that sleeps until `due` misses nothing: at that moment there is a picture."""
     control, guest, turns = asked(guest=False), asked(guest=True), Turns()
     schedules = [control, guest]

@@ -101,7 +101,7 @@ def add(queue: JobQueue, name: str, *script: Any) -> Job:
     return queue.add("train", "x", name, {"script": script})
 
 
-def test_an_error_of_who_listens_does_not_end_the_queue(audience):
+def test_an_error_of_a_listener_does_not_end_the_queue(audience):
     def fail(job: Job) -> None:
         audience._end(job)
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", "/far")
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_was_asked_for_is_noted(audience):
 
 
 @pytest.mark.parametrize("views", [43, 300])
-def test_the_time_left_is_not_told_from_steps_that_decode_photos(views):
+def test_the_time_left_is_not_estimated_from_steps_that_decode_photos(views):
     job, told, seconds = Job("job:1", "x", "x", "train", {}), [], 0.0
     loaded = {"capture": "x", "plan": {}, "folder": "/x", "step": 0, "steps": 3000}
     job.hear({"t": "loaded", **loaded, "views": views})
@@ -184,7 +184,7 @@ def test_a_run_whose_log_cannot_be_read_has_its_curves_begin_now(tmp_path, monke
     assert (job.state, job.numbers["step"]) == ("training", 5)
 
 
-def test_a_training_that_begins_while_somebody_moves_leaves_them_their_cores(audience):
+def test_a_training_that_begins_while_a_view_moves_leaves_cores_to_the_pictures(audience):
     queue = JobQueue(audience.lock, audience.callbacks)
     loaded = {"t": "loaded", "capture": "x", "plan": {}, "folder": "/x", "step": 0, "steps": 9}
     queue.limit_threads(1)

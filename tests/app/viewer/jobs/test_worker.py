@@ -95,7 +95,7 @@ def test_a_scene_goes_through_shared_memory_to_the_bit(degree, buffers):
         assert_equal(written(buffers, writer, scene), scene)
 
 
-def test_a_scene_that_is_held_keeps_its_memory(buffers, monkeypatch):
+def test_a_scene_in_use_keeps_its_memory(buffers, monkeypatch):
     monkeypatch.setattr(snapshots, "PATIENCE", math.inf)
     writer, first, second = SceneWriter(buffers.descriptors), splats(100), splats(120)
     one, other = written(buffers, writer, first), written(buffers, writer, second)
@@ -112,7 +112,7 @@ def test_a_scene_that_is_held_keeps_its_memory(buffers, monkeypatch):
     assert_equal(one, first)
 
 
-def test_who_holds_on_to_old_scenes_does_not_hold_up_the_rest(buffers, monkeypatch):
+def test_a_reader_that_keeps_old_scenes_does_not_stop_the_others(buffers, monkeypatch):
     writer = SceneWriter(buffers.descriptors)
     held = [written(buffers, writer, splats(10)) for _ in range(2)]
     assert buffers.lend() is None
@@ -208,7 +208,7 @@ def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path
     assert len(checkpoints(run)) == 1
 
 
-def test_a_scene_that_cannot_be_written_is_told():
+def test_a_scene_that_cannot_be_written_is_reported():
     reading, writing = os.pipe()
     outbox = Outbox(writing)
     trainer = Worker({"buffers": [reading]}, outbox)  # a pipe is no memory to share
@@ -229,7 +229,7 @@ sys.stdout.buffer.write(sys.stdin.buffer.read())
 """Reads nothing of what it is told until it may, and says it all again."""
 
 
-def test_nobody_waits_for_a_trainer_that_does_not_read(monkeypatch):
+def test_the_server_does_not_wait_for_a_training_process_that_does_not_read(monkeypatch):
     reading, writing = os.pipe()
     monkeypatch.setattr(
         "lumigraph.app.viewer.jobs.process.COMMAND", (sys.executable, "-Pc", STUBBORN, str(reading))
@@ -306,7 +306,7 @@ def test_it_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
     assert checkpoints(run)
 
 
-def test_the_built_in_scene_is_made_as_the_demo_makes_it_but_for_what_was_asked():
+def test_the_built_in_scene_is_trained_with_the_options_of_demo_and_those_given():
     assert of_demo(TrainOptions(), "tiny") == demo_options("tiny")
     asked = TrainOptions("standard", seed=3, downscale=2, changes={"degree": 1, "steps": None})
     assert of_demo(asked, "full") == replace(asked, changes={"degree": 1}, name="demo_full")
