@@ -76,7 +76,7 @@ def estimate_run(
     Args:
         run: An open run.
         asked: The options.
-        told: Called with the name of the work, how much of it is done, and of how much.
+        told: Called with the name of the work, the part of it that is done, and the whole.
 
     Raises:
         ValueError: The rate is out of range or cannot be found, or the capture is another one.

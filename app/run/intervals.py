@@ -27,7 +27,7 @@ Estimator = Callable[[Camera], tuple[Tensor, Tensor]]
 """The picture that a camera sees, and its standard deviation. Both [height, width, 3]"""
 
 Told = Callable[[str, int, int], None]
-"""Called with the name of the work, how much of it is done, and of how much."""
+"""Called with the name of the work, the part of it that is done, and the whole."""
 
 RANGE = 1.0
 """Colour values go from 0 to 1, so an interval as wide as this says nothing."""

@@ -103,7 +103,7 @@ _UNCALIBRATED = (
 
 _TEST_VIEWS = {
     "every_nth": "They are every Nth photo of the same list, chosen without regard to what they "
-    "show, so about the promised share should be covered.",
+    "show, so about the promised share of them should be covered.",
     "listed": "The capture itself or the list given with --test names them. They may be of another "
     "kind than the calibration views, along another path or in other light for example: then the "
     "promise does not extend to them.",
@@ -173,8 +173,8 @@ def _published(metrics: dict[str, float] | None) -> str:
         return ""
     return (
         "<p>All these errors are those of the picture with all splats. PH-Dropout was published "
-        "with the errors of the mean over masks, which is darker the more is left out. By those "
-        f"errors AUSE over chance is {metrics['ause_mae_ratio']:.3f} (MAE) and "
+        "with the errors of the mean over masks, which get darker at higher drop rates. By "
+        f"those errors AUSE over chance is {metrics['ause_mae_ratio']:.3f} (MAE) and "
         f"{metrics['ause_rmse_ratio']:.3f} (RMSE), AUSE in the units of that paper "
         f"{metrics['ause_published']:.3f}, Spearman {metrics['spearman']:.3f}, and the negative "
         f"log likelihood {metrics['nll']:.3f}.</p>"

@@ -28,7 +28,7 @@ from websockets.http11 import Request, Response
 Address = IPv4Address | IPv6Address
 
 Role = Literal["control", "view"]
-"""Clients in control may change things; those with the role "view" are guests, who only look."""
+"""Clients in control may change things; those with the role "view" are guests and may only look."""
 
 PAGES = ("/", "/light", "/full")
 

@@ -130,7 +130,7 @@ def check_has_splats(splats: Parameters | None, features: Tensor | None) -> Para
 
 
 def check_unchanged(splats: Parameters | None, versions: tuple[int, ...]) -> None:
-    """Raises RuntimeError unless the splats, if there are any, are as they were."""
+    """Raises RuntimeError if splats are given and were changed since these versions."""
     if splats is not None and versions_of(splats) != versions:
         raise RuntimeError(
             "the splats have been changed in place since they were projected: project them anew"

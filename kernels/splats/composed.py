@@ -203,7 +203,7 @@ class TensorPicture:
         )
 
     def _splats(self) -> Parameters:
-        """The splats, as long as they are those that were projected."""
+        """The splats that were projected, after a check that they are there and unchanged."""
         check_unchanged(self.records.splats, self.records.versions)
         return check_has_splats(self.records.splats, self.given)
 

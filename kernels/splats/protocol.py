@@ -168,7 +168,7 @@ class SplatBackend(Protocol):
         """The splats in view as Gaussians on the image plane, with the colours they show.
 
         The covariance is projected by the affine approximation of EWA splatting (Zwicker 2001,
-        eq. 31; 3DGS, arXiv 2308.04079, eq. 5) at the mean, whose direction is first clamped to
+        eq. 31; 3DGS, arXiv 2308.04079, eq. 5) at the mean; its direction is first clamped to
         1.3 times the field of view. A colour is max(0, 0.5 + basis . coefficients), seen along the
         direction from the camera's centre to the splat's. Splats with a centre, a shape, an opacity
         or a colour that is not finite are not in view.
