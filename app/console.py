@@ -101,7 +101,7 @@ def sentence_of(error: BaseException) -> str:
     elif isinstance(error, ValueError | OSError):
         sentence = str(error) or type(error).__name__
     else:
-        sentence = f"Lumigraph made an error of its own; please report it: {error!r}"
+        sentence = f"This is an error in Lumigraph itself; please report it: {error!r}"
     return printable(" ".join(sentence.split()))[:SENTENCE_LIMIT]
 
 

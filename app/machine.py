@@ -65,7 +65,7 @@ def chosen_device(wanted: str) -> tuple[str, str]:
     if wanted == "cpu":
         return "cpu", f"On the CPU, as asked, with the {level} kernels"
     if wanted not in ("auto", "cuda"):
-        raise ValueError(f"--device is {wanted!r}, not auto, cpu or cuda")
+        raise ValueError(f"--device should be auto, cpu or cuda, but is {wanted!r}")
     problem = cuda.probe()
     if problem is None:
         return "cuda", f"On {torch.cuda.get_device_name()} with gsplat (unverified)"

@@ -230,7 +230,7 @@ def _interval_rows(found: dict[str, Any]) -> list[tuple[str, Any]]:
             f"mean width {made['width']:.3f}"
         )
     return [
-        ("intervals", f"colour value +- {made['q']:.3g} std, to hold {promise}"),
+        ("intervals", f"{made['q']:.3g} standard deviations to both sides should hold {promise}"),
         ("they hold", covered),
         ("limit", note),
     ]

@@ -192,7 +192,7 @@ def make_film(program: str, folder: Path, film: Path, *, fps: float) -> None:
             stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:
-            raise OSError(f"ffmpeg says {done.stderr.strip()[-300:]}")
+            raise OSError(f"ffmpeg could not make the film: {done.stderr.strip()[-300:]}")
 
 
 def _numbered(cameras: Sequence[Camera]) -> Shots:

@@ -49,13 +49,13 @@ class Promise:
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise ValueError(
-                f"The level is the share of views that intervals must cover, between 0 and 1, not "
-                f"{self.level}: give 0.9, for example"
+                "The level, the share of views that intervals must cover, should be between 0 and "
+                f"1, not {self.level}: give 0.9, for example"
             )
         if not 0 < self.within <= 1:
             raise ValueError(
-                "The share of a view's colour values that must lie in their intervals is above 0 "
-                f"and at most 1, not {self.within}: give 0.9, for example"
+                "The share of a view's colour values that must lie in their intervals should be "
+                f"above 0 and at most 1, not {self.within}: give 0.9, for example"
             )
 
 

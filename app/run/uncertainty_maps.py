@@ -1,8 +1,8 @@
 """The uncertainty maps of a run's views, and the numbers that compare them with photos.
 
 Errors are those of the picture that people see, rendered with all splats. As published, they are
-those of the mean over masks. The mean fades as more is left out, which is an error of its own that
-the standard deviation knows all about: it makes any map look better at higher rates. Both are kept.
+those of the mean over masks. The mean fades as more is left out, which is an additional error that
+the standard deviation predicts well: it makes any map look better at higher rates. Both are kept.
 """
 
 import math

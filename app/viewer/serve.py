@@ -142,7 +142,7 @@ def train_viewed(
     if not end.printed:
         _print_failure(job)
     if run is not None and run.state != "finished" and checkpoints(run):
-        notice("To go on from the last checkpoint:")
+        notice("To resume from the last checkpoint:")
         typer.echo(resume_command(capture, run.folder), err=True)
     return None
 
@@ -334,7 +334,7 @@ def _stay(page: Page, wakes: Wakes, options: ServeOptions, job: Job | None = Non
         notice(f"For guests, who can look but not change anything: {guests}")
     if server.port != options.port and options.port:
         notice(f"Port {options.port} is in use, so the page is on port {server.port}")
-    notice(f"To open it from another machine, type there: {ssh_line(server)}")
+    notice(f"To open it from another machine, type this there: {ssh_line(server)}")
     notice("Press Ctrl-C to close the page; a running training saves a checkpoint first")
     failed = False
     with ExitStack() as stack:

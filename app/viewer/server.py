@@ -131,7 +131,7 @@ class _Door:
             return refuse(
                 self.gate,
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "Too many people have this page open: close one of them",
+                "Too many browsers have this page open: close one of them",
             )
         return None
 
@@ -148,7 +148,7 @@ class _Door:
         visit = enter(self.gate, connection.request)
         assert isinstance(visit, Visit)
         if not self._room(visit):  # others came while this one opened
-            await connection.close(1013, "Too many people have this page open: close one of them")
+            await connection.close(1013, "Too many browsers have this page open: close one of them")
             return
         refused = self.gate.refused
         self.taken[visit.path] += 1

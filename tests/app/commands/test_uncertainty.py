@@ -173,8 +173,8 @@ def test_a_level_that_needs_more_views_is_lowered_with_a_note(calibrated: Run):
     said = " ".join(
         invoked("uncertainty", calibrated.folder, "--rate", 0.1, "--level", 0.95).split()
     )
-    assert "colour value +- " in said
-    assert "std, to hold 90 % of the colour values in 90 % of views" in said
+    assert "standard deviations to both" in said
+    assert "sides should hold 90 % of the colour values in 90 % of views" in said
     assert "19 calibration views are needed" in said
     page = (calibrated.folder / "uncertainty" / "report.html").read_text()
     assert "there are 9: the intervals cover 90 % of views." in page

@@ -321,7 +321,7 @@ def test_the_built_in_scene_is_trained_with_the_options_of_demo_and_those_given(
         (RuntimeError("can't allocate memory: 9 bytes"), "Out of memory: use a larger"),
         (OSError(28, "No space left on device", "/a/b"), "The disk is full (/a/b): free some"),
         (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
-        (KeyError("x"), "Lumigraph made an error of its own; please report it: KeyError('x')"),
+        (KeyError("x"), "This is an error in Lumigraph itself; please report it: KeyError('x')"),
     ],
 )
 def test_an_error_is_one_sentence(error, sentence):
