@@ -1,6 +1,6 @@
 """Splats in C++ on the CPU: `SplatBackend` by the kernels of `native/splats`.
 
-Tensors are contiguous float32. Results are the same to the bit for any number of threads.
+Tensors are contiguous float32. Results are bit-identical for any number of threads.
 """
 
 from dataclasses import dataclass

@@ -61,7 +61,7 @@ def test_a_fit_resumed_from_a_checkpoint_gives_the_same_scene(capture, tmp_path,
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_resumes_to_the_bit_for_any_number_of_threads(capture, tmp_path, method):
+def test_every_method_resumes_bit_for_bit_for_any_number_of_threads(capture, tmp_path, method):
     plan = dataclasses.replace(PLAN, **METHODS[method])
     threads = torch.get_num_threads()
     try:
@@ -78,7 +78,7 @@ def test_every_method_resumes_to_the_bit_for_any_number_of_threads(capture, tmp_
 
 
 @pytest.mark.parametrize("steps", [52, 53, 55])
-def test_3dgs_lm_resumes_to_the_bit(capture, tmp_path, steps):
+def test_3dgs_lm_resumes_bit_for_bit(capture, tmp_path, steps):
     plan = dataclasses.replace(PLAN, steps=57, **METHODS["finished by 3DGS-LM"])
     whole = finished(capture, start_fit(capture, plan))
     save_checkpoint(finished(capture, start_fit(capture, plan), steps), tmp_path / "fit")
@@ -91,7 +91,7 @@ def test_3dgs_lm_resumes_to_the_bit(capture, tmp_path, steps):
 
 
 @pytest.mark.parametrize("damping", [1.0, 4.0])
-def test_lm_resumes_to_the_bit_within_an_iteration(capture, tmp_path, monkeypatch, damping):
+def test_lm_resumes_bit_for_bit_within_an_iteration(capture, tmp_path, monkeypatch, damping):
     monkeypatch.setattr(lm, "ITERATION", 8)
     monkeypatch.setattr(lm, "REFRESH", 3)
     plan = dataclasses.replace(PLAN, **METHODS["finished by lm"])

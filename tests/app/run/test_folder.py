@@ -68,7 +68,7 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(data))
 
 
-def test_frames_come_back_to_the_bit_after_a_move(run, tmp_path):
+def test_frames_come_back_bit_for_bit_after_a_move(run, tmp_path):
     moved = run.folder.rename(tmp_path / "else where")
     written, read = make_capture(), open_run(moved).capture()
     assert read.name == written.name
@@ -89,7 +89,7 @@ def make_calibrated() -> Capture:
     return replace(capture, test=capture.test[:1], calibration=capture.test[1:])
 
 
-def test_frames_set_aside_come_back_to_the_bit_after_a_move(tmp_path):
+def test_frames_set_aside_come_back_bit_for_bit_after_a_move(tmp_path):
     run = create_run(tmp_path / "run", capture=make_calibrated(), record=RECORD)
     kept = sorted(path.name for path in (run.folder / "calibration" / "photos").iterdir())
     assert kept == ["0000_2.png", "0001_3.png"]
@@ -131,7 +131,7 @@ def test_a_run_from_before_views_were_set_aside_has_none(tmp_path):
 
 
 @pytest.mark.parametrize("count", [-1, "9", True, None, 1.0, 10**9])
-def test_a_number_of_views_set_aside_that_is_none_is_refused(run, count):
+def test_an_invalid_number_of_views_set_aside_is_refused(run, count):
     run = run.with_record(asked={**SELECTED, "calibration": count})
     with pytest.raises(
         ValueError, match=r'run\.json, "asked", is malformed: .* under `calibration`'
@@ -213,7 +213,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         ('{"format": "lumigraph run", "version": 2}', "field `capture`"),
     ],
 )
-def test_a_run_json_that_is_not_ours_is_refused(run, text, message):
+def test_a_run_json_of_another_program_is_refused(run, text, message):
     (run.folder / "run.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         open_run(run.folder)
@@ -301,7 +301,7 @@ def test_no_name_leads_out_of_a_run(run):
         run.part("renders/../../elsewhere")
 
 
-def test_pictures_replace_only_what_is_ours(tmp_path):
+def test_pictures_replace_only_files_that_render_made(tmp_path):
     claim(tmp_path / "new" / "orbit")
     folder = tmp_path / "new" / "orbit"
     for name in ("0000.png", "0001_a-b.png", "mine.png", "0001.txt", "x0001.png"):
@@ -346,7 +346,7 @@ def test_json_has_no_infinities():
     assert finite({"a": [math.inf, 1.5], "b": (math.nan,)}) == {"a": [None, 1.5], "b": [None]}
 
 
-def test_pictures_come_back_to_the_bit(tmp_path):
+def test_pictures_come_back_bit_for_bit(tmp_path):
     pixels = torch.randint(256, (5, 7, 3), dtype=torch.uint8)
     write_picture(tmp_path / "x.png", pixels)
     assert torch.equal(read_picture(tmp_path / "x.png", 7, 5), pixels)

@@ -169,7 +169,7 @@ def test_photos_set_aside_are_neither_trained_on_nor_reported_on(capture, tmp_pa
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7])
-def test_a_stopped_run_goes_on_to_the_bit(stop, plain, capture, tmp_path):
+def test_a_stopped_run_is_resumed_bit_for_bit(stop, plain, capture, tmp_path):
     first = begin(tmp_path / "run", capture)
     stop_after(first.channel, first.control, stop)
     stopped = run_session(first)

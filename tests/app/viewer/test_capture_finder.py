@@ -80,7 +80,7 @@ def test_every_missing_photo_gets_the_reason(gardens, context, tmp_path):
             photos.photo(context, index)
 
 
-def test_a_run_goes_on_with_the_one_of_its_captures_that_it_was_begun_with(gardens, tmp_path):
+def test_a_run_is_resumed_with_the_matching_one_of_several_captures(gardens, tmp_path):
     shutil.copytree(gardens / "run", tmp_path / "run")
     places = [str(gardens / name / "garden") for name in "ab"]
     order = {"capture": places[0], "others": places[1:], "resume": str(tmp_path / "run")}
@@ -119,7 +119,7 @@ def test_an_opened_run_gives_its_numbers(gardens, tmp_path):
         viewer.close()
 
 
-def test_a_run_goes_on_with_the_capture_that_is_named(gardens, tmp_path):
+def test_a_run_is_resumed_with_the_given_capture(gardens, tmp_path):
     shutil.copytree(gardens / "run", tmp_path / "runs" / "run")
     (gardens / "b" / "garden").rename(tmp_path / "moved")
     viewer = ViewerState([tmp_path / "moved"], tmp_path / "runs")

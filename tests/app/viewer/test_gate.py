@@ -230,7 +230,7 @@ def test_a_page_that_points_its_name_here_gets_nothing(opened: Server, name: str
         assert refusal(opened, additional_headers={"Cookie": cookie(opened), "Host": host}) == 403
 
 
-def test_a_host_must_come_once_and_be_one(opened: Server):
+def test_a_request_needs_exactly_one_valid_host(opened: Server):
     good = f"127.0.0.1:{opened.port}"
     for lines in ("", f"Host: {good}\r\nHost: {good}\r\n", "Host: a b\r\n", f"Host: x@{good}\r\n"):
         request = f"GET / HTTP/1.1\r\n{lines}Cookie: {cookie(opened)}\r\n\r\n"

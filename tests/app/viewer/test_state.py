@@ -342,7 +342,7 @@ def test_closing_the_viewer_saves_the_training_and_begins_no_other(closed):
     viewer.close()
 
 
-def test_a_closed_viewer_leaves_a_run_that_another_viewer_shows_and_goes_on_with(stopped, folder):
+def test_a_closed_viewer_leaves_a_run_that_another_viewer_shows_and_resumes(stopped, folder):
     run = open_run(stopped)
     assert (run.state, len(checkpoints(run))) == ("stopped", 1)
     viewer = ViewerState([folder / "captures"], stopped.parent.parent)

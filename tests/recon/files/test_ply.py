@@ -79,7 +79,7 @@ def write_ply(
 
 @pytest.mark.parametrize("degree", range(4))
 @pytest.mark.parametrize("count", [0, 1, 40])
-def test_splats_come_back_to_the_bit(tmp_path, count, degree):
+def test_splats_come_back_bit_for_bit(tmp_path, count, degree):
     splats = splats_of(count, degree)
     save_ply(splats, tmp_path / "a.ply")
     again = load_ply(tmp_path / "a.ply")

@@ -28,7 +28,7 @@ def tensors_of(count: int, degree: int = 2) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("filter", ["classic", "antialiased"])
 @pytest.mark.parametrize("degree", range(4))
 @pytest.mark.parametrize("count", [0, 1, 30])
-def test_scenes_come_back_to_the_bit(tmp_path, count, degree, filter):
+def test_scenes_come_back_bit_for_bit(tmp_path, count, degree, filter):
     scene = Splats(**tensors_of(count, degree), filter=filter)
     save_scene(scene, tmp_path / "a.safetensors")
     again = load_scene(tmp_path / "a.safetensors")

@@ -444,7 +444,7 @@ def same(a: Parameters, b: Parameters) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_going_on_from_a_copy_is_the_same_to_the_bit():
+def test_continuing_from_a_copy_is_the_same_bit_for_bit():
     truth = cloud()
     shots = photos(truth, 9)
     settings = dataclasses.replace(LONG, images=2)

@@ -1,4 +1,4 @@
-"""Fits: they learn, repeat to the bit, and survive splats that are not finite."""
+"""Fits: they learn, repeat bit for bit, and survive splats that are not finite."""
 
 import dataclasses
 import math

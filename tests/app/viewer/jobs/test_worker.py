@@ -88,7 +88,7 @@ def buffers() -> Iterator[SceneBuffers]:
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_a_scene_goes_through_shared_memory_to_the_bit(degree, buffers):
+def test_a_scene_goes_through_shared_memory_bit_for_bit(degree, buffers):
     writer = SceneWriter(buffers.descriptors)
     for count in (0, 1, 33, 1000, 50, 4000):
         scene = splats(count, degree)
