@@ -124,7 +124,7 @@ def test_another_run_in_the_folder_does_not_keep_the_photos_set_aside(tmp_path):
 SELECTED = {"downscale": 2, "test": None, "test_every": 8}
 
 
-def test_a_run_from_before_views_were_set_aside_has_none(tmp_path):
+def test_a_run_of_an_older_version_has_no_views_set_aside(tmp_path):
     run = create_run(tmp_path / "run", capture=make_capture(), record={**RECORD, "asked": SELECTED})
     assert run.selection() == Selection(2, None, 8, 0)
     assert run.with_record(asked={**SELECTED, "calibration": 9}).selection().calibration == 9

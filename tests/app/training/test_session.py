@@ -545,7 +545,7 @@ def test_another_weight_of_structure_is_another_loss(capture, tmp_path):
         ({"splat_limit": 5, "degree": -1}, "degree is -1"),
     ],
 )
-def test_a_change_that_cannot_be_is_refused_before_it_reaches_the_fit(values, words):
+def test_an_invalid_change_is_refused_before_it_reaches_the_fit(values, words):
     control = TrainingControl()
     with pytest.raises(ValueError, match=words):
         control.change(**values)
@@ -587,7 +587,7 @@ def test_changes_survive_being_stopped_and_those_after_the_checkpoint_do_not(cap
     assert changes_of(crashed) == changes_of(stopped)
 
 
-def test_a_change_while_it_holds_is_in_its_checkpoint(capture, tmp_path):
+def test_a_change_during_a_pause_is_in_the_checkpoint(capture, tmp_path):
     session = begin(tmp_path / "run", capture)
     control, events = session.control, session.channel.subscribe()
     control.pause()

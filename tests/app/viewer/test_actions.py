@@ -252,7 +252,7 @@ def test_the_scene_shown_has_a_first_view_and_following_ends_with_another(
     assert viewer.frusta() is viewer.frusta()  # it is written once
 
 
-def test_a_run_that_was_stopped_is_chosen_so_that_it_can_go_on(
+def test_a_stopped_run_is_chosen_and_can_be_resumed(
     real: Actions, viewer: ViewerState, pavilion: Path, tmp_path: Path
 ):
     shutil.copytree(pavilion, tmp_path / "mine" / "pavilion")
@@ -360,7 +360,7 @@ def test_nothing_of_a_ply_that_cannot_be_opened_is_kept(
     assert real._viewer._follows
 
 
-def test_a_file_that_did_not_come_whole_is_not_kept(real: Actions, tmp_path: Path):
+def test_an_incomplete_file_is_not_kept(real: Actions, tmp_path: Path):
     upload = real.upload("a.ply", 10)
     assert not upload.add(b"ply")
     upload.drop()

@@ -16,7 +16,7 @@ def test_a_training_that_is_shown_gives_its_own_numbers():
     ]
 
 
-def test_of_another_scene_that_was_opened_those_of_its_run():
+def test_an_opened_scene_gives_the_numbers_of_its_run():
     expected = [
         ("Step", "8,000 of 8,000"),
         ("PSNR", "31.23 dB"),

@@ -222,7 +222,7 @@ def test_only_the_cookie_of_this_port_counts(opened: Server):
 @pytest.mark.parametrize(
     "name", ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "10.1.2.3", ""]
 )
-def test_a_page_that_points_its_name_here_gets_nothing(opened: Server, name: str):
+def test_other_host_names_are_refused(opened: Server, name: str):
     """DNS rebinding, and the address that browsers once sent here too."""
     for host in (name, f"{name}:{opened.port}"):
         status, _, body = ask(opened, host=host, cookie=cookie(opened))
@@ -237,7 +237,7 @@ def test_a_request_needs_exactly_one_valid_host(opened: Server):
         assert raw(opened, request.encode()).startswith(b"HTTP/1.1 403 ")
 
 
-def test_bound_to_every_address_it_goes_by_addresses_and_its_own_name_only():
+def test_a_server_on_all_addresses_accepts_only_addresses_and_its_own_name():
     gate = make_gate(ip_address("0.0.0.0"), token=True)
 
     def status(host: str) -> int:
@@ -387,7 +387,7 @@ def test_the_stream_knows_the_role(opened: Server):
             assert line.recv(PATIENCE) == "x" * limit
 
 
-def test_only_those_in_control_send_pieces_of_files(opened: Server):
+def test_only_clients_in_control_send_pieces_of_files(opened: Server):
     with dial(opened, max_size=None) as line:
         assert line.recv(PATIENCE) == "control"
         line.send(bytes(PIECE_LIMIT))
@@ -594,7 +594,7 @@ def joined(opened: Server, line: Connection) -> viser.ClientHandle:
     return opened.viser.get_clients()[name]
 
 
-def test_the_panel_works_for_those_in_control(opened: Server, panel: Panel):
+def test_the_panel_works_for_clients_in_control(opened: Server, panel: Panel):
     with dial(opened, "/full") as line:
         client = joined(opened, line)
         assert (client.camera.image_width, opened.role_of(client.client_id)) == (640, "control")
@@ -986,7 +986,7 @@ def test_a_gate_that_lets_strangers_through_does_not_start(
     assert gone(before)
 
 
-def test_a_viser_that_does_not_come_up_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_an_error_is_raised_if_viser_does_not_start(monkeypatch: pytest.MonkeyPatch):
     before, over = set(threading.enumerate()), threading.Event()
 
     def hanging(*_: Any, **__: Any) -> None:

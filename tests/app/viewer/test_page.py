@@ -589,7 +589,7 @@ def test_a_ply_is_uploaded_and_shown(browser: Browser, served: pages.Page, folde
     path.unlink()
 
 
-def test_it_comes_back_after_a_reload_and_after_the_server_hung_up(
+def test_the_page_connects_again_after_a_reload_and_a_lost_connection(
     browser: Browser, served: pages.Page
 ):
     opened(served)
@@ -749,7 +749,9 @@ def test_visers_page_starts_and_stops_a_training(drawer: Browser, served: pages.
             expect(page.get_by_text("is a capture, not a run")).to_be_visible(timeout=SECONDS)
 
 
-def test_visers_page_is_dark_where_the_system_is_or_it_was(drawer: Browser, served: pages.Page):
+def test_visers_page_is_dark_if_the_system_is_dark_or_the_page_was(
+    drawer: Browser, served: pages.Page
+):
     opened(served)
     scheme = "name => document.documentElement.dataset.mantineColorScheme === name"
     with visiting(drawer, served.server.urls["control"], path="/full") as page:

@@ -392,7 +392,7 @@ def test_every_mode_can_be_given_up(mode: Mode):
     assert isinstance(picture(scene_of(30), CAMERA, DisplayOptions(mode), flag(0)), Picture)
 
 
-def test_a_picture_given_up_at_any_moment_is_never_taken_for_a_whole_one():
+def test_an_aborted_picture_is_never_taken_for_a_complete_one():
     scene, camera = scene_of(20_000), CAMERA.resized(640, 360)
     whole = render_color(scene, camera)
     outcomes = []

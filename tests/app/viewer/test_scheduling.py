@@ -109,7 +109,7 @@ def test_without_a_scene_there_is_nothing_to_send():
     assert screen.schedule.looking(screen.now)
 
 
-def test_another_view_is_drawn_at_once_and_then_whole():
+def test_a_new_view_is_drawn_at_once_and_then_at_full_size():
     screen = Screen()
     screen.look()
     passing = screen.draw()

@@ -392,7 +392,7 @@ def test_a_new_client_gets_the_state_controls_and_cameras():
     visit(scenario)
 
 
-def test_a_view_is_drawn_at_once_and_then_whole_and_well():
+def test_a_view_is_drawn_at_once_and_then_at_full_size_and_quality():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         view = page.look(0.2)
@@ -490,7 +490,7 @@ def test_the_background_is_that_of_the_scene_until_the_client_chooses_another():
     visit(scenario, FakeViewer(shown=shown_scene(scene_of()[:0], background=(1.0, 0.5, 0.0))))
 
 
-def test_a_legend_tells_of_the_range_and_only_when_it_is_another():
+def test_a_legend_gives_the_range_and_is_sent_only_after_a_change():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         await page.final(page.look())
@@ -809,7 +809,7 @@ def test_the_legend_of_uncertainty_says_what_it_is_and_how_it_is_known():
     visit(scenario, FakeViewer(shown_scene(uncertainty=SceneUncertainty(0.21, calibrated=True))))
 
 
-def test_confidence_is_shown_where_it_is_known_and_else_that_it_is_not():
+def test_confidence_is_shown_if_it_is_known_and_else_the_reason():
     async def scenario(there: Visit) -> None:
         page = there.open(Page())
         page.say(**{**DISPLAY, "mode": "confidence"})
@@ -957,7 +957,7 @@ def test_a_picture_of_a_guest_gives_way_to_a_client_that_begins_to_steer(drawing
     visit(scenario)
 
 
-def test_a_passing_picture_is_finished_whatever_comes(drawing):
+def test_a_picture_of_a_moving_view_is_always_finished(drawing):
     stops: list[Tensor | None] = []
 
     async def scenario(there: Visit) -> None:
@@ -1015,7 +1015,7 @@ def test_controls_reach_the_viewer_and_its_answer_the_client():
     visit(scenario)
 
 
-def test_news_come_when_there_are_some():
+def test_the_state_is_sent_when_it_has_changed():
     async def scenario(there: Visit) -> None:
         page, other = there.open(Page()), there.open(Page("view"))
         await page.until(lambda: len(page.texts) >= 4)

@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     assert (job.numbers["step"], job.numbers["loss"], job.numbers["psnr"]) == (4, 0.5, 20.0)
 
 
-def test_a_run_whose_log_cannot_be_read_has_its_curves_begin_now(tmp_path, monkeypatch):
+def test_the_curves_of_a_run_without_a_readable_log_begin_now(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").mkdir()
     job = Job("job:1", "x", "x", "resume", {})
     told = {"capture": "x", "plan": {}, "folder": str(tmp_path), "step": 5, "steps": 9}

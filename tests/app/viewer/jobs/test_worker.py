@@ -178,7 +178,7 @@ def ask(child: TrainingProcess, lent: tuple[int, int] | None) -> None:
         child.do("snapshot", buffer=lent[0], size=lent[1])
 
 
-def test_it_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path):
+def test_the_worker_obeys_its_commands_and_leaves_ctrl_c_to_its_parent(capture, tmp_path):
     child = TrainingProcess(order_for(capture, tmp_path, ENDLESS), [])
     told: list[dict[str, Any]] = []
     for message in child.messages():
@@ -287,7 +287,7 @@ for message in child.messages():
 """
 
 
-def test_it_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
+def test_the_worker_ends_with_a_checkpoint_when_its_parent_dies(capture, tmp_path):
     reading, writing = os.pipe()  # the trainer holds the other end for as long as it lives
     order = json.dumps(order_for(capture, tmp_path, ENDLESS))
     command = [sys.executable, "-P", "-c", PARENT, order, str(writing)]
