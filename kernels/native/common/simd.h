@@ -26,6 +26,7 @@ constexpr int LANES = 4;
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 
 inline Floats load(const float *p) {
     Floats v;
@@ -243,7 +244,8 @@ inline Floats exp2_fast(Floats x) {
     p = p * f + 0.24024744f;
     p = p * f + 0.69312179f;
     p = p * f + 0.99999928f;
-    return (Floats)((Ints)p + ((Ints)shifted << 23));
+    // Beyond that range the exponent overflows, which only unsigned numbers may.
+    return (Floats)((Bits)p + ((Bits)shifted << 23));
 }
 
 // e^x to 7e-6 relative, at least 2^-126 and at most 2^127; NaN for NaN.
