@@ -4,11 +4,6 @@ Nothing heavy is imported before a command runs: `lumigraph --help` answers at o
 """
 
 import os
-
-# Threads of OpenMP that wait for work must sleep: spinning takes three to six times as long as
-# soon as two programs share the cores. OpenMP reads this once, when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal

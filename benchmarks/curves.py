@@ -85,7 +85,11 @@ def run_fit(
     command += ["--threads", str(threads), "--views", str(views)]
     command += [] if core is None else ["--core", str(core)]
     command += [] if limit is None else ["--limit", str(limit)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {
+        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "1000",
+        "OMP_NUM_THREADS": str(threads),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 3):
         last = "\n".join(done.stderr.splitlines()[-5:])

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from measuring import markdown, number
 from websockets.asyncio.client import ClientConnection, connect

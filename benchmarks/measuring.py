@@ -149,7 +149,7 @@ def output_of(command: Sequence[str], **variables: str) -> str:
         RuntimeError: The program failed; the message has its last lines.
     """
     # As in the command `lumigraph`, idle threads sleep, whatever this shell sets.
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"} | variables
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-5:])

@@ -155,7 +155,7 @@ def _tried(peer: Peer) -> Peer:
 
 def _output(command: list[str], cwd: str) -> str:
     """The output of a program; RuntimeError with its last line if it fails or takes too long."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIMEOUT

@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from measuring import markdown, number, summary
 from page import cell

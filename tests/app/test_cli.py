@@ -71,10 +71,13 @@ def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return home / "moved run", printed
 
 
-def test_waiting_threads_sleep_unless_the_environment_sets_otherwise():
-    program = "import lumigraph.app.cli, os; print(os.environ['OMP_WAIT_POLICY'])"
-    unset = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    for given, expected in ((unset, "passive"), ({**unset, "OMP_WAIT_POLICY": "active"}, "active")):
+@pytest.mark.parametrize("module", ["lumigraph.app.cli", "lumigraph.app.viewer.jobs.worker"])
+def test_waiting_threads_sleep_soon_unless_the_environment_sets_otherwise(module):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    program = f"import {module}, os; print(*(os.environ.get(name) for name in {names}))"
+    unset = {k: v for k, v in os.environ.items() if k not in names}
+    active = {**unset, "OMP_WAIT_POLICY": "active"}
+    for given, expected in ((unset, "passive 1000"), (active, "active None")):
         done = subprocess.run(
             [sys.executable, "-Pc", program], capture_output=True, text=True, env=given, timeout=60
         )

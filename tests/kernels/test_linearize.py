@@ -474,9 +474,19 @@ def test_changed_splats_are_noticed(machine: Machine):
         linear.jvp(scene)
 
 
-def test_what_is_kept_is_told():
+def test_the_memory_of_a_picture_is_counted_whatever_came_before_and_on_any_threads():
+    """Memory bounds the batches of photos, and a resumed fit must make the same batches."""
     scene, view = Parameters(*(x.float() for x in cloud(3000, size=0.06))), looking(75, 50)
-    # The first ones take over the memory of larger views; the last have memory of their own.
-    several = [cpu.linearize(scene, view=view, degree=3).picture for _ in range(4)]
-    held = min(picture.bytes for picture in several)
-    assert 64 * 3000 < held < 200 * 3000 + (32 << 20)
+
+    def held(threads: int) -> int:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return cpu.linearize(scene, view=view, degree=3).picture.bytes
+        finally:
+            torch.set_num_threads(before)
+
+    first = held(1)
+    assert 64 * 3000 < first < 200 * 3000 + (1 << 20)
+    cpu.linearize(scene, view=looking(750, 500), degree=3)  # its memory goes to the next views
+    assert [held(threads) for threads in (1, 2, 8)] == [first] * 3

@@ -1,7 +1,6 @@
 """The training process as the server sees it: it is started, and lines of JSON go both ways."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -34,8 +33,6 @@ class TrainingProcess:
             pass_fds=descriptors,
             # Ctrl-C reaches the server alone, which tells the process, also while that still loads.
             start_new_session=True,
-            # Threads that spin while they wait would take a core from the page.
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
         self._waiting: dict[str, dict[str, Any]] = {"order": {**order, "buffers": [*descriptors]}}
         self._told, self._left = threading.Condition(), False

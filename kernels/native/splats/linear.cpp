@@ -36,17 +36,13 @@ void TileLists::blocks(const Scene &scene, const float *image, const float *weig
     });
 }
 
+// Counts the memory in use, not the capacity of pooled memory: the number depends neither on the
+// views that came before nor on the number of threads.
 int64_t TileLists::bytes() const {
-    const Workspace &w = *work_;
-    int64_t sum = w.record.bytes() + w.depths.bytes() + w.begin.bytes() + w.counts.bytes() +
-                  w.used.bytes() + w.scratch.bytes() + w.entries.bytes() + w.spares.bytes() +
-                  w.slots.bytes() + w.places.bytes() + w.colors.bytes();
-    for (const Chunk &chunk : w.chunks)
-        sum += int64_t(sizeof chunk) + int64_t(chunk.cells.capacity * sizeof(Cell));
-    for (const TapeMemory &t : w.tapes)
-        sum += t.entries.bytes() + t.alphas.bytes() + t.fronts.bytes() + t.behind.bytes() +
-               t.shares.bytes();
-    return sum;
+    const int64_t tiles = int64_t(tiles_.columns) * tiles_.rows;
+    const int64_t a_splat = sizeof(Record) + sizeof(uint32_t) + (has_places_ ? 4 : 0);
+    return splats_ * a_splat + entries_ * int64_t(sizeof(Entry) + sizeof(Cell)) +
+           chunks_ * int64_t(sizeof(Chunk)) + tiles * 2 * int64_t(sizeof(uint32_t));
 }
 
 }  // namespace lumigraph

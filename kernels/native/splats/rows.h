@@ -11,10 +11,22 @@ namespace {
 // Writes columns to rows of COLUMNS numbers.
 template <int COLUMNS>
 inline void put_rows(const Floats *columns, const Group &g, float *rows) {
-    alignas(64) float values[COLUMNS][LANES];
-    for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
-    for (int i = 0; i < g.count; ++i)
-        for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
+    if constexpr (COLUMNS < LANES / 2) {
+        alignas(64) float values[COLUMNS][LANES];
+        for (int c = 0; c < COLUMNS; ++c) store(values[c], columns[c]);
+        for (int i = 0; i < g.count; ++i)
+            for (int c = 0; c < COLUMNS; ++c) rows[g.index[i] * COLUMNS + c] = values[c][i];
+        return;
+    }
+#pragma GCC unroll 8
+    for (int from = 0; from < COLUMNS; from += LANES) {
+        const int here = COLUMNS - from < LANES ? COLUMNS - from : LANES;
+        Floats block[LANES] = {};
+        for (int c = 0; c < here; ++c) block[c] = columns[from + c];
+        transpose(block);
+        for (int i = 0; i < g.count; ++i)
+            store_first(rows + g.index[i] * COLUMNS + from, block[i], here);
+    }
 }
 
 template <int COLUMNS>

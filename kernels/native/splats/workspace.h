@@ -41,7 +41,6 @@ class Buffer {
         return data_;
     }
     T *data() { return data_; }
-    int64_t bytes() const { return int64_t(capacity_ * sizeof(T)); }
     Buffer() = default;
     ~Buffer() { std::free(data_); }
     Buffer(Buffer &&other) noexcept
