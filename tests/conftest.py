@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 # Before torch loads OpenMP: threads that spin while they wait take the cores from each other.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would take time from others
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Shells start background jobs with Ctrl-C ignored. Every process that a test starts would inherit
 # that, and a test that ends one by Ctrl-C would wait for ever.
