@@ -74,8 +74,8 @@ void sort_by_depth(Entry *entries, Entry *spare, uint32_t count) {
     if (first > 0) insert_by_depth(entries, count);
 }
 
-// The number that gives the product when it is multiplied by the factor, to the bit if there is
-// one: so records made of rows that were made of records are the same.
+// The number that gives exactly the product when it is multiplied by the factor, if there is one.
+// So records that are made of the rows of records are the same, bit for bit.
 float divided(float product, float factor) {
     const float x = product / factor;
     for (const float y : {x, std::nextafter(x, INFINITY), std::nextafter(x, -INFINITY)})

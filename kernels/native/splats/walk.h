@@ -78,8 +78,8 @@ inline bool is_open(const Floats left[HELD][VECTORS]) {
     return open;
 }
 
-// Walks the list for a few blocks side by side, whose state is all in registers; returns how many
-// entries were looked at. `left` is the transmittance. The gatherer may have
+// Walks the list for a few blocks side by side. All of their state is in registers. Returns how
+// many entries were looked at. `left` is the transmittance. The gatherer may have
 //   fetch(record)         to have what else it needs of a splat on its way,
 //   meet(record)          at each splat, at_row(splat) in each row of vectors, and
 //   leave(k, n)           behind the last vector of block k, for entry n,
