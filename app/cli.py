@@ -146,7 +146,7 @@ def train(
     if minutes is not None and steps is not None:
         raise typer.BadParameter("--minutes sets the number of steps: leave out --steps")
     if minutes is not None and optimizer not in (None, "adam"):
-        raise typer.BadParameter("--minutes counts steps of Adam: give --steps instead")
+        raise typer.BadParameter("--minutes works with Adam alone: give --steps for this optimizer")
     elsewhere = output is not None or overwrite
     if viewed and elsewhere:
         raise typer.BadParameter("--view begins a new run in runs/: leave out -o, --overwrite")

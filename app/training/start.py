@@ -80,7 +80,7 @@ def start(
                 raise FileExistsError(occupied(folder))
         plan = plan_from(options.preset or "standard", **options.changes)
         if options.minutes is not None and plan.optimizer != "adam":
-            raise ValueError("--minutes counts steps of Adam: give --steps for this optimizer")
+            raise ValueError("--minutes works with Adam alone: give --steps for this optimizer")
         device, reason = chosen_device(options.device or "auto")
         seed = options.seed or 0
         began = time.monotonic()

@@ -45,7 +45,7 @@ class StreamCallbacks:
 
     Attributes:
         scene: The current scene, if there is one.
-        want_scene: Somebody looks: a training should hand over its scene if it has changed.
+        want_scene: A client looks, so a training should hand over its scene if it has changed.
         state: What goes on, as JSON.
         frusta: The cameras of the capture, as a text of JSON.
         controls: The controls, as JSON.

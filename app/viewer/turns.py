@@ -31,7 +31,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        """Nobody had a picture yet."""
+        """No client has had a picture yet."""
         self.saved = 0.0
         self._now = math.inf  # when `saved` was brought up to date
         self._floor = {False: 0.0, True: 0.0}  # by `guest`: what the last one had used by its turn

@@ -117,7 +117,7 @@ def test_a_fit_that_levenberg_marquardt_finishes_tells_its_iterations(
     assert report.count("<td>taken</td>") == sum(x["accepted"] for x in printed["iterations"])
     result = CliRunner().invoke(cli.app, [*map(str, words), "--minutes", "1"])
     assert result.exit_code == 2
-    assert "--minutes counts steps of Adam" in result.output
+    assert "--minutes works with Adam alone" in result.output
 
 
 def test_a_moved_run_is_evaluated_without_its_photos(trained):
